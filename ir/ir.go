@@ -1,0 +1,358 @@
+// Package ir describes what one proxy does, in plain structs with all policies merged: listeners, routes, clusters,
+// endpoints and secrets.
+//
+// It owns no logic of policies and knows no resource, no Envoy and no protocol between control planes. It imports nothing
+// of this project, does no I/O, and its values are immutable once built, so they may be shared between goroutines.
+// Equal input must give equal values: slices are ordered by their builder, and order is kept by what reads them.
+package ir
+
+import "time"
+
+// ProxyKind says what a proxy is for.
+type ProxyKind string
+
+// Kinds of proxy.
+const (
+	Sidecar     ProxyKind = "sidecar"
+	Gateway     ProxyKind = "gateway"
+	ZoneIngress ProxyKind = "zone-ingress"
+)
+
+// Proxy is everything that one proxy is configured with, except endpoints and the bytes of secrets, which are shared.
+type Proxy struct {
+	Kind ProxyKind
+	// Mesh is empty for a zone ingress.
+	Mesh string
+	Name string
+	Zone string
+
+	Listeners []Listener
+	Routes    []RouteConfig
+	Clusters  []Cluster
+	// Authorizations are those of TCP chains; HTTP routes carry theirs themselves, so that a change drains no connection.
+	Authorizations []NamedAuthorization
+	// Secrets are the names of all secrets that listeners and clusters refer to, sorted.
+	Secrets []string
+}
+
+// Direction says which way a listener's traffic goes.
+type Direction string
+
+// Directions.
+const (
+	Inbound  Direction = "inbound"
+	Outbound Direction = "outbound"
+	Edge     Direction = "edge" // gateway and zone ingress
+)
+
+// Listener is one address and port. It changes only when ports, protocols or hostnames do, since a change drains it.
+type Listener struct {
+	Name      string
+	Address   string
+	Port      uint32
+	Direction Direction
+	// Chains are tried by their match, not by order. With more than one, or with ServerNames, TLS is inspected.
+	Chains []FilterChain
+}
+
+// FilterChain handles the connections that match; exactly one of HTTP and TCP is set.
+type FilterChain struct {
+	Name  string
+	Match ChainMatch
+	// TLS terminates TLS; nil takes what comes as it is.
+	TLS  *DownstreamTLS
+	HTTP *HTTPConnection
+	TCP  *TCPProxy
+}
+
+// ChainMatch selects connections; empty members match all.
+type ChainMatch struct {
+	// Transport is "tls", "raw_buffer" or empty.
+	Transport string
+	// ServerNames are exact or "*.example.com".
+	ServerNames []string
+}
+
+// DownstreamTLS terminates TLS.
+type DownstreamTLS struct {
+	// Certificates are names of secrets.
+	Certificates []string
+	// ClientValidation is the name of the trust bundle by which clients must prove themselves; empty asks for no certificate.
+	ClientValidation string
+	// ClientSANs are the URIs of which a client must carry one; empty allows any that the bundle proves.
+	ClientSANs []TextMatch
+	// ALPN are the offered protocols, preferred first.
+	ALPN []string
+}
+
+// UpstreamTLS originates TLS to a proxy of the mesh.
+type UpstreamTLS struct {
+	// Certificate is the name of the secret with the client's certificate.
+	Certificate string
+	// Validation is the name of the trust bundle.
+	Validation string
+	// SANs are the URIs of which the server must carry one.
+	SANs []TextMatch
+	SNI  string
+	ALPN []string
+}
+
+// HTTPConnection decodes HTTP. Its routes come from a RouteConfig.
+type HTTPConnection struct {
+	// StatPrefix must not contain what changes.
+	StatPrefix  string
+	RouteConfig string
+	// Edge is set where clients are not trusted: addresses and headers that they claim are not believed, and paths are
+	// normalised.
+	Edge bool
+	// ForwardClientCertificate puts the peer's SPIFFE ID in x-forwarded-client-cert, replacing what the client sent.
+	ForwardClientCertificate bool
+	// IdleTimeout of a connection without requests; 0 keeps Envoy's default.
+	IdleTimeout time.Duration
+}
+
+// TCPProxy forwards bytes to clusters by weight, or to the cluster that the SNI names.
+type TCPProxy struct {
+	StatPrefix string
+	Clusters   []WeightedCluster
+	// SNICluster takes the SNI as the name of the cluster; excludes Clusters.
+	SNICluster bool
+	// Authorization is the name of a NamedAuthorization; empty allows all.
+	Authorization string
+	// IdleTimeout without a byte; 0 keeps Envoy's default.
+	IdleTimeout time.Duration
+	// MaxConnectAttempts in all; 0 means 1.
+	MaxConnectAttempts uint32
+}
+
+// WeightedCluster takes its share of the sum of weights.
+type WeightedCluster struct {
+	Cluster string
+	Weight  uint32
+}
+
+// RouteConfig is a table of routes that listeners refer to by name.
+type RouteConfig struct {
+	Name         string
+	VirtualHosts []VirtualHost
+}
+
+// VirtualHost holds the routes of some hostnames.
+type VirtualHost struct {
+	Name string
+	// Domains are exact, "*.example.com" or "*".
+	Domains []string
+	// Routes are tried in order.
+	Routes []Route
+}
+
+// Route acts on requests that match; exactly one of Forward and Direct is set.
+type Route struct {
+	// Name tells which resource and rule it came from.
+	Name  string
+	Match RouteMatch
+
+	Forward *Forward
+	Direct  *DirectResponse
+
+	RequestHeaders  HeaderChange
+	ResponseHeaders HeaderChange
+	// Authorization decides before the action; nil allows all.
+	Authorization *Authorization
+	CORS          *CORS
+}
+
+// RouteMatch holds conditions that must all be met.
+type RouteMatch struct {
+	Path PathMatch
+	// Method is empty for any.
+	Method  *TextMatch
+	Headers []ValueMatch
+	Query   []ValueMatch
+}
+
+// PathKind says how a path is compared.
+type PathKind string
+
+// Path kinds.
+const (
+	PathExact PathKind = "exact"
+	// PathPrefix compares text; PathSegments only matches on borders of segments.
+	PathPrefix   PathKind = "prefix"
+	PathSegments PathKind = "segments"
+	PathRegex    PathKind = "regex"
+)
+
+// PathMatch compares the path without its query.
+type PathMatch struct {
+	Kind  PathKind
+	Value string
+}
+
+// TextKind says how a text is compared.
+type TextKind string
+
+// Text kinds.
+const (
+	TextExact   TextKind = "exact"
+	TextPrefix  TextKind = "prefix"
+	TextRegex   TextKind = "regex"
+	TextPresent TextKind = "present"
+	TextAbsent  TextKind = "absent"
+)
+
+// TextMatch compares a text. A regex is RE2 and matches the whole text.
+type TextMatch struct {
+	Kind  TextKind
+	Value string
+}
+
+// ValueMatch compares a header or a query parameter.
+type ValueMatch struct {
+	Name string
+	TextMatch
+}
+
+// Forward sends the request to clusters by weight.
+type Forward struct {
+	Clusters []WeightedCluster
+	// Timeout of the whole request; 0 means none.
+	Timeout time.Duration
+	// IdleTimeout of the stream; 0 means none.
+	IdleTimeout time.Duration
+	// MaxDuration of the stream; 0 means none.
+	MaxDuration time.Duration
+	Retry       *Retry
+}
+
+// Retry repeats a request.
+type Retry struct {
+	// On are Envoy's conditions, sorted.
+	On            []string
+	Attempts      uint32
+	PerTryTimeout time.Duration
+	BaseInterval  time.Duration
+	MaxInterval   time.Duration
+	StatusCodes   []uint32
+	Methods       []string
+}
+
+// DirectResponse answers without forwarding.
+type DirectResponse struct {
+	Status uint32
+	Body   string
+}
+
+// HeaderChange changes headers.
+type HeaderChange struct {
+	Set    []Header
+	Add    []Header
+	Remove []string
+}
+
+// Header is a name and a value.
+type Header struct {
+	Name  string
+	Value string
+}
+
+// CORS answers cross-origin requests.
+type CORS struct {
+	Origins       []TextMatch
+	Methods       []string
+	Headers       []string
+	ExposeHeaders []string
+	MaxAge        *time.Duration
+	Credentials   bool
+}
+
+// NamedAuthorization is an Authorization that TCP chains refer to.
+type NamedAuthorization struct {
+	Name string
+	Authorization
+}
+
+// Authorization allows a peer when any rule matches; without rules it denies all.
+type Authorization struct {
+	Rules []AuthorizationRule
+}
+
+// AuthorizationRule matches a peer that one of Allow matches and none of Except does.
+type AuthorizationRule struct {
+	// Name tells which resource it came from.
+	Name   string
+	Allow  []TextMatch
+	Except []TextMatch
+}
+
+// Protocol is spoken to a cluster's endpoints.
+type Protocol string
+
+// Protocols.
+const (
+	TCP   Protocol = "tcp"
+	HTTP1 Protocol = "http1"
+	HTTP2 Protocol = "http2"
+)
+
+// Cluster is a destination.
+type Cluster struct {
+	Name     string
+	Protocol Protocol
+	// EndpointsName is the name of the Endpoints that it takes; excludes Static.
+	EndpointsName string
+	// Static is an address of the workload beside the proxy.
+	Static         *Endpoint
+	ConnectTimeout time.Duration
+	// IdleTimeout of a connection without requests; 0 keeps Envoy's default.
+	IdleTimeout time.Duration
+	TLS         *UpstreamTLS
+}
+
+// Endpoints are where a service is reached; one value is shared by all proxies with the same view of it.
+type Endpoints struct {
+	Name       string
+	Localities []Locality
+}
+
+// Locality groups the endpoints of one zone. Priority 0 is tried first.
+type Locality struct {
+	Zone      string
+	Priority  uint32
+	Weight    uint32
+	Endpoints []Endpoint
+}
+
+// Endpoint is one address.
+type Endpoint struct {
+	Address string
+	Port    uint32
+	// Weight is relative to the others of its locality; 0 means 1.
+	Weight uint32
+}
+
+// Secret is a certificate with its key, or a trust bundle; exactly one member is set. It must not be printed.
+type Secret struct {
+	Name        string
+	Certificate *Certificate
+	// Bundle is PEM of the roots.
+	Bundle []byte
+}
+
+// Certificate is a chain with its private key, both PEM.
+type Certificate struct {
+	Chain []byte
+	Key   []byte
+}
+
+// String redacts.
+func (s Secret) String() string { return "secret " + s.Name + " (redacted)" }
+
+// GoString redacts.
+func (s Secret) GoString() string { return s.String() }
+
+// String redacts.
+func (c Certificate) String() string { return "certificate (redacted)" }
+
+// GoString redacts.
+func (c Certificate) GoString() string { return c.String() }

@@ -1,0 +1,101 @@
+package resource
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	federationv1 "github.com/zoneforge/zoneforge/proto/federation/v1"
+	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
+)
+
+// registry is the one place where kinds are registered.
+var registry = []*Kind{
+	{
+		Name: "Mesh", Plural: "meshes", APIVersion: KumaV1Alpha1, Scope: ScopeGlobal, ToZones: true,
+		Summary: "a tenant with its certificate authorities",
+		New:     func() proto.Message { return &meshv1.Mesh{} },
+	},
+	{
+		Name: "Zone", Plural: "zones", APIVersion: KumaV1Alpha1, Scope: ScopeGlobal,
+		Summary: "a cluster, region or site with its own control plane",
+		New:     func() proto.Message { return &meshv1.Zone{} },
+	},
+	{
+		Name: "ZoneIngress", Plural: "zone-ingresses", Aliases: []string{"zi", "zoneingresses"}, APIVersion: KumaV1Alpha1,
+		Scope: ScopeGlobal, Writer: WriterProxy, ToZones: true,
+		Summary: "the proxy through which other zones reach a zone's services",
+		New:     func() proto.Message { return &meshv1.ZoneIngress{} },
+	},
+	{
+		Name: "Dataplane", Plural: "dataplanes", Aliases: []string{"dp"}, APIVersion: KumaV1Alpha1, Writer: WriterProxy,
+		Summary: "one proxy: a sidecar or a builtin gateway",
+		New:     func() proto.Message { return &meshv1.Dataplane{} },
+	},
+	{
+		Name: "Secret", Plural: "secrets", APIVersion: KumaV1Alpha1, ToZones: true, Sensitive: true,
+		Summary: "sensitive bytes, such as a certificate with its key",
+		New:     func() proto.Message { return &meshv1.Secret{} },
+	},
+	{
+		Name: "MeshGateway", Plural: "mesh-gateways", Aliases: []string{"mgw", "meshgateways"}, APIVersion: KumaV1Alpha1, ToZones: true,
+		Summary: "listeners of builtin gateways",
+		New:     func() proto.Message { return &meshv1.MeshGateway{} },
+	},
+	{
+		Name: "MeshGatewayRoute", Plural: "mesh-gateway-routes", Aliases: []string{"mgwr", "meshgatewayroutes"}, APIVersion: KumaV1Alpha1,
+		ToZones: true,
+		Summary: "routes of requests that enter a gateway",
+		New:     func() proto.Message { return &meshv1.MeshGatewayRoute{} },
+	},
+	{
+		Name: "TrafficPermission", Plural: "traffic-permissions", Aliases: []string{"tp", "trafficpermissions"}, APIVersion: KumaV1Alpha1,
+		ToZones: true,
+		Summary: "who may connect to whom",
+		New:     func() proto.Message { return &meshv1.TrafficPermission{} },
+	},
+	{
+		Name: "TrafficRoute", Plural: "traffic-routes", Aliases: []string{"tr", "trafficroutes"}, APIVersion: KumaV1Alpha1, ToZones: true,
+		Summary: "splits and steers traffic between services",
+		New:     func() proto.Message { return &meshv1.TrafficRoute{} },
+	},
+	{
+		Name: "Timeout", Plural: "timeouts", APIVersion: KumaV1Alpha1, ToZones: true,
+		Summary: "bounds of connections and requests",
+		New:     func() proto.Message { return &meshv1.Timeout{} },
+	},
+	{
+		Name: "Retry", Plural: "retries", APIVersion: KumaV1Alpha1, ToZones: true,
+		Summary: "repeats failed requests and connections",
+		New:     func() proto.Message { return &meshv1.Retry{} },
+	},
+	{
+		Name: "TrustBundle", Plural: "trust-bundles", APIVersion: ZoneforgeV1Alpha1, Writer: WriterSystem, ToZones: true,
+		Summary: "root certificates of a mesh",
+		New:     func() proto.Message { return &federationv1.TrustBundle{} },
+	},
+	{
+		Name: "VerificationKeys", Plural: "verification-keys", APIVersion: ZoneforgeV1Alpha1, Scope: ScopeGlobal, Writer: WriterSystem,
+		ToZones: true,
+		Summary: "public keys by which zones verify dataplane tokens",
+		New:     func() proto.Message { return &federationv1.VerificationKeys{} },
+	},
+	{
+		Name: "ServiceAvailability", Plural: "service-availabilities", APIVersion: ZoneforgeV1Alpha1, Writer: WriterSystem, ToZones: true,
+		Summary: "endpoints of a service in one zone",
+		New:     func() proto.Message { return &federationv1.ServiceAvailability{} },
+	},
+	{
+		Name: "CertificateAuthority", Plural: "certificate-authorities", APIVersion: ZoneforgeV1Alpha1, Writer: WriterSystem, Sensitive: true,
+		Summary: "root of a mesh with its sealed key",
+		New:     func() proto.Message { return &federationv1.CertificateAuthority{} },
+	},
+	{
+		Name: "SigningKey", Plural: "signing-keys", APIVersion: ZoneforgeV1Alpha1, Scope: ScopeGlobal, Writer: WriterSystem, Sensitive: true,
+		Summary: "key that signs tokens",
+		New:     func() proto.Message { return &federationv1.SigningKey{} },
+	},
+	{
+		Name: "RevokedToken", Plural: "revoked-tokens", APIVersion: ZoneforgeV1Alpha1, Scope: ScopeGlobal, Writer: WriterSystem,
+		Summary: "a token that is refused before its end",
+		New:     func() proto.Message { return &federationv1.RevokedToken{} },
+	},
+}
