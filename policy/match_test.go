@@ -165,6 +165,36 @@ func TestMostSpecificForConnection(t *testing.T) {
 	}
 }
 
+func TestMostSpecificForConnectionLikeOracle(t *testing.T) {
+	rnd := newRand(t)
+	random := func(values ...string) tags {
+		out := tags{}
+		for _, tag := range []string{"kuma.io/service", "kuma.io/zone", "version"} {
+			if v := values[rnd.IntN(len(values))]; v != "" {
+				out[tag] = v
+			}
+		}
+		return out
+	}
+	some := func() (out []tags) {
+		for range rnd.IntN(4) {
+			out = append(out, random("", "", "a", "b", "*"))
+		}
+		return out
+	}
+	for round := range 5000 {
+		var in []*resource.Resource
+		for i := range rnd.IntN(8) {
+			in = append(in, timeout(fmt.Sprintf("t%d", i), some(), some(), nil))
+		}
+		rnd.Shuffle(len(in), func(i, j int) { in[i], in[j] = in[j], in[i] })
+		from, to := random("", "a", "b"), random("", "a", "b")
+		if got, want := MostSpecificForConnection(in, "default", from, to), oracle(in, from, to); got != want {
+			t.Fatalf("round %d: got %v, oracle says %v\nfrom %v to %v\npolicies %v", round, names(got), names(want), from, to, in)
+		}
+	}
+}
+
 func BenchmarkMostSpecificForConnection(b *testing.B) {
 	for _, n := range []int{10, 1000} {
 		b.Run(fmt.Sprintf("policies=%d", n), func(b *testing.B) {

@@ -64,6 +64,11 @@ func TestAuthorize(t *testing.T) {
 			permission("not-db", deny, []tags{{"kuma.io/service": "db", "kuma.io/zone": "east"}}, anyone),
 			permission("web", allow, []tags{service("web")}, anyone),
 		}, []ir.AuthorizationRule{{Name: "web", Allow: []ir.TextMatch{regex(`^spiffe://[^./]+\.default\.fed\.example\.com/web$`)}}}},
+		{"nor one of another zone", []*resource.Resource{
+			permission("not-east", deny, []tags{eastWeb}, anyone), permission("west", allow, []tags{{"kuma.io/zone": "west"}}, anyone),
+		}, []ir.AuthorizationRule{{Name: "west", Allow: []ir.TextMatch{regex(`^spiffe://west\.default\.fed\.example\.com/[^/]+$`)}}}},
+		{"zones are quoted", []*resource.Resource{permission("p", allow, []tags{{"kuma.io/zone": "e+"}}, anyone)},
+			[]ir.AuthorizationRule{{Name: "p", Allow: []ir.TextMatch{regex(`^spiffe://e\+\.default\.fed\.example\.com/[^/]+$`)}}}},
 		{"rules of one permission have names of their own", []*resource.Resource{
 			permission("p", allow, []tags{eastWeb, service("*")}, anyone), permission("not-web", deny, []tags{service("web")}, anyone),
 		}, []ir.AuthorizationRule{
@@ -126,8 +131,9 @@ func allows(t *testing.T, a ir.Authorization, id string) bool {
 	return false
 }
 
-// oracle decides as the documentation says, source by source and pair by pair, without any of the package's functions.
-func oracle(in []*resource.Resource, source, inbound tags) bool {
+// oracle finds the policy that wins as the documentation says, pair by pair of selectors, without any of the package's
+// functions; nil when none matches.
+func oracle(in []*resource.Resource, source, inbound tags) (winner *resource.Resource) {
 	match := func(sel, have tags) (exact, wildcard int, ok bool) {
 		for k, v := range sel {
 			h, present := have[k]
@@ -145,11 +151,10 @@ func oracle(in []*resource.Resource, source, inbound tags) bool {
 		return exact, wildcard, true
 	}
 	var best []int
-	bestName, allowed := "", false
 	for _, r := range in {
-		p := r.Spec.(*meshv1.TrafficPermission)
-		for _, s := range p.Sources {
-			for _, d := range p.Destinations {
+		p := r.Spec.(ConnectionPolicy)
+		for _, s := range p.GetSources() {
+			for _, d := range p.GetDestinations() {
 				se, sw, ok := match(s.Match, source)
 				de, dw, ok2 := match(d.Match, inbound)
 				if !ok || !ok2 {
@@ -163,16 +168,16 @@ func oracle(in []*resource.Resource, source, inbound tags) bool {
 						break
 					}
 					if i == len(best)-1 {
-						better = r.Name < bestName
+						better = r.Name < winner.Name
 					}
 				}
 				if better {
-					best, bestName, allowed = score, r.Name, p.Conf.Action != deny
+					best, winner = score, r
 				}
 			}
 		}
 	}
-	return allowed
+	return winner
 }
 
 func TestAuthorizeLikeOracle(t *testing.T) {
@@ -222,7 +227,8 @@ func TestAuthorizeLikeOracle(t *testing.T) {
 		for _, s := range append(services, "wxb", "unheard-of") {
 			for _, z := range append(zones, "eXst", "north") {
 				id := "spiffe://" + z + ".default.fed.example.com/" + s
-				want := oracle(in, tags{"kuma.io/service": s, "kuma.io/zone": z}, inbound)
+				winner := oracle(in, tags{"kuma.io/service": s, "kuma.io/zone": z}, inbound)
+				want := winner != nil && winner.Spec.(*meshv1.TrafficPermission).Conf.Action != deny
 				if allows(t, got, id) != want {
 					t.Fatalf("round %d: %s: oracle says %v\npermissions %v\ninbound %v\nrules %+v", round, id, want, in, inbound, got.Rules)
 				}
