@@ -1,0 +1,314 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/zoneforge/zoneforge/xds"
+)
+
+// ProxyID names one proxy of this zone.
+type ProxyID string
+
+// Authenticator decides who a proxy is. It must be safe for concurrent use.
+type Authenticator interface {
+	// Connect is called with a stream's first request. token is the bearer token of the stream's metadata, "" when there
+	// is none. Its error is the reason that the proxy is told.
+	Connect(ctx context.Context, node *corev3.Node, token string) (ProxyID, error)
+	// Disconnect is called exactly once for every Connect that gave no error. A proxy that reconnects may be connected
+	// twice for a moment, so an implementation must count.
+	Disconnect(id ProxyID)
+}
+
+// Observer is told how far proxies came. Calls for one stream come in order; it must be safe for concurrent use and not
+// block, as it is called between two messages of the stream.
+type Observer interface {
+	OnProgress(id ProxyID, p Progress)
+}
+
+// Config is what a Server needs. Observer and Logger may be nil.
+type Config struct {
+	Authenticator Authenticator
+	Observer      Observer
+	Logger        *zap.Logger
+}
+
+// Status is what is known of one proxy.
+type Status struct {
+	Progress
+	// Connected says whether its stream is up; without it Progress is where the last stream ended.
+	Connected bool
+	// Wanted is the newest revision that SetProxy gave.
+	Wanted uint64
+}
+
+// Server is an ADS server. Its methods are safe for concurrent use, and none waits for a proxy.
+type Server struct {
+	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
+
+	auth     Authenticator
+	observer Observer
+	log      *zap.Logger
+
+	mu sync.Mutex
+	// All below is guarded by mu, and so are the sessions.
+	proxies     map[ProxyID]*proxy
+	endpoints   map[string]*xds.Resource
+	endpointRev uint64
+}
+
+// proxy outlives its streams, so that a status can be asked for while it is away.
+type proxy struct {
+	want   *snapshot
+	stream *stream
+	last   Progress
+}
+
+// stream is one connection of a proxy.
+type stream struct {
+	session *session
+	// wake holds a token when the session may have something to send.
+	wake chan struct{}
+	// replaced is closed when a newer stream of the same proxy took over.
+	replaced chan struct{}
+}
+
+// New makes a server; it starts nothing.
+func New(c Config) (*Server, error) {
+	if c.Authenticator == nil {
+		return nil, errors.New("xds server: config has no authenticator: set Config.Authenticator")
+	}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	return &Server{
+		auth: c.Authenticator, observer: c.Observer, log: c.Logger,
+		proxies: map[ProxyID]*proxy{}, endpoints: map[string]*xds.Resource{},
+	}, nil
+}
+
+// Register adds the aggregated discovery service to a gRPC server.
+func (s *Server) Register(r grpc.ServiceRegistrar) {
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(r, s)
+}
+
+// SetProxy sets all that a proxy should hold, but for endpoints; it may be called before the proxy connects. Routes and
+// Extensions must be those that the Listeners name: a revision counts as acknowledged only when the proxy has them all.
+// A revision that is not newer than the one before is ignored. The resources must not be changed afterwards.
+func (s *Server) SetProxy(id ProxyID, revision uint64, resources *xds.Resources, secrets []*xds.Resource) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.proxyLocked(id)
+	if p.want != nil && revision <= p.want.revision {
+		return
+	}
+	p.want = newSnapshot(revision, resources, secrets, p.want)
+	if p.stream != nil {
+		p.stream.session.SetSnapshot(p.want)
+		p.stream.signal()
+	}
+}
+
+// SetEndpoints changes the endpoint resources that all proxies share; nil removes one. Only proxies that subscribe to a
+// changed name are sent anything. Endpoints must be set before the clusters that name them: a name that has none is
+// answered as one that does not exist.
+func (s *Server) SetEndpoints(revision uint64, changed map[string]*xds.Resource) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endpointRev = max(s.endpointRev, revision)
+	names := sortedKeys(changed)
+	for _, name := range names {
+		if r := changed[name]; r != nil {
+			s.endpoints[name] = r
+		} else {
+			delete(s.endpoints, name)
+		}
+	}
+	for _, p := range s.proxies {
+		if p.stream != nil {
+			p.stream.session.EndpointsChanged(s.endpointRev, names)
+			p.stream.signal()
+		}
+	}
+}
+
+// RemoveProxy forgets a proxy and ends its stream.
+func (s *Server) RemoveProxy(id ProxyID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.proxies[id]; p != nil {
+		if p.stream != nil {
+			close(p.stream.replaced)
+		}
+		delete(s.proxies, id)
+	}
+}
+
+// Status returns what is known of a proxy, false when nothing is.
+func (s *Server) Status(id ProxyID) (Status, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.proxies[id]
+	if p == nil {
+		return Status{}, false
+	}
+	st := Status{Progress: p.last, Connected: p.stream != nil}
+	if p.stream != nil {
+		st.Progress = p.stream.session.Progress()
+	}
+	if p.want != nil {
+		st.Wanted = p.want.revision
+	}
+	return st, true
+}
+
+func (s *Server) proxyLocked(id ProxyID) *proxy {
+	p := s.proxies[id]
+	if p == nil {
+		p = &proxy{}
+		s.proxies[id] = p
+	}
+	return p
+}
+
+// DeltaAggregatedResources pumps one stream: it returns when the client ends it or a newer stream of the proxy comes.
+func (s *Server) DeltaAggregatedResources(grpcStream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	ctx := grpcStream.Context()
+	first, err := grpcStream.Recv()
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	id, err := s.auth.Connect(ctx, first.GetNode(), bearer(ctx))
+	if err != nil {
+		return status.Errorf(codes.Unauthenticated, "proxy %q was not accepted: %v", first.GetNode().GetId(), err)
+	}
+	defer s.auth.Disconnect(id)
+	st := s.attach(id)
+	defer s.detach(id, st)
+
+	requests := make(chan *discoveryv3.DeltaDiscoveryRequest)
+	received := make(chan error, 1)
+	// gRPC unblocks Recv when this handler returns, so this goroutine ends just after it.
+	go func() {
+		for {
+			req, err := grpcStream.Recv()
+			if err != nil {
+				received <- err
+				return
+			}
+			select {
+			case requests <- req:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+
+	if err := s.step(grpcStream, id, st, first); err != nil {
+		return err
+	}
+	for {
+		var err error
+		select {
+		case req := <-requests:
+			err = s.step(grpcStream, id, st, req)
+		case <-st.wake:
+			err = s.step(grpcStream, id, st, nil)
+		case <-st.replaced:
+			return status.Errorf(codes.Aborted, "proxy %q was removed, or connected again and this stream is the older one", id)
+		case err := <-received:
+			if errors.Is(err, io.EOF) || ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// step gives the session a request, which may be nil, sends what it has ready, and reports its progress. Sending is
+// outside the lock, so that a slow proxy holds up none but itself.
+func (s *Server) step(grpcStream grpc.BidiStreamingServer[discoveryv3.DeltaDiscoveryRequest, discoveryv3.DeltaDiscoveryResponse],
+	id ProxyID, st *stream, req *discoveryv3.DeltaDiscoveryRequest) error {
+	s.mu.Lock()
+	if req != nil {
+		st.session.Handle(req)
+	}
+	out := st.session.Ready()
+	progress := st.session.Progress()
+	s.mu.Unlock()
+	if detail := req.GetErrorDetail(); detail != nil {
+		s.log.Warn("proxy rejected configuration", zap.String("proxy", string(id)), zap.String("kind", req.GetTypeUrl()),
+			zap.Uint64("revision", progress.Sent), zap.String("reason", detail.GetMessage()))
+	}
+	for _, resp := range out {
+		if err := grpcStream.Send(resp); err != nil {
+			return err
+		}
+	}
+	if s.observer != nil {
+		s.observer.OnProgress(id, progress)
+	}
+	return nil
+}
+
+func (s *Server) attach(id ProxyID) *stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.proxyLocked(id)
+	if p.stream != nil {
+		close(p.stream.replaced)
+	}
+	st := &stream{
+		session: newSession(func(name string) *xds.Resource { return s.endpoints[name] }),
+		wake:    make(chan struct{}, 1), replaced: make(chan struct{}),
+	}
+	st.session.EndpointsChanged(s.endpointRev, nil)
+	if p.want != nil {
+		st.session.SetSnapshot(p.want)
+	}
+	p.stream = st
+	return st
+}
+
+func (s *Server) detach(id ProxyID, st *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.proxies[id]; p != nil && p.stream == st {
+		p.last, p.stream = st.session.Progress(), nil
+	}
+}
+
+func (st *stream) signal() {
+	select {
+	case st.wake <- struct{}{}:
+	default:
+	}
+}
+
+// bearer returns the token of "authorization: Bearer <token>".
+func bearer(ctx context.Context) string {
+	md, _ := metadata.FromIncomingContext(ctx)
+	for _, v := range md.Get("authorization") {
+		if scheme, token, ok := strings.Cut(v, " "); ok && strings.EqualFold(scheme, "bearer") {
+			return strings.TrimSpace(token)
+		}
+	}
+	return ""
+}
