@@ -131,4 +131,3 @@ func (i *Interner) Keep(used func(*Resource) bool) int {
 	}
 	return len(i.shared)
 }
-

@@ -1,0 +1,264 @@
+package xds
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	snicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_cluster/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/zoneforge/zoneforge/ir"
+)
+
+const (
+	tlsInspectorName = "envoy.filters.listener.tls_inspector"
+	hcmName          = "envoy.filters.network.http_connection_manager"
+	sniClusterName   = "envoy.filters.network.sni_cluster"
+	tcpProxyName     = "envoy.filters.network.tcp_proxy"
+
+	// noServerName is the cluster of connections without SNI where the SNI names the cluster. It never exists, so they
+	// are closed.
+	noServerName = "zoneforge:no-server-name"
+)
+
+// known are the names that a listener or route may refer to.
+type known struct{ routes, clusters, authorizations map[string]bool }
+
+func listener(l *ir.Listener, names known) (*Resource, error) {
+	out := &listenerv3.Listener{Name: l.Name}
+	var errs []error
+	address, err := socket(l.Address, l.Port)
+	errs = append(errs, err)
+	out.Address = address
+	switch l.Direction {
+	case ir.Inbound:
+		out.TrafficDirection = corev3.TrafficDirection_INBOUND
+	case ir.Outbound:
+		out.TrafficDirection = corev3.TrafficDirection_OUTBOUND
+	case ir.Edge:
+		out.TrafficDirection = corev3.TrafficDirection_UNSPECIFIED
+	default:
+		errs = append(errs, fmt.Errorf("direction %q is not known: use inbound, outbound or edge", l.Direction))
+	}
+	if len(l.Chains) == 0 {
+		errs = append(errs, errors.New("has no filter chain: add one"))
+	}
+	if inspectsTLS(l) {
+		inspector, err := pack(&tlsinspectorv3.TlsInspector{})
+		errs = append(errs, err)
+		out.ListenerFilters = []*listenerv3.ListenerFilter{{
+			Name:       tlsInspectorName,
+			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: inspector},
+		}}
+	}
+	errs = append(errs, distinctMatches(l.Chains))
+	for i := range l.Chains {
+		built, err := chain(&l.Chains[i], names)
+		if err != nil {
+			errs = append(errs, inEach(err, fmt.Sprintf("chain %q", l.Chains[i].Name)))
+			continue
+		}
+		out.FilterChains = append(out.FilterChains, built)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return build(TypeListener, l.Name, out)
+}
+
+// inspectsTLS says whether the first bytes of a connection must be read before its chain is known. A listener that
+// doesn't need it does without, since a client that waits for the server to speak first would wait for the inspector.
+func inspectsTLS(l *ir.Listener) bool {
+	for _, c := range l.Chains {
+		if c.Match.Transport != "" || len(c.Match.ServerNames) > 0 || c.TCP != nil && c.TCP.SNICluster {
+			return true
+		}
+	}
+	return len(l.Chains) > 1
+}
+
+// distinctMatches finds chains that match the same connections, for which Envoy would refuse the whole listener.
+func distinctMatches(chains []ir.FilterChain) error {
+	type match struct{ transport, serverName string }
+	first := map[match]string{}
+	var errs []error
+	for _, c := range chains {
+		serverNames := c.Match.ServerNames
+		if len(serverNames) == 0 {
+			serverNames = []string{""}
+		}
+		for _, serverName := range serverNames {
+			m := match{c.Match.Transport, serverName}
+			if other, ok := first[m]; ok {
+				errs = append(errs, fmt.Errorf("chains %q and %q both match transport %q and server name %q: make one differ",
+					other, c.Name, m.transport, m.serverName))
+				continue
+			}
+			first[m] = c.Name
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func chain(c *ir.FilterChain, names known) (*listenerv3.FilterChain, error) {
+	out := &listenerv3.FilterChain{Name: c.Name}
+	var errs []error
+	switch c.Match.Transport {
+	case "", "tls", "raw_buffer":
+	default:
+		errs = append(errs, fmt.Errorf("transport %q is not known: use tls, raw_buffer or none", c.Match.Transport))
+	}
+	if c.Match.Transport != "" || len(c.Match.ServerNames) > 0 {
+		out.FilterChainMatch = &listenerv3.FilterChainMatch{
+			TransportProtocol: c.Match.Transport,
+			ServerNames:       c.Match.ServerNames,
+		}
+	}
+	if c.TLS != nil {
+		socket, err := downstreamTLS(c.TLS)
+		errs = append(errs, err)
+		out.TransportSocket = socket
+	}
+	var err error
+	switch {
+	case c.HTTP != nil && c.TCP != nil:
+		err = errors.New("has both http and tcp: set one")
+	case c.HTTP != nil:
+		out.Filters, err = httpConnection(c.HTTP, names)
+	case c.TCP != nil:
+		out.Filters, err = tcpProxy(c.TCP, names)
+	default:
+		err = errors.New("has neither http nor tcp: set one")
+	}
+	errs = append(errs, err)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func networkFilter(name string, m validated) (*listenerv3.Filter, error) {
+	config, err := pack(m)
+	if err != nil {
+		return nil, fmt.Errorf("filter %s: %w", name, err)
+	}
+	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: config}}, nil
+}
+
+func httpConnection(h *ir.HTTPConnection, names known) ([]*listenerv3.Filter, error) {
+	if !names.routes[h.RouteConfig] {
+		// Envoy would wait for it in vain and keep the listener from starting.
+		return nil, fmt.Errorf("http: routes %q are not among the proxy's: add them", h.RouteConfig)
+	}
+	if err := notNegative(namedDuration{"http: idle timeout", h.IdleTimeout}); err != nil {
+		return nil, err
+	}
+	filters, err := filterChain()
+	if err != nil {
+		return nil, err
+	}
+	out := &hcmv3.HttpConnectionManager{
+		StatPrefix: h.StatPrefix,
+		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+			ConfigSource: ads(), RouteConfigName: h.RouteConfig,
+		}},
+		HttpFilters:               filters,
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: unlessZero(h.IdleTimeout)},
+	}
+	if h.Edge {
+		hardenEdge(out)
+	}
+	if h.ForwardClientCertificate {
+		out.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
+		out.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
+	}
+	manager, err := networkFilter(hcmName, out)
+	if err != nil {
+		return nil, err
+	}
+	return []*listenerv3.Filter{manager}, nil
+}
+
+// hardenEdge believes nothing that a client claims, and routes and authorizes the path that the workload will see. It
+// follows Envoy's "Configuring Envoy as an edge proxy".
+func hardenEdge(out *hcmv3.HttpConnectionManager) {
+	out.UseRemoteAddress = wrapperspb.Bool(true)
+	out.NormalizePath = wrapperspb.Bool(true)
+	out.MergeSlashes = true
+	out.PathWithEscapedSlashesAction = hcmv3.HttpConnectionManager_UNESCAPE_AND_REDIRECT
+	// Workloads often take x_a for x-a, and so a header that was checked under its other spelling.
+	out.CommonHttpProtocolOptions.HeadersWithUnderscoresAction = corev3.HttpProtocolOptions_REJECT_REQUEST
+	out.Http2ProtocolOptions = &corev3.Http2ProtocolOptions{
+		MaxConcurrentStreams:        wrapperspb.UInt32(100),
+		InitialStreamWindowSize:     wrapperspb.UInt32(1 << 16),
+		InitialConnectionWindowSize: wrapperspb.UInt32(1 << 20),
+	}
+	out.RequestHeadersTimeout = unlessZero(edgeHeadersTimeout)
+}
+
+// edgeHeadersTimeout is how long a client may take to send a request's headers.
+const edgeHeadersTimeout = 10 * time.Second
+
+func tcpProxy(t *ir.TCPProxy, names known) ([]*listenerv3.Filter, error) {
+	var filters []*listenerv3.Filter
+	errs := []error{notNegative(namedDuration{"tcp: idle timeout", t.IdleTimeout})}
+	add := func(name string, m validated) {
+		filter, err := networkFilter(name, m)
+		errs = append(errs, err)
+		filters = append(filters, filter)
+	}
+	if t.Authorization != "" {
+		filter, err := networkRBAC(t.Authorization, names)
+		errs = append(errs, err)
+		filters = append(filters, filter)
+	}
+	out := &tcpv3.TcpProxy{StatPrefix: t.StatPrefix, IdleTimeout: unlessZero(t.IdleTimeout)}
+	if t.MaxConnectAttempts > 0 {
+		out.MaxConnectAttempts = wrapperspb.UInt32(t.MaxConnectAttempts)
+	}
+	if t.SNICluster {
+		if len(t.Clusters) > 0 {
+			errs = append(errs, errors.New("tcp: takes its cluster from the SNI and yet names clusters: set one"))
+		}
+		add(sniClusterName, &snicv3.SniCluster{})
+		out.ClusterSpecifier = &tcpv3.TcpProxy_Cluster{Cluster: noServerName}
+	} else {
+		weighted, err := shares(t.Clusters, names.clusters)
+		errs = append(errs, inEach(err, "tcp"))
+		if len(weighted) == 1 {
+			out.ClusterSpecifier = &tcpv3.TcpProxy_Cluster{Cluster: weighted[0].Cluster}
+		} else {
+			split := &tcpv3.TcpProxy_WeightedCluster{}
+			for _, w := range weighted {
+				split.Clusters = append(split.Clusters, &tcpv3.TcpProxy_WeightedCluster_ClusterWeight{Name: w.Cluster, Weight: w.Weight})
+			}
+			out.ClusterSpecifier = &tcpv3.TcpProxy_WeightedClusters{WeightedClusters: split}
+		}
+	}
+	// What is wrong with the clusters says more than that Envoy takes no empty list.
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	add(tcpProxyName, out)
+	return filters, errors.Join(errs...)
+}
+
+// networkRBAC refers to an authorization that comes by ECDS. Until it has come, connections are closed.
+func networkRBAC(name string, names known) (*listenerv3.Filter, error) {
+	if !names.authorizations[name] {
+		return nil, fmt.Errorf("tcp: authorization %q is not among the proxy's: add it", name)
+	}
+	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_ConfigDiscovery{
+		ConfigDiscovery: &corev3.ExtensionConfigSource{
+			ConfigSource: ads(),
+			TypeUrls:     []string{typePrefix + string((&networkrbacv3.RBAC{}).ProtoReflect().Descriptor().FullName())},
+		},
+	}}, nil
+}
