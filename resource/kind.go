@@ -56,6 +56,9 @@ type Kind struct {
 
 	// New makes an empty spec.
 	New func() proto.Message
+
+	// validate reports what is wrong with a spec beyond its types; nil when nothing can be.
+	validate func(scope, *Resource)
 }
 
 // Global reports whether resources of the kind belong to no mesh.

@@ -1,0 +1,84 @@
+package resource
+
+import "testing"
+
+const (
+	routeHead = "type: MeshGatewayRoute\nname: r\nselectors: [{match: {kuma.io/gateway: enabled}}]\n"
+	anyToAny  = "sources: [{match: {kuma.io/service: '*'}}]\ndestinations: [{match: {kuma.io/service: '*'}}]\n"
+)
+
+// messages are documents with the one error they give, or none.
+var messages = []struct{ name, doc, want string }{
+	{"unknown field", "type: Mesh\nname: m\nmtls:\n  enabledBackand: x\n", "f:4:3: mtls.enabledBackand: unknown field (did you mean enabledBackend?)"},
+	{"unknown kind", "type: Retri\nname: m\n", `f:1:7: type: unknown kind "Retri" (did you mean Retry?)`},
+	{"wrong version", "apiVersion: kuma.io/v1\nkind: Mesh\nmetadata: {name: m}\n", "f:1:13: apiVersion: Mesh is of apiVersion kuma.io/v1alpha1"},
+	{"system kind", "type: TrustBundle\nname: m\n", "f:1:7: type: TrustBundle is written by control planes only (remove the document)"},
+	{"duplicate key", "type: Mesh\nname: m\nname: n\n", "f:3:1: name: the key is there twice (remove one of them)"},
+	{"duplicate document", "type: Mesh\nname: m\n---\ntype: Mesh\nname: m\n", "f:4:1: Mesh m is there already, at line 1 (remove one of them)"},
+	{"mesh of a global kind", "type: Mesh\nname: m\nmesh: x\n", "f:3:7: mesh: Mesh belongs to no mesh (remove it)"},
+	{"no name", "type: Mesh\n", "f:1:1: the document has no name"},
+	{"bad name", "type: Mesh\nname: a.b\n", `f:2:7: name: "a.b" is no name for a Mesh (use lower-case letters, digits and hyphens, at most 63)`},
+	{"duration without a unit", "type: Timeout\nname: t\n" + anyToAny + "conf: {connectTimeout: 5}\n",
+		`f:5:24: conf.connectTimeout: expected a duration such as 5s, 100ms or 1h30m, found "5" (did you mean 5s?)`},
+	{"no connect timeout", "type: Timeout\nname: t\n" + anyToAny + "conf: {connectTimeout: 0s}\n", "f:5:24: conf.connectTimeout: must be above 0s"},
+	{"bad enum", "type: TrafficPermission\nname: t\n" + anyToAny + "conf: {action: Alow}\n",
+		`f:5:16: conf.action: expected ALLOW, DENY, found "Alow" (did you mean ALLOW?)`},
+	{"number for a text", "type: TrafficPermission\nname: t\nlabels: {a: 1}\n" + anyToAny, `f:3:13: labels[a]: expected a text, found "1"`},
+	{"unproven tag", "type: TrafficPermission\nname: t\nsources: [{match: {version: v1}}]\ndestinations: [{match: {kuma.io/service: '*'}}]\n",
+		"f:3:20: sources[0].match[version]: a certificate doesn't prove the tag version (select by kuma.io/service or kuma.io/zone)"},
+	{"empty selector", "type: TrafficPermission\nname: t\nsources: [{}]\ndestinations: [{match: {kuma.io/service: '*'}}]\n",
+		`f:3:11: sources[0]: needs match with a tag (to select everything, write match: {kuma.io/service: "*"})`},
+	{"author's path", routeHead + "conf:\n  http:\n    - match: {}\n      destination: [{destination: {kuma.io/service: s}}]\n",
+		`f:6:7: conf.http[0].match: expected a list, found a mapping (begin each item with "- ")`},
+	{"relative path", routeHead + "conf: {http: [{match: [{path: {match: PREFIX, value: a}}], destination: [{destination: {kuma.io/service: s}}]}]}\n",
+		`f:4:54: conf.http[0].match[0].path.value: a path begins with / (write "/a")`},
+	{"path by rule", routeHead + "conf: {http: [{match: [{path: {prefix: /a}, query_parameters: [{name: q}]}], destination: [{destination: {kuma.io/service: s}}]}]}\n", ""},
+	{"regex", routeHead + "conf: {http: [{match: [{path: {regex: (}}], destination: [{destination: {kuma.io/service: s}}]}]}\n",
+		"f:4:39: conf.http[0].match[0].path.value: bad regular expression: missing closing ): `(` (write it in RE2's syntax)"},
+	{"two names", routeHead + "conf: {http: [{destination: [{destination: {kuma.io/service: s}}], backends: []}]}\n",
+		"f:4:68: conf.http[0].backends: means the same as destination, which is there too (remove one of them)"},
+	{"weights", routeHead + "conf: {http: [{backends: [{weight: 0, destination: {kuma.io/service: s}}]}]}\n", "f:4:16: conf.http[0].backends: the weights are all 0"},
+	{"filters", routeHead + "conf: {http: [{filters: [{request_header: {remove: [x]}, responseHeader: {remove: [y]}}], backends: [{destination: {kuma.io/service: s}}]}]}\n",
+		"f:4:58: conf.http[0].filters[0].responseHeader: excludes requestHeader, which is there too (keep one of them)"},
+	{"https without tls", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: https}]}\n",
+		"f:4:20: conf.listeners[0].tls: an HTTPS listener needs certificates (add tls: {mode: TERMINATE, certificates: [{secret: NAME}]})"},
+	{"port", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 70000, protocol: HTTP}]}\n",
+		"f:4:27: conf.listeners[0].port: a port is a number from 1 to 65535"},
+	{"listeners collide", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: HTTP}, {port: 1, protocol: HTTP, hostname: '*'}]}\n",
+		"f:4:47: conf.listeners[1]: port 1 with hostname * is that of listener 0 already"},
+	{"backend", "type: Mesh\nname: m\nmtls: {enabledBackend: b, backends: [{name: a, type: builtin}]}\n", `f:3:24: mtls.enabledBackend: no backend is called "b" (did you mean a?)`},
+	{"rotation", "type: Mesh\nname: m\nmtls: {backends: [{name: a, type: builtin, dpCert: {rotation: {expiration: 30s}}}]}\n",
+		"f:3:76: mtls.backends[0].dpCert.rotation.expiration: must be at least 1m0s"},
+	{"split and destination", "type: TrafficRoute\nname: t\n" + anyToAny + "conf: {destination: {kuma.io/service: a}, split: [{weight: 1, destination: {kuma.io/service: a}}]}\n",
+		"f:5:1: conf: destination excludes split (keep one of them)"},
+	{"method as a text", "type: TrafficRoute\nname: t\n" + anyToAny + "conf: {destination: {kuma.io/service: a}, http: [{match: {method: GET}, destination: {kuma.io/service: b}}]}\n", ""},
+	{"retry", "type: Retry\nname: t\n" + anyToAny + "conf: {http: {retryOn: [gatway_error, 5xx]}}\n",
+		`f:5:25: conf.http.retryOn[0]: unknown condition "gatway_error" (did you mean gateway-error?)`},
+	{"dataplane", "type: Dataplane\nname: d\nnetworking: {address: x, inbound: [{port: 1, tags: {kuma.io/service: a}}]}\n", `f:3:23: networking.address: "x" is no IP address`},
+	{"gateway or sidecar", "type: Dataplane\nname: d\nnetworking: {address: 1.2.3.4, inbound: [{port: 1, tags: {kuma.io/service: a}}], gateway: {type: BUILTIN, tags: {kuma.io/service: g}}}\n",
+		"f:3:1: networking: gateway excludes inbound and outbound (keep one of them)"},
+	{"protocol", "type: Dataplane\nname: d\nnetworking: {address: 1.2.3.4, inbound: [{port: 1, tags: {kuma.io/service: a, kuma.io/protocol: htp}}]}\n",
+		`f:3:79: networking.inbound[0].tags[kuma.io/protocol]: expected tcp, http, http2 or grpc, found "htp" (did you mean http?)`},
+	{"secret", "type: Secret\nname: s\n", "f:1:1: needs data (add data: with the content in base64)"},
+	{"secret is not repeated", "type: Secret\nname: s\ndata: hunter2!\n", "f:3:7: data: the bytes are not base64 (encode it with base64)"},
+	{"another's object", "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {whatever: 1}\n", ""},
+	{"list", "apiVersion: v1\nkind: List\nitems: [{apiVersion: kuma.io/v1alpha1, kind: Mesh, metadata: {name: A}}]\n",
+		`f:3:69: metadata.name: "A" is no name for a Mesh (use lower-case letters, digits and hyphens, at most 63)`},
+	{"errors of several documents", "type: Mesh\nname: \"\\.\"\n---\ntype: Mesh\nname: M\n",
+		"f:2:8: bad YAML: \\. is no escape in a double-quoted text (use single quotes, or double the backslash: \\\\)\n" +
+			`f:5:7: name: "M" is no name for a Mesh (use lower-case letters, digits and hyphens, at most 63)`},
+}
+
+func TestMessages(t *testing.T) {
+	for _, c := range messages {
+		t.Run(c.name, func(t *testing.T) {
+			got := ""
+			if err := Decode("f", []byte(c.doc), Options{}).Err(); err != nil {
+				got = err.Error()
+			}
+			if got != c.want {
+				t.Errorf("got  %s\nwant %s", got, c.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,90 @@
+package resource
+
+import (
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+const meshPackage = "zoneforge.mesh.v1alpha1."
+
+// fieldAliases are other names of fields, by message: what people have already written for Kuma in its several spellings.
+var fieldAliases = map[protoreflect.FullName]map[string]protoreflect.Name{
+	meshPackage + "Selector":              {"matchLabels": "match"},
+	meshPackage + "MeshGatewayRoute.Rule": {"match": "matches", "destination": "backends"},
+}
+
+// respell gives the canonical shape of a node that stands for a message. The nodes of the author stay in it, so that
+// positions hold; n itself is not changed, as an alias may use it elsewhere.
+func respell(name protoreflect.FullName, n *yaml.Node) *yaml.Node {
+	switch name {
+	case meshPackage + "MeshGatewayRoute.Http":
+		if n.Kind == yaml.SequenceNode {
+			return mapping(n, implied(n, "rules"), n)
+		}
+	case meshPackage + "MeshGateway.Tls":
+		return replaceKey(n, "secret", func(key, value *yaml.Node) (*yaml.Node, *yaml.Node) {
+			list := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Line: value.Line, Column: value.Column}
+			list.Content = []*yaml.Node{mapping(value, key, value)}
+			return word(key, "certificates"), list
+		})
+	case meshPackage + "MeshGatewayRoute.Path":
+		if n.Kind == yaml.MappingNode && len(n.Content) == 2 {
+			switch rule := n.Content[0].Value; rule {
+			case "exact", "prefix", "regex":
+				return mapping(n, word(n.Content[0], "match"), word(n.Content[0], strings.ToUpper(rule)),
+					word(n.Content[0], "value"), n.Content[1])
+			}
+		}
+	case meshPackage + "StringMatcher":
+		if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" {
+			return mapping(n, implied(n, "exact"), n)
+		}
+		if n.Kind == yaml.MappingNode && len(n.Content) == 4 {
+			match, value := n.Content[0:2], n.Content[2:4]
+			if match[0].Value == "value" {
+				match, value = value, match
+			}
+			if match[0].Value == "match" && value[0].Value == "value" {
+				switch rule := strings.ToLower(match[1].Value); rule {
+				case "exact", "prefix", "regex":
+					return mapping(n, word(match[0], rule), value[1])
+				}
+			}
+		}
+	}
+	return n
+}
+
+func mapping(at *yaml.Node, content ...*yaml.Node) *yaml.Node {
+	return &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: at.Line, Column: at.Column, Content: content}
+}
+
+func word(at *yaml.Node, text string) *yaml.Node {
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text, Line: at.Line, Column: at.Column}
+}
+
+// impliedMark stands where the parser puts comments, which begin with #.
+const impliedMark = "implied"
+
+// implied is a key that the author left out, so that it is left out of paths too.
+func implied(at *yaml.Node, text string) *yaml.Node {
+	n := word(at, text)
+	n.LineComment = impliedMark
+	return n
+}
+
+func replaceKey(n *yaml.Node, name string, f func(key, value *yaml.Node) (*yaml.Node, *yaml.Node)) *yaml.Node {
+	if n.Kind != yaml.MappingNode {
+		return n
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			content := append([]*yaml.Node(nil), n.Content...)
+			content[i], content[i+1] = f(n.Content[i], n.Content[i+1])
+			return mapping(n, content...)
+		}
+	}
+	return n
+}

@@ -1,0 +1,201 @@
+package resource
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
+)
+
+func validateMeshGateway(s scope, r *Resource) {
+	g := Spec[*meshv1.MeshGateway](r)
+	checkSelectors(s, "selectors", g.GetSelectors())
+	conf := s.at("conf")
+	if len(g.GetConf().GetListeners()) == 0 {
+		conf.errorf("", "needs listeners")
+	}
+	type slot struct {
+		port     uint32
+		hostname string
+	}
+	taken := map[slot]int{}
+	protocols := map[uint32]meshv1.MeshGateway_Protocol{}
+	for i, l := range g.GetConf().GetListeners() {
+		at := conf.at("listeners").index(i)
+		checkPort(at.at("port"), l.GetPort())
+		hostname := strings.ToLower(l.GetHostname())
+		if hostname == "" {
+			hostname = "*"
+		}
+		checkHostname(at.at("hostname"), hostname)
+		if other, dup := taken[slot{l.GetPort(), hostname}]; dup {
+			at.errorf("", "port %d with hostname %s is that of listener %d already", l.GetPort(), hostname, other)
+		} else {
+			taken[slot{l.GetPort(), hostname}] = i
+		}
+		if p, ok := protocols[l.GetPort()]; ok && p != l.GetProtocol() {
+			at.at("protocol").errorf("", "listeners that share port %d have one protocol", l.GetPort())
+		} else {
+			protocols[l.GetPort()] = l.GetProtocol()
+		}
+		switch l.GetProtocol() {
+		case meshv1.MeshGateway_PROTOCOL_UNSPECIFIED:
+			at.errorf("", "needs protocol: HTTP or HTTPS")
+		case meshv1.MeshGateway_PROTOCOL_HTTP:
+			if l.GetTls() != nil {
+				at.at("tls").errorf("remove it, or make the protocol HTTPS", "an HTTP listener has no tls")
+			}
+		case meshv1.MeshGateway_PROTOCOL_HTTPS:
+			if len(l.GetTls().GetCertificates()) == 0 {
+				at.at("tls").errorf("add tls: {mode: TERMINATE, certificates: [{secret: NAME}]}", "an HTTPS listener needs certificates")
+			}
+		}
+		for j, c := range l.GetTls().GetCertificates() {
+			if !isDNSSubdomain(c.GetSecret()) {
+				at.at("tls", "certificates").index(j).at("secret").errorf("", "%q is no name of a Secret", c.GetSecret())
+			}
+		}
+		checkTags(at.at("tags"), l.GetTags(), false)
+	}
+}
+
+func checkHostname(s scope, hostname string) {
+	rest := strings.TrimPrefix(hostname, "*.")
+	if hostname != "*" && !isDNSSubdomain(strings.ToLower(rest)) {
+		s.errorf(`write api.example.com, "*.example.com" or "*"`, "%q is no hostname", hostname)
+	}
+}
+
+func validateMeshGatewayRoute(s scope, r *Resource) {
+	g := Spec[*meshv1.MeshGatewayRoute](r)
+	checkSelectors(s, "selectors", g.GetSelectors())
+	http := s.at("conf", "http")
+	for i, h := range g.GetConf().GetHttp().GetHostnames() {
+		checkHostname(http.at("hostnames").index(i), h)
+	}
+	if len(g.GetConf().GetHttp().GetRules()) == 0 {
+		http.errorf("", "needs rules")
+	}
+	for i, rule := range g.GetConf().GetHttp().GetRules() {
+		at := http.at("rules").index(i)
+		for j, m := range rule.GetMatches() {
+			checkMatch(at.at("matches").index(j), m)
+		}
+		for j, f := range rule.GetFilters() {
+			filter := at.at("filters").index(j)
+			if f.GetFilter() == nil {
+				filter.errorf("", "needs one of requestHeader and responseHeader")
+			}
+			checkHeaderChange(filter.at("requestHeader"), f.GetRequestHeader())
+			checkHeaderChange(filter.at("responseHeader"), f.GetResponseHeader())
+		}
+		if len(rule.GetBackends()) == 0 {
+			at.errorf("", "needs backends")
+		}
+		var sum uint64
+		var weights []uint32
+		for j, b := range rule.GetBackends() {
+			checkOwnTags(at.at("backends").index(j).at("destination"), b.GetDestination())
+			w := uint32(1)
+			if b.Weight != nil {
+				w = b.GetWeight()
+				weights = append(weights, w)
+			}
+			sum += uint64(w)
+		}
+		if n := len(weights); n > 0 && n < len(rule.GetBackends()) {
+			at.at("backends").errorf("", "give all backends a weight, or none")
+		} else {
+			checkWeights(at.at("backends"), sum, len(rule.GetBackends()))
+		}
+		checkCors(at.at("cors"), rule.GetCors())
+	}
+}
+
+// checkWeights bounds the sum as Envoy does.
+func checkWeights(s scope, sum uint64, n int) {
+	switch {
+	case n > 0 && sum == 0:
+		s.errorf("", "the weights are all 0")
+	case sum > 1<<32-1:
+		s.errorf("", "the weights' sum is above %d", uint32(1<<32-1))
+	}
+}
+
+func checkMatch(s scope, m *meshv1.MeshGatewayRoute_Match) {
+	if p := m.GetPath(); p != nil {
+		at := s.at("path")
+		switch p.GetMatch() {
+		case meshv1.MeshGatewayRoute_MATCH_TYPE_UNSPECIFIED:
+			at.errorf("", "needs match: EXACT, PREFIX or REGEX")
+		case meshv1.MeshGatewayRoute_MATCH_TYPE_EXACT, meshv1.MeshGatewayRoute_MATCH_TYPE_PREFIX:
+			checkPath(at.at("value"), p.GetValue())
+		case meshv1.MeshGatewayRoute_MATCH_TYPE_REGEX:
+			checkRegex(at.at("value"), p.GetValue())
+		default:
+			at.at("match").errorf("", "a path is matched by EXACT, PREFIX or REGEX")
+		}
+	}
+	if m.GetMethod() != "" && !token.MatchString(m.GetMethod()) {
+		s.at("method").errorf("", "%q is no method", m.GetMethod())
+	}
+	values := func(at scope, list []*meshv1.MeshGatewayRoute_ValueMatch, header bool) {
+		for i, v := range list {
+			item := at.index(i)
+			switch {
+			case header:
+				checkHeaderName(item.at("name"), v.GetName())
+			case v.GetName() == "":
+				item.errorf("", "needs name")
+			}
+			switch v.GetMatch() {
+			case meshv1.MeshGatewayRoute_MATCH_TYPE_REGEX:
+				checkRegex(item.at("value"), v.GetValue())
+			case meshv1.MeshGatewayRoute_MATCH_TYPE_PRESENT, meshv1.MeshGatewayRoute_MATCH_TYPE_ABSENT:
+				if v.GetValue() != "" {
+					item.at("value").errorf("remove it", "PRESENT and ABSENT compare no value")
+				}
+			case meshv1.MeshGatewayRoute_MATCH_TYPE_PREFIX:
+				if v.GetValue() == "" {
+					item.errorf("use match: PRESENT", "an empty prefix matches every value")
+				}
+			}
+		}
+	}
+	values(s.at("headers"), m.GetHeaders(), true)
+	values(s.at("queryParameters"), m.GetQueryParameters(), false)
+}
+
+func checkPath(s scope, path string) {
+	if !strings.HasPrefix(path, "/") {
+		s.errorf(fmt.Sprintf("write %q", "/"+path), "a path begins with /")
+	} else if strings.ContainsAny(path, "?#") {
+		s.errorf("", "a path holds no ? and no #")
+	}
+}
+
+func checkCors(s scope, c *meshv1.MeshGatewayRoute_Cors) {
+	if c == nil {
+		return
+	}
+	if len(c.GetAllowOrigins()) == 0 {
+		s.errorf("", "needs allowOrigins")
+	}
+	for i, o := range c.GetAllowOrigins() {
+		checkStringMatcher(s.at("allowOrigins").index(i), o)
+	}
+	for _, list := range []struct {
+		field  string
+		values []string
+	}{{"allowMethods", c.GetAllowMethods()}, {"allowHeaders", c.GetAllowHeaders()}, {"exposeHeaders", c.GetExposeHeaders()}} {
+		for i, v := range list.values {
+			if !token.MatchString(v) {
+				s.at(list.field).index(i).errorf("", "%q is neither a method nor a header", v)
+			}
+		}
+	}
+	if c.GetAllowCredentials() && slices.ContainsFunc(c.GetAllowOrigins(), func(m *meshv1.StringMatcher) bool { return m.GetExact() == "*" }) {
+		s.at("allowCredentials").errorf("name the origins", "browsers refuse credentials where any origin is allowed")
+	}
+}
