@@ -1,0 +1,189 @@
+// Package kds owns the protocol between global and zones as two pure machines, Global and Zone, over the frames of
+// proto/kds/v1, and the Set of records whose digests both compare.
+//
+// It never does I/O, starts no goroutine, reads no clock and takes no logger: frames and time go in, and Ready says which
+// frames to send, which delta to apply and what happened. Nothing here is safe for concurrent use; one goroutine drives a
+// machine. Records are shared and never changed.
+package kds
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/zoneforge/zoneforge/resource"
+
+	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
+)
+
+// Protocol is the newest version of the protocol that this software speaks.
+const Protocol uint32 = 1
+
+// Limits and defaults.
+const (
+	// DefaultMaxChunk is the size in bytes that a chunk stays under, unless it carries a single larger record.
+	DefaultMaxChunk = 1<<20 - 1<<10
+	// DefaultMaxDelta bounds the bytes of records that a zone collects for one delta.
+	DefaultMaxDelta = 1 << 30
+	// DefaultInterval is the time between heartbeats.
+	DefaultInterval = 5 * time.Second
+	// SilentIntervals is how many intervals without any frame end a stream.
+	SilentIntervals = 3
+	// maxInventory bounds the entries that global collects from one zone.
+	maxInventory = 4 << 20
+	// inventoryPart is how many entries go into one Inventory frame.
+	inventoryPart = 4096
+)
+
+// Why a stream ended; the errors in Ready wrap them.
+var (
+	ErrBadFrame = errors.New("malformed frame or frame out of place")
+	ErrSilent   = errors.New("peer is silent")
+	ErrRefused  = errors.New("refused")
+)
+
+// KeyFrom reads a key as it travels. The error says what is missing.
+func KeyFrom(k *kdsv1.Key) (resource.Key, error) {
+	key := resource.Key{Kind: k.GetKind(), Mesh: k.GetMesh(), Name: k.GetName()}
+	if key.Kind == "" || key.Name == "" {
+		return key, fmt.Errorf("key %q lacks its kind or name", key)
+	}
+	return key, nil
+}
+
+// KeyProto is a key as it travels.
+func KeyProto(k resource.Key) *kdsv1.Key {
+	return &kdsv1.Key{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name}
+}
+
+// NewRecord makes the record of a resource's canonical bytes. It keeps payload.
+func NewRecord(key resource.Key, payload []byte) *kdsv1.Record {
+	h := resource.HashOf(key, payload)
+	return &kdsv1.Record{Key: KeyProto(key), Payload: payload, Hash: h[:]}
+}
+
+// check reads a record's key and hash, and verifies that the hash is that of its bytes.
+func check(r *kdsv1.Record) (resource.Key, resource.Hash, error) {
+	key, err := KeyFrom(r.GetKey())
+	if err != nil {
+		return key, resource.Hash{}, err
+	}
+	h := resource.HashOf(key, r.GetPayload())
+	if !bytes.Equal(h[:], r.GetHash()) {
+		return key, h, fmt.Errorf("record %s: its hash is not that of its bytes", key)
+	}
+	return key, h, nil
+}
+
+// Position says which state an end holds.
+type Position struct {
+	// Epoch changes with a restore; empty for a zone that never received anything.
+	Epoch    string
+	Revision uint64
+	Digest   resource.Digest
+	// Kinds holds no entry for a kind without records. Read-only.
+	Kinds map[string]resource.Digest
+}
+
+// PositionFrom reads a position as it travels; nil gives the empty one. It fails when a digest is malformed or the total is
+// not the sum of the kinds.
+func PositionFrom(p *kdsv1.Position) (Position, error) {
+	out := Position{Epoch: p.GetEpoch(), Revision: p.GetRevision(), Kinds: map[string]resource.Digest{}}
+	for _, kind := range slices.Sorted(maps.Keys(p.GetKinds())) {
+		d := p.GetKinds()[kind]
+		digest, ok := resource.DigestFrom(d.GetSum(), d.GetCount())
+		if !ok {
+			return Position{}, fmt.Errorf("digest of kind %s has %d bytes, not 32", kind, len(d.GetSum()))
+		}
+		if digest != (resource.Digest{}) {
+			out.Kinds[kind] = digest
+		}
+	}
+	if d := p.GetDigest(); d != nil {
+		digest, ok := resource.DigestFrom(d.GetSum(), d.GetCount())
+		if !ok {
+			return Position{}, fmt.Errorf("total digest has %d bytes, not 32", len(d.GetSum()))
+		}
+		out.Digest = digest
+	}
+	if out.Digest != sum(out.Kinds) {
+		return Position{}, fmt.Errorf("total digest of %d records is not the sum of the kinds'", out.Digest.Count())
+	}
+	return out, nil
+}
+
+// Proto is the position as it travels.
+func (p Position) Proto() *kdsv1.Position {
+	out := &kdsv1.Position{Epoch: p.Epoch, Revision: p.Revision, Digest: digestProto(p.Digest), Kinds: map[string]*kdsv1.Digest{}}
+	for kind, d := range p.Kinds {
+		out.Kinds[kind] = digestProto(d)
+	}
+	return out
+}
+
+// Equal reports whether both name the same state with the same content.
+func (p Position) Equal(o Position) bool {
+	return p.Epoch == o.Epoch && p.Revision == o.Revision && p.Digest == o.Digest && maps.Equal(p.Kinds, o.Kinds)
+}
+
+// String is epoch/revision and the digest, for people.
+func (p Position) String() string {
+	return fmt.Sprintf("%s/%d %d records %s", cmp.Or(p.Epoch, "-"), p.Revision, p.Digest.Count(), p.Digest)
+}
+
+// differing lists, in order, the kinds whose digests differ.
+func (p Position) differing(o Position) []string {
+	var out []string
+	for kind, d := range p.Kinds {
+		if o.Kinds[kind] != d {
+			out = append(out, kind)
+		}
+	}
+	for kind := range o.Kinds {
+		if _, ok := p.Kinds[kind]; !ok {
+			out = append(out, kind)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// sum is the digest of all kinds together.
+func sum(kinds map[string]resource.Digest) resource.Digest {
+	var lanes [4]uint64
+	var count uint64
+	for _, d := range kinds {
+		b := d.Sum()
+		for i := range lanes {
+			lanes[i] += binary.BigEndian.Uint64(b[i*8:])
+		}
+		count += d.Count()
+	}
+	var b []byte
+	for _, l := range lanes {
+		b = binary.BigEndian.AppendUint64(b, l)
+	}
+	d, _ := resource.DigestFrom(b, count)
+	return d
+}
+
+func digestProto(d resource.Digest) *kdsv1.Digest {
+	return &kdsv1.Digest{Sum: d.Sum(), Count: d.Count()}
+}
+
+// View is what one zone should hold at one revision. It never changes; a newer state is another View.
+type View interface {
+	// Position is of this view.
+	Position() Position
+	// Since lists the keys that changed or went after a revision of an epoch; ok is false when the log doesn't reach there.
+	Since(epoch string, revision uint64) (keys []resource.Key, ok bool)
+	// Get finds a record; ok is false when the view has none of the key.
+	Get(key resource.Key) (r *kdsv1.Record, ok bool)
+	// Each calls fn for the records of a kind ("" for all), ordered by key, until it returns false.
+	Each(kind string, fn func(resource.Key, *kdsv1.Record) bool)
+}

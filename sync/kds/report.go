@@ -1,0 +1,96 @@
+package kds
+
+import (
+	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
+)
+
+// reports tracks what the zone offers upward: one report is on its way at a time, and what changes meanwhile coalesces.
+type reports struct {
+	// offer is the newest; nil until the first Offer. Never changed once here.
+	offer *Set
+	// acked is what global has of this stream; nil before the snapshot is acknowledged.
+	acked *Set
+	// flight is the offer that report sequence carries; nil when none is on its way.
+	flight   *Set
+	sequence uint64
+}
+
+func (r *reports) reset() { r.acked, r.flight, r.sequence = nil, nil, 0 }
+
+// next makes the report that is due; nil when there is none.
+func (r *reports) next() *kdsv1.Report {
+	if r.offer == nil || r.flight != nil {
+		return nil
+	}
+	upserts, deletes := Diff(r.acked, r.offer)
+	if r.acked != nil && len(upserts)+len(deletes) == 0 {
+		return nil
+	}
+	r.sequence++
+	r.flight = r.offer
+	return &kdsv1.Report{Sequence: r.sequence, Snapshot: r.acked == nil, Upserts: upserts, Deletes: deletes}
+}
+
+func (r *reports) ack(sequence uint64) bool {
+	if r.flight == nil || sequence != r.sequence {
+		return false
+	}
+	r.acked, r.flight = r.flight, nil
+	return true
+}
+
+// Offer says what the zone offers to others. The machine takes a copy.
+func (z *Zone) Offer(s *Set) {
+	z.reports.offer = s.Clone()
+	z.report()
+}
+
+func (z *Zone) report() {
+	if z.state != Online {
+		return
+	}
+	if r := z.reports.next(); r != nil {
+		z.send(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Report{Report: r}})
+	}
+}
+
+// SetStatus sends a status, and sends it again at the next Welcome. Of several between two calls of Ready only the newest is
+// sent; debouncing is the driver's.
+func (z *Zone) SetStatus(s *kdsv1.Status) {
+	z.status = s
+	if z.state == Online {
+		z.sendStatus()
+	}
+}
+
+func (z *Zone) sendStatus() {
+	f := &kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Status{Status: z.status}}
+	for i, old := range z.out.Frames {
+		if _, ok := old.GetFrame().(*kdsv1.ZoneFrame_Status); ok {
+			z.out.Frames[i] = f
+			return
+		}
+	}
+	z.send(f)
+}
+
+// RequestCertificate asks for the intermediate of a mesh; csr is DER. It returns the id of the answering event, or 0 when no
+// stream is up. After a disconnect no answer comes: ask again.
+func (z *Zone) RequestCertificate(mesh string, csr []byte) uint64 {
+	if z.state != Online {
+		return 0
+	}
+	z.lastRequest++
+	z.requests[z.lastRequest] = true
+	z.send(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_CertificateRequest{
+		CertificateRequest: &kdsv1.CertificateRequest{Id: z.lastRequest, Mesh: mesh, Csr: csr},
+	}})
+	return z.lastRequest
+}
+
+// Answer sends a part of the answer to a Query event; dropped when no stream is up.
+func (z *Zone) Answer(a *kdsv1.Answer) {
+	if z.state == Online {
+		z.send(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Answer{Answer: a}})
+	}
+}

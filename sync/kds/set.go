@@ -1,0 +1,127 @@
+package kds
+
+import (
+	"maps"
+
+	"github.com/google/btree"
+
+	"github.com/zoneforge/zoneforge/resource"
+
+	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
+)
+
+// Set is an ordered set of records with its digests, kept by one addition or subtraction per change.
+type Set struct {
+	tree  *btree.BTreeG[entry]
+	kinds map[string]resource.Digest
+	total resource.Digest
+}
+
+type entry struct {
+	key    resource.Key
+	hash   resource.Hash
+	record *kdsv1.Record
+}
+
+// NewSet makes an empty set.
+func NewSet() *Set {
+	less := func(a, b entry) bool { return a.key.Compare(b.key) < 0 }
+	return &Set{tree: btree.NewG(16, less), kinds: map[string]resource.Digest{}}
+}
+
+// Put adds or replaces a record, which must not be changed afterwards. A record without key, or whose hash is not that of its
+// bytes, is refused with an error that names it.
+func (s *Set) Put(r *kdsv1.Record) error {
+	key, hash, err := check(r)
+	if err != nil {
+		return err
+	}
+	s.put(entry{key, hash, r})
+	return nil
+}
+
+func (s *Set) put(e entry) {
+	old, had := s.tree.ReplaceOrInsert(e)
+	d := s.kinds[e.key.Kind]
+	if had {
+		d.Remove(old.hash)
+		s.total.Remove(old.hash)
+	}
+	d.Add(e.hash)
+	s.total.Add(e.hash)
+	s.kinds[e.key.Kind] = d
+}
+
+// Delete removes a record and reports whether there was one.
+func (s *Set) Delete(key resource.Key) bool {
+	old, had := s.tree.Delete(entry{key: key})
+	if !had {
+		return false
+	}
+	d := s.kinds[key.Kind]
+	d.Remove(old.hash)
+	s.total.Remove(old.hash)
+	if d.Count() == 0 {
+		delete(s.kinds, key.Kind)
+	} else {
+		s.kinds[key.Kind] = d
+	}
+	return true
+}
+
+// Get finds a record.
+func (s *Set) Get(key resource.Key) (*kdsv1.Record, bool) {
+	e, ok := s.tree.Get(entry{key: key})
+	return e.record, ok
+}
+
+// Len is the number of records.
+func (s *Set) Len() int { return s.tree.Len() }
+
+// Digest is of all records.
+func (s *Set) Digest() resource.Digest { return s.total }
+
+// Each calls fn for the records of a kind ("" for all), ordered by key, until it returns false. fn must not change the set.
+func (s *Set) Each(kind string, fn func(resource.Key, *kdsv1.Record) bool) {
+	s.each(kind, func(e entry) bool { return fn(e.key, e.record) })
+}
+
+func (s *Set) each(kind string, fn func(entry) bool) {
+	s.tree.AscendGreaterOrEqual(entry{key: resource.Key{Kind: kind}}, func(e entry) bool {
+		return (kind == "" || e.key.Kind == kind) && fn(e)
+	})
+}
+
+// Clone makes a set that changes independently, in constant time: both copy what they change later.
+func (s *Set) Clone() *Set {
+	return &Set{tree: s.tree.Clone(), kinds: maps.Clone(s.kinds), total: s.total}
+}
+
+// Position is that of the set's records at a revision.
+func (s *Set) Position(epoch string, revision uint64) Position {
+	return Position{Epoch: epoch, Revision: revision, Digest: s.total, Kinds: maps.Clone(s.kinds)}
+}
+
+// Diff lists, ordered by key, what turns from into to. A nil set is empty.
+func Diff(from, to *Set) (upserts []*kdsv1.Record, deletes []*kdsv1.Key) {
+	if to != nil {
+		to.each("", func(e entry) bool {
+			if from != nil {
+				if old, ok := from.tree.Get(e); ok && old.hash == e.hash {
+					return true
+				}
+			}
+			upserts = append(upserts, e.record)
+			return true
+		})
+	}
+	if from != nil {
+		from.each("", func(e entry) bool {
+			if to == nil || !to.tree.Has(e) {
+				deletes = append(deletes, KeyProto(e.key))
+			}
+			return true
+		})
+	}
+	return upserts, deletes
+}
