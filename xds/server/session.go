@@ -120,7 +120,9 @@ func (s *session) recordNack(sub *subscription, message string) {
 		nack.Versions = append(nack.Versions, sub.inflight.versions[name])
 	}
 	sub.inflight = nil
-	s.nacks = append(s.nacks, nack)
+	if len(names) > 0 {
+		s.nacks = append(s.nacks, nack)
+	}
 }
 
 // desired is what the proxy may hold of a type under a name. A name that its snapshot does not permit does not exist.
@@ -194,6 +196,7 @@ func (s *session) send(typeURL string, upserts []*xds.Resource, removed []string
 	if !sub.requested || sub.inflight != nil || len(upserts)+len(removed) == 0 && !sub.firstDue {
 		return
 	}
+	upserts, removed = sub.limit(upserts, removed)
 	s.nonce++
 	f := &inflight{nonce: strconv.FormatUint(s.nonce, 10), versions: map[string]string{}}
 	resp := &discoveryv3.DeltaDiscoveryResponse{
@@ -297,7 +300,7 @@ func (s *session) updateProgress() {
 				return false
 			}
 		}
-		return len(n.Names) > 0
+		return true
 	})
 	endpoints := s.diff(xds.TypeEndpoint)
 	if s.idle(xds.TypeEndpoint) && len(endpoints.upserts)+len(endpoints.removals)+len(endpoints.answers) == 0 &&

@@ -283,6 +283,34 @@ func TestRejectedClusterHoldsBackOnlyWhatNamesIt(t *testing.T) {
 	d.acked(1)
 }
 
+func TestUnnamedRefusalIsFoundByHalving(t *testing.T) {
+	d := newDriver(t)
+	rs := &xds.Resources{}
+	for _, name := range []string{"a", "bad", "c", "d"} {
+		rs.Clusters = append(rs.Clusters, res(t, xds.TypeCluster, name, &clusterv3.Cluster{Name: name}))
+	}
+	d.set(rs)
+	d.ask("C")
+	d.expect("C+a+bad+c+d")
+	d.nack("C", "no")
+	d.expect("C+a+bad")
+	d.nack("C", "no")
+	d.expect("C+a")
+	d.ack("C")
+	d.expect("C+bad+c")
+	d.nack("C", "no")
+	d.expect("C+bad")
+	d.nack("C", "no")
+	d.expect("C+c")
+	d.ack("C")
+	d.expect("C+d")
+	d.ack("C")
+	d.expect()
+	if n := d.s.Progress().Nacks; len(n) != 1 || fmt.Sprint(n[0].Names) != "[bad]" {
+		t.Fatalf("nacks %+v", n)
+	}
+}
+
 func TestReconnectResendsNothingThatTheProxyHas(t *testing.T) {
 	d, rs := started(t)
 	d.restart()

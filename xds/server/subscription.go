@@ -33,6 +33,9 @@ type subscription struct {
 	confirmed map[string]string
 	rejected  map[string]string
 	inflight  *inflight
+	// batch is how many names the next response may have while a bad one is looked for, 0 for any number. It doubles with
+	// each ACK.
+	batch int
 }
 
 type inflight struct {
@@ -47,6 +50,18 @@ type change struct {
 	answers []string
 	// removals are names the proxy holds and should lose.
 	removals []string
+}
+
+// limit cuts a response to the batch, and ends the search when all fits.
+func (s *subscription) limit(upserts []*xds.Resource, removed []string) ([]*xds.Resource, []string) {
+	if len(upserts)+len(removed) <= s.batch {
+		s.batch = 0
+	}
+	if s.batch == 0 {
+		return upserts, removed
+	}
+	upserts = upserts[:min(len(upserts), s.batch)]
+	return upserts, removed[:min(len(removed), s.batch-len(upserts))]
 }
 
 func newSubscription(typeURL string) *subscription {
@@ -158,6 +173,7 @@ func (s *subscription) diff(desired func(name string) *xds.Resource, desiredName
 
 // acknowledge moves the confirmed versions to what the response carried.
 func (s *subscription) acknowledge() {
+	s.batch *= 2
 	for name, version := range s.inflight.versions {
 		if !s.wants(name) {
 			continue
@@ -172,9 +188,10 @@ func (s *subscription) acknowledge() {
 	s.inflight = nil
 }
 
-// reject records a NACK and returns the names that it is about. Envoy takes the good resources of a response beside the
-// bad ones and names the bad ones in its message, so when it does name some, only those count as rejected and the others
-// are sent again without them; this ends, as every NACK takes at least one name out.
+// reject takes a NACK and returns the names that it is about, none when that is yet to be found out. Where Envoy names
+// resources in its message it took the others, so only those count as rejected. Where it names none it may have refused
+// all for the sake of one, so they are sent again by halves until the bad one is alone. Either way the others are sent
+// again, and it ends, as a response of one resource is either taken or leaves that one out.
 func (s *subscription) reject(message string) []string {
 	all := sortedKeys(s.inflight.versions)
 	var culprits []string
@@ -184,12 +201,20 @@ func (s *subscription) reject(message string) []string {
 		}
 	}
 	if len(culprits) == 0 {
-		culprits = all
+		if len(all) > 1 {
+			s.batch = len(all) / 2
+		} else {
+			culprits = all
+		}
 	}
-	for _, name := range culprits {
-		if s.wants(name) {
+	for _, name := range all {
+		switch {
+		case !s.wants(name):
+		case slices.Contains(culprits, name):
 			s.rejected[name] = s.inflight.versions[name]
 			delete(s.due, name)
+		default:
+			s.due[name] = true
 		}
 	}
 	return culprits
