@@ -1,0 +1,84 @@
+// Package cli owns the verbs that people and scripts call: it reads files, prints results and maps errors to exit codes.
+// It never reaches into a control plane: it speaks REST only, and what it validates offline it leaves to package resource.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes, on which scripts may rely.
+const (
+	ExitDone    = 0
+	ExitRefused = 1 // refused or failed
+	ExitUsage   = 2
+)
+
+// Version is the software's version; the build sets it.
+var Version = "unknown"
+
+// Streams are where a command reads and writes.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// errReported marks a failure whose words are printed already.
+var errReported = errors.New("reported")
+
+// refusal is a failure of the work itself, against one of usage.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
+
+// Main runs one command line, without the program's name, and returns its exit code.
+func Main(ctx context.Context, streams Streams, args []string) int {
+	root := newRoot(streams)
+	root.SetArgs(args)
+	root.SetIn(streams.In)
+	root.SetOut(streams.Out)
+	root.SetErr(streams.Err)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return ExitDone
+	}
+	if !errors.Is(err, errReported) {
+		fmt.Fprintf(streams.Err, "zoneforge: %v\n", err)
+	}
+	var refused refusal
+	if errors.As(err, &refused) {
+		return ExitRefused
+	}
+	fmt.Fprintln(streams.Err, "Run zoneforge --help for what can be said.")
+	return ExitUsage
+}
+
+func newRoot(streams Streams) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "zoneforge",
+		Short:         "A multi-zone control plane for Envoy gateways and service meshes",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.AddCommand(newValidate(streams), newVersion(streams))
+	return root
+}
+
+func newVersion(streams Streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintf(streams.Out, "zoneforge %s %s %s/%s\n", Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		},
+	}
+}
