@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // Redacted stands in for bytes that are not shown. It is no base64, so what was redacted is never applied by mistake.
@@ -169,6 +170,9 @@ func (e *encoder) single(fd protoreflect.FieldDescriptor, v protoreflect.Value) 
 		if d, ok := v.Message().Interface().(*durationpb.Duration); ok {
 			return text(formatDuration(d.AsDuration())), nil
 		}
+		if t, ok := v.Message().Interface().(*timestamppb.Timestamp); ok {
+			return text(t.AsTime().Format(time.RFC3339Nano)), nil
+		}
 		return e.message(v.Message())
 	}
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: v.String()}, nil
@@ -188,14 +192,10 @@ func formatDuration(d time.Duration) string {
 
 func put(n *yaml.Node, key string, value *yaml.Node) { n.Content = append(n.Content, text(key), value) }
 
-// text is quoted where a reader of YAML 1.1 or 1.2 might take it for something else, or where it is not plain.
+// text makes a text, escaped where it isn't all printable; the library quotes what would read as something else.
 func text(s string) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s}
-	var plain yaml.Node
-	plain.SetString(s)
-	if plain.Tag != "!!str" || !printable(s) {
-		n.Style = yaml.DoubleQuotedStyle
-	} else if strings.Contains(s, "\n") {
+	if !printable(s) {
 		n.Style = yaml.DoubleQuotedStyle
 	}
 	return n
@@ -243,11 +243,20 @@ func writeJSON(out *bytes.Buffer, n *yaml.Node) error {
 			out.WriteString(n.Value)
 			return nil
 		}
-		b, err := json.Marshal(n.Value)
-		if err != nil {
+		var quoted bytes.Buffer
+		enc := json.NewEncoder(&quoted)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(n.Value); err != nil {
 			return err
 		}
-		out.Write(b)
+		for _, r := range strings.TrimSuffix(quoted.String(), "\n") {
+			// JSON takes these as they are, YAML doesn't, and Decode reads JSON as YAML.
+			if r >= 0x7f && r <= 0xffff && !strconv.IsPrint(r) {
+				fmt.Fprintf(out, `\u%04x`, r)
+				continue
+			}
+			out.WriteRune(r)
+		}
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // Bounds of what one document may make the decoder do, whatever its aliases and merges repeat.
@@ -19,7 +20,11 @@ const (
 	maxDepth = 64
 )
 
-const durationName = "google.protobuf.Duration"
+// Messages that are written as a text.
+const (
+	durationName  = "google.protobuf.Duration"
+	timestampName = "google.protobuf.Timestamp"
+)
 
 // place is a value in a document: where it stands, the author's path to it and the canonical one.
 type place struct {
@@ -258,9 +263,10 @@ func (w *walker) mapField(n *yaml.Node, m protoreflect.Message, fd protoreflect.
 	}
 }
 
-// isMessage says whether a field's values are decoded as mappings; a duration is a text.
+// isMessage says whether a field's values are decoded as mappings; durations and times are texts.
 func isMessage(fd protoreflect.FieldDescriptor) bool {
-	return fd.Message() != nil && fd.Message().FullName() != durationName
+	m := fd.Message()
+	return m != nil && m.FullName() != durationName && m.FullName() != timestampName
 }
 
 func (w *walker) scalar(n *yaml.Node, fd protoreflect.FieldDescriptor, p place) (protoreflect.Value, bool) {
@@ -346,7 +352,14 @@ func (w *walker) scalar(n *yaml.Node, fd protoreflect.FieldDescriptor, p place) 
 			all[i] = e.name
 		}
 		return wrong(strings.Join(all, ", "), didYouMean(n.Value, all))
-	case protoreflect.MessageKind: // a duration, as isMessage says
+	case protoreflect.MessageKind: // a duration or a time, as isMessage says
+		if fd.Message().FullName() == timestampName {
+			v, err := time.Parse(time.RFC3339Nano, n.Value)
+			if err != nil {
+				return wrong(expected(fd), "")
+			}
+			return protoreflect.ValueOfMessage(timestamppb.New(v).ProtoReflect()), true
+		}
 		v, err := time.ParseDuration(n.Value)
 		if err != nil {
 			hint := ""
@@ -367,6 +380,9 @@ func expected(fd protoreflect.FieldDescriptor) string {
 	case protoreflect.BoolKind:
 		return "true or false"
 	case protoreflect.MessageKind:
+		if fd.Message().FullName() == timestampName {
+			return "a time such as 2006-01-02T15:04:05Z"
+		}
 		return "a duration such as 5s"
 	case protoreflect.EnumKind:
 		return "a name"
