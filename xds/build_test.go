@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -200,6 +201,34 @@ func TestSecretsStaySecret(t *testing.T) {
 			t.Errorf("%v is accepted", bad)
 		} else if strings.Contains(err.Error(), key) {
 			t.Errorf("the error for %v prints the key", bad)
+		}
+	}
+}
+
+// BenchmarkBuild is a gateway with a thousand routes to a hundred clusters.
+func BenchmarkBuild(b *testing.B) {
+	p := &ir.Proxy{}
+	for i := range 100 {
+		name := fmt.Sprintf("c%d", i)
+		p.Clusters = append(p.Clusters, ir.Cluster{Name: name, Protocol: ir.HTTP2, EndpointsName: name})
+		host := ir.VirtualHost{Name: name, Domains: []string{name + ".example.com"}}
+		for n := range 10 {
+			host.Routes = append(host.Routes, ir.Route{
+				Name:          fmt.Sprintf("r%d", n),
+				Match:         ir.RouteMatch{Path: ir.PathMatch{Kind: ir.PathSegments, Value: fmt.Sprintf("/p%d", n)}},
+				Forward:       &ir.Forward{Clusters: []ir.WeightedCluster{{Cluster: name, Weight: 1}}},
+				Authorization: &ir.Authorization{Rules: []ir.AuthorizationRule{{Name: "r", Allow: []ir.TextMatch{{Kind: ir.TextExact, Value: "spiffe://a/b"}}}}},
+			})
+		}
+		if len(p.Routes) == 0 {
+			p.Routes = []ir.RouteConfig{{Name: "all"}}
+		}
+		p.Routes[0].VirtualHosts = append(p.Routes[0].VirtualHosts, host)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Build(p); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

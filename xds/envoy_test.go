@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"os"
 	"os/exec"
@@ -66,8 +67,9 @@ func TestEnvoyRefuses(t *testing.T) {
 	boot := &bootstrapv3.Bootstrap{StaticResources: &bootstrapv3.Bootstrap_StaticResources{
 		Clusters: []*clusterv3.Cluster{{Name: "a", ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}}},
 	}}
-	if out, err := runEnvoy(t, envoy, boot); err == nil {
-		t.Errorf("Envoy takes an EDS cluster without a source:\n%s", out)
+	out, err := runEnvoy(t, envoy, boot)
+	if refused := new(exec.ExitError); !errors.As(err, &refused) {
+		t.Errorf("Envoy takes an EDS cluster without a source: %v\n%s", err, out)
 	}
 }
 

@@ -25,7 +25,8 @@ const (
 )
 
 func routeConfig(c *ir.RouteConfig, clusters map[string]bool) (*Resource, error) {
-	out := &routev3.RouteConfiguration{Name: c.Name}
+	// Domains are host names, while clients of any port but 80 and 443 send the port along.
+	out := &routev3.RouteConfiguration{Name: c.Name, IgnorePortInHostMatching: true}
 	var errs []error
 	hostOf := map[string]string{}
 	longestBody := 0
