@@ -255,7 +255,8 @@ func NewRequest(random io.Reader, key Key, td TrustDomain) ([]byte, error) {
 
 // SignIntermediate answers a request of NewRequest with the intermediate, then what stands between it and the root. The
 // zone is what the caller authenticated; the request must prove possession of its key and name exactly that trust
-// domain. All else in it is ignored. The result may name services of the trust domain only, and never outlives the root.
+// domain. All else in it is ignored. The result may sign for services of the trust domain only, for no DNS name, and never
+// outlives the root.
 func SignIntermediate(random io.Reader, now time.Time, root Authority, td TrustDomain, csr []byte, v Validity) ([]*x509.Certificate, error) {
 	if err := td.Validate(); err != nil {
 		return nil, err
@@ -281,6 +282,9 @@ func SignIntermediate(random io.Reader, now time.Time, root Authority, td TrustD
 		KeyUsage:                    x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		PermittedDNSDomainsCritical: true, // the flag makes the whole extension critical, also without DNS names
 		PermittedURIDomains:         []string{td.String()},
+		// Envoy compares a principal with DNS names too, whatever they look like, and the URI constraint doesn't bind
+		// them: so no DNS name at all. The empty name stands for every name.
+		ExcludedDNSDomains: []string{""},
 	}
 	cert, err := sign(random, template, root.Certificate, pub, root.Key)
 	if err != nil {
@@ -321,6 +325,9 @@ func checkIntermediate(c *x509.Certificate, td TrustDomain, now time.Time) error
 	}
 	if !c.PermittedDNSDomainsCritical || len(c.PermittedURIDomains) != 1 || c.PermittedURIDomains[0] != td.String() {
 		return fmt.Errorf("%w: name constraint %q is not critical and exactly %q", ErrNotCA, c.PermittedURIDomains, td)
+	}
+	if len(c.ExcludedDNSDomains) != 1 || c.ExcludedDNSDomains[0] != "" {
+		return fmt.Errorf("%w: its name constraint does not exclude every DNS name", ErrNotCA)
 	}
 	return nil
 }

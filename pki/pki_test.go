@@ -138,8 +138,22 @@ func TestForgedLeafIsRefused(t *testing.T) {
 			}
 		})
 	}
+	// Envoy's RBAC takes DNS names for principals: a URI of the own zone must not carry the other's ID in beside it.
+	key := must(NewKey(rand.Reader))(t)
+	leaf := must(sign(rand.Reader, &x509.Certificate{
+		NotBefore: clock, NotAfter: clock.Add(time.Hour), URIs: []*url.URL{must(url.Parse("spiffe://east.default.mesh.local/a"))(t)},
+		DNSNames: []string{"west.default.mesh.local"}, KeyUsage: x509.KeyUsageDigitalSignature,
+	}, east.Certificate, key.Public(), east.Key))(t)
+	roots, between := x509.NewCertPool(), x509.NewCertPool()
+	roots.AddCert(root.Certificate)
+	between.AddCert(east.Certificate)
+	var invalid x509.CertificateInvalidError
+	_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: clock, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	if !errors.As(err, &invalid) || invalid.Reason != x509.CANotAuthorizedForThisName {
+		t.Errorf("x509 says of a DNS name: %v", err)
+	}
 	id := must(NewID("west", "default", "mesh.local", "backend"))(t)
-	_, err := NewSVID(rand.Reader, clock, east, id, Validity{})
+	_, err = NewSVID(rand.Reader, clock, east, id, Validity{})
 	wantErr(t, err, ErrNotCA)
 }
 
