@@ -271,12 +271,15 @@ func TestRotation(t *testing.T) {
 		"only next":               {RootThresholds(), Slots{Next: next}, clock, StepActivate, clock},
 		"young":                   {RootThresholds(), Slots{Current: current}, clock, StepNone, at(3560 * day)},
 		"prepare":                 {RootThresholds(), Slots{Current: current}, at(3560 * day), StepPrepare, at(3560 * day)},
-		"prepared":                {RootThresholds(), Slots{current, next}, at(3561 * day), StepNone, at(3590 * day)},
-		"activate":                {RootThresholds(), Slots{current, next}, at(3590 * day), StepActivate, at(3590 * day)},
-		"next of no use":          {RootThresholds(), Slots{current, short}, at(3590 * day), StepPrepare, at(3590 * day)},
+		"prepared":                {RootThresholds(), Slots{Current: current, Next: next}, at(3561 * day), StepNone, at(3590 * day)},
+		"activate":                {RootThresholds(), Slots{Current: current, Next: next}, at(3590 * day), StepActivate, at(3590 * day)},
+		"late settles":            {RootThresholds(), Slots{current, next, at(3600 * day)}, at(3600 * day), StepNone, at(3601 * day)},
+		"late settled":            {RootThresholds(), Slots{current, next, at(3600 * day)}, at(3601 * day), StepActivate, at(3601 * day)},
+		"late, no time":           {RootThresholds(), Slots{current, next, at(3650 * day)}, at(3650 * day), StepActivate, at(3650 * day)},
+		"next of no use":          {RootThresholds(), Slots{Current: current, Next: short}, at(3590 * day), StepPrepare, at(3590 * day)},
 		"current ended":           {RootThresholds(), Slots{Current: short}, at(200 * day), StepPrepare, at(200 * day)},
 		"intermediate half":       {IntermediateThresholds(), Slots{Current: &Window{clock, at(30 * day)}}, at(14 * day), StepNone, at(15 * day)},
-		"intermediate used early": {IntermediateThresholds(), Slots{&Window{clock, at(30 * day)}, next}, at(15 * day), StepActivate, at(15 * day)},
+		"intermediate used early": {IntermediateThresholds(), Slots{Current: &Window{clock, at(30 * day)}, Next: next}, at(15 * day), StepActivate, at(15 * day)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			step, ask := c.th.NextStep(c.slots, c.now)

@@ -25,6 +25,9 @@ type Thresholds struct {
 	// PrepareMax and ActivateMax bound the result.
 	PrepareMax  time.Duration
 	ActivateMax time.Duration
+	// Settle is how long the next slot must have been filled before it becomes the current one, while the current one
+	// lives: a rotation that comes late must not sign with a root that nobody trusts yet.
+	Settle time.Duration
 }
 
 // RootThresholds leave time to spread the next root to all zones before it signs, and switch while the current one still
@@ -33,6 +36,7 @@ func RootThresholds() Thresholds {
 	return Thresholds{
 		PrepareDivisor: 2, PrepareMax: 3 * IntermediateLifetime,
 		ActivateDivisor: 3, ActivateMax: 2 * IntermediateLifetime,
+		Settle: 24 * time.Hour,
 	}
 }
 
@@ -86,6 +90,8 @@ func (s Step) String() string {
 type Slots struct {
 	Current *Window
 	Next    *Window
+	// Prepared is when Next was filled.
+	Prepared time.Time
 }
 
 // NextStep says what to do at now, and for StepNone when to ask again. A next slot that does not outlive the current one
@@ -100,6 +106,12 @@ func (t Thresholds) NextStep(s Slots, now time.Time) (Step, time.Time) {
 	}
 	if usable && s.Next.NotAfter.After(s.Current.NotAfter) {
 		at := t.ActivateAt(*s.Current)
+		if settled := s.Prepared.Add(t.Settle); settled.After(at) {
+			at = settled
+		}
+		if at.After(s.Current.NotAfter) { // waiting any longer would leave nothing that signs
+			at = s.Current.NotAfter
+		}
 		if now.Before(at) {
 			return StepNone, at
 		}
