@@ -88,15 +88,18 @@ type chunk struct {
 func split(data []byte) []chunk {
 	var out []chunk
 	start, begin, line := 0, 0, 0
+	content := false // beyond directives and comments, which belong to the marker behind them
 	for pos := 0; pos < len(data); {
 		end := len(data)
 		if i := bytes.IndexByte(data[pos:], '\n'); i >= 0 {
 			end = pos + i + 1
 		}
 		l := data[pos:end]
-		if bytes.HasPrefix(l, []byte("---")) && (len(l) == 3 || strings.IndexByte(" \t\r\n", l[3]) >= 0) && pos > start {
+		if bytes.HasPrefix(l, []byte("---")) && (len(l) == 3 || strings.IndexByte(" \t\r\n", l[3]) >= 0) && content {
 			out = append(out, chunk{data[start:pos], begin})
-			start, begin = pos, line
+			start, begin, content = pos, line, false
+		} else if rest := bytes.TrimSpace(l); len(rest) > 0 && rest[0] != '%' && rest[0] != '#' && !bytes.Equal(rest, []byte("---")) {
+			content = true
 		}
 		pos = end
 		line++
@@ -120,7 +123,8 @@ func (d *decoder) chunk(c chunk) {
 			return
 		}
 		if n.Kind == yaml.DocumentNode && len(n.Content) > 0 {
-			d.document(n.Content[0], c.line, 0)
+			budget := maxNodes
+			d.document(n.Content[0], c.line, 0, &budget)
 		}
 	}
 }
@@ -196,8 +200,8 @@ func badEscape(text []byte) (line, column int, escape string, ok bool) {
 }
 
 // document decodes one document, or the items of a Kubernetes List.
-func (d *decoder) document(n *yaml.Node, line, depth int) {
-	w := &walker{file: d.file, line: line, budget: maxNodes, places: map[string]place{}}
+func (d *decoder) document(n *yaml.Node, line, depth int, budget *int) {
+	w := &walker{file: d.file, line: line, budget: budget, places: map[string]place{}}
 	defer func() { d.batch.Violations = append(d.batch.Violations, w.violations...) }()
 	at := place{line: n.Line, column: n.Column}
 	n, ok := w.enter(n, at)
@@ -217,7 +221,7 @@ func (d *decoder) document(n *yaml.Node, line, depth int) {
 			kind, _ := e.text("kind")
 			if items := e.find("items"); kind == "List" && items != nil && items.Kind == yaml.SequenceNode && depth == 0 {
 				for _, item := range items.Content {
-					d.document(item, line, depth+1)
+					d.document(item, line, depth+1, budget)
 				}
 				return
 			}
@@ -232,7 +236,7 @@ func (d *decoder) document(n *yaml.Node, line, depth int) {
 	s := newScope(w)
 	s.prefix = e.prefix
 	checkKey(s, r)
-	if kind.validate != nil {
+	if kind.validate != nil && !w.spent {
 		kind.validate(s, r)
 	}
 	if before, dup := d.first[r.Key]; dup {
@@ -290,6 +294,9 @@ func (d *decoder) resource(e *envelope, apiVersion string, kubernetes bool) (*Re
 		e.kubernetes(d, r.Spec)
 	} else {
 		e.universal(r.Spec)
+	}
+	if kind.normalize != nil {
+		kind.normalize(r.Spec)
 	}
 	r.Name = e.name
 	if kind.Global() {

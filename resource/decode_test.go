@@ -2,6 +2,7 @@ package resource
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -200,6 +201,8 @@ func TestHostileDocuments(t *testing.T) {
 	for name, doc := range map[string]string{
 		"aliases": bomb + "type: Retry\nname: r\nconf: {http: {retryOn: *a9}}\n",
 		"merges":  merges + "type: Retry\nname: r\nlabels: *m9\n",
+		"list":    merges + "apiVersion: v1\nkind: List\nitems: [" + strings.Repeat("*m9, ", 5000) + "]\n",
+		"wrong":   "type: Retry\nname: r\nconf:\n" + manyFields(50000),
 		"self":    "type: Retry\nname: r\nlabels: &l {<<: *l}\n",
 		"deep":    "type: Retry\nname: r\nconf: " + strings.Repeat("[", 20000),
 		"nested":  strings.Repeat("{a: ", 5000) + strings.Repeat("}", 5000),
@@ -207,6 +210,25 @@ func TestHostileDocuments(t *testing.T) {
 		if Decode(name, []byte(doc), Options{}).Err() == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+func manyFields(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "  field%d: x\n", i)
+	}
+	return b.String()
+}
+
+func TestErrorsAreBounded(t *testing.T) {
+	b := Decode("f", []byte("type: Retry\nname: r\nconf:\n"+manyFields(5000)), Options{})
+	if n := len(b.Violations); n != maxViolations+1 {
+		t.Fatalf("got %d errors, want %d", n, maxViolations+1)
+	}
+	want := "f:1004:3: conf.field1000: more than 1000 errors; the others are not shown (mend those first)"
+	if got := b.Violations[maxViolations].String(); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
 

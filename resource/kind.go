@@ -57,6 +57,8 @@ type Kind struct {
 	// New makes an empty spec.
 	New func() proto.Message
 
+	// normalize stores what a spec says in one of several ways in one of them; nil when there is nothing to do.
+	normalize func(proto.Message)
 	// validate reports what is wrong with a spec beyond its types; nil when nothing can be.
 	validate func(scope, *Resource)
 }

@@ -53,7 +53,14 @@ var messages = []struct{ name, doc, want string }{
 		"f:5:1: conf: destination excludes split (keep one of them)"},
 	{"method as a text", "type: TrafficRoute\nname: t\n" + anyToAny + "conf: {destination: {kuma.io/service: a}, http: [{match: {method: GET}, destination: {kuma.io/service: b}}]}\n", ""},
 	{"retry", "type: Retry\nname: t\n" + anyToAny + "conf: {http: {retryOn: [gatway_error, 5xx]}}\n",
-		`f:5:25: conf.http.retryOn[0]: unknown condition "gatway_error" (did you mean gateway-error?)`},
+		`f:5:25: conf.http.retryOn[0]: unknown condition "gatway_error" (did you mean gateway_error?)`},
+	{"retry with hyphens", "type: Retry\nname: t\n" + anyToAny + "conf: {http: {retryOn: [gateway-error, 5xx]}}\n", ""},
+	{"directive", "# comment\n%YAML 1.1\n---\ntype: Mesh\nname: m\n---\n# nothing\n---\ntype: Mesh\nname: N\n",
+		`f:10:7: name: "N" is no name for a Mesh (use lower-case letters, digits and hyphens, at most 63)`},
+	{"types and rules at once", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: x, protocol: HTTP}, {port: 0, protocol: HTTP, hostname: a_b}]}\n",
+		"f:4:27: conf.listeners[0].port: expected a whole number from 0 to 4294967295, found \"x\"\n" +
+			"f:4:54: conf.listeners[1].port: a port is a number from 1 to 65535\n" +
+			`f:4:83: conf.listeners[1].hostname: "a_b" is no hostname (write api.example.com, "*.example.com" or "*")`},
 	{"dataplane", "type: Dataplane\nname: d\nnetworking: {address: x, inbound: [{port: 1, tags: {kuma.io/service: a}}]}\n", `f:3:23: networking.address: "x" is no IP address`},
 	{"gateway or sidecar", "type: Dataplane\nname: d\nnetworking: {address: 1.2.3.4, inbound: [{port: 1, tags: {kuma.io/service: a}}], gateway: {type: BUILTIN, tags: {kuma.io/service: g}}}\n",
 		"f:3:1: networking: gateway excludes inbound and outbound (keep one of them)"},
@@ -67,6 +74,20 @@ var messages = []struct{ name, doc, want string }{
 	{"errors of several documents", "type: Mesh\nname: \"\\.\"\n---\ntype: Mesh\nname: M\n",
 		"f:2:8: bad YAML: \\. is no escape in a double-quoted text (use single quotes, or double the backslash: \\\\)\n" +
 			`f:5:7: name: "M" is no name for a Mesh (use lower-case letters, digits and hyphens, at most 63)`},
+}
+
+func TestWritersAreRefused(t *testing.T) {
+	doc := []byte("{type: Dataplane, name: d, networking: {address: 1.2.3.4, outbound: [{port: 1, tags: {kuma.io/service: s}}]}}")
+	if err := Decode("f", doc, Options{}).Err(); err != nil {
+		t.Error(err)
+	}
+	want := "f:1:8: type: Dataplane is presented by its proxy and cannot be applied (give the document to the proxy)"
+	if err := Decode("f", doc, Options{RefuseProxy: true}).Err(); err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	if err := Decode("f", []byte("{type: SigningKey, name: k}"), Options{System: true}).Err(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestMessages(t *testing.T) {

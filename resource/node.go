@@ -16,8 +16,9 @@ import (
 
 // Bounds of what one document may make the decoder do, whatever its aliases and merges repeat.
 const (
-	maxNodes = 200_000
-	maxDepth = 64
+	maxNodes      = 200_000
+	maxDepth      = 64
+	maxViolations = 1000
 )
 
 // Messages that are written as a text.
@@ -60,9 +61,9 @@ func join(path, field string) string {
 // walker decodes the nodes of one document.
 type walker struct {
 	file   string
-	line   int // lines before the document in its file
-	budget int
-	spent  bool
+	line   int              // lines before the document in its file
+	budget *int             // values that may still be visited, shared by the items of a List
+	spent  bool             // the document exceeded a bound, and nothing more is reported
 	places map[string]place // by canonical path
 	// broken are the canonical paths of violations; validation is silent about them and what is above and below.
 	broken     [][]string
@@ -70,6 +71,13 @@ type walker struct {
 }
 
 func (w *walker) errorf(p place, hint, format string, args ...any) {
+	if len(w.violations) >= maxViolations {
+		if w.spent {
+			return
+		}
+		w.spent, *w.budget = true, 0
+		hint, format, args = "mend those first", "more than %d errors; the others are not shown", []any{maxViolations}
+	}
 	w.violations = append(w.violations, Violation{
 		File: w.file, Line: w.line + p.line, Column: p.column, Path: p.display, Message: fmt.Sprintf(format, args...), Hint: hint,
 	})
@@ -84,8 +92,8 @@ func (w *walker) enter(n *yaml.Node, p place) (*yaml.Node, bool) {
 		}
 		n = n.Alias
 	}
-	w.budget--
-	if w.budget < 0 || len(p.path) > maxDepth {
+	*w.budget--
+	if *w.budget < 0 || len(p.path) > maxDepth {
 		if !w.spent {
 			w.spent = true
 			w.errorf(p, "write fewer aliases and less nesting", "the document grows beyond %d values or %d levels", maxNodes, maxDepth)
@@ -175,6 +183,9 @@ func (w *walker) fields(pairs []pair, m protoreflect.Message, p place) {
 	desc := m.Descriptor()
 	from := map[protoreflect.Name]string{}
 	for _, e := range pairs {
+		if w.spent {
+			return
+		}
 		fd := findField(desc, e.key.Value)
 		display := e.key.Value
 		if e.key.LineComment == impliedMark {

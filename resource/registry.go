@@ -75,7 +75,7 @@ var registry = []*Kind{
 		Name: "Retry", Plural: "retries", APIVersion: KumaV1Alpha1, ToZones: true,
 		Summary:  "repeats failed requests and connections",
 		New:      func() proto.Message { return &meshv1.Retry{} },
-		validate: validateRetry,
+		validate: validateRetry, normalize: normalizeRetry,
 	},
 	{
 		Name: "TrustBundle", Plural: "trust-bundles", APIVersion: ZoneforgeV1Alpha1, Writer: WriterSystem, ToZones: true,

@@ -51,7 +51,8 @@ func decodeOnly(t *testing.T, data []byte, kind *Kind) proto.Message {
 	if err := yaml.Unmarshal(data, &n); err != nil {
 		t.Fatalf("%v, of:\n%s", err, data)
 	}
-	w := &walker{budget: maxNodes, places: map[string]place{}}
+	budget := maxNodes
+	w := &walker{budget: &budget, places: map[string]place{}}
 	e := &envelope{w: w, labels: map[string]string{}}
 	e.entries = w.pairs(n.Content[0], place{}, 0)
 	spec := kind.New()

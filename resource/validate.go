@@ -22,7 +22,8 @@ func Validate(r *Resource) []Violation {
 	if !ok {
 		return []Violation{{Path: "type", Message: fmt.Sprintf("unknown kind %q", r.Kind)}}
 	}
-	w := &walker{places: map[string]place{}}
+	budget := maxNodes
+	w := &walker{budget: &budget, places: map[string]place{}}
 	s := newScope(w)
 	checkKey(s, r)
 	if kind.validate != nil {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 )
 
@@ -86,11 +88,11 @@ func validateTimeout(s scope, r *Resource) {
 	checkDuration(http.at("maxStreamDuration"), c.GetHttp().GetMaxStreamDuration(), 0, 0)
 }
 
-// Conditions of retries, as Envoy names them with a hyphen.
+// Conditions of retries. Envoy names them with a hyphen.
 var (
-	httpRetryOn = []string{"5xx", "connect-failure", "envoy-ratelimited", "gateway-error", "http3-post-connect-failure",
-		"refused-stream", "reset", "reset-before-request", "retriable-4xx"}
-	grpcRetryOn = []string{"cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"}
+	httpRetryOn = []string{"5xx", "connect_failure", "envoy_ratelimited", "gateway_error", "http3_post_connect_failure",
+		"refused_stream", "reset", "reset_before_request", "retriable_4xx"}
+	grpcRetryOn = []string{"cancelled", "deadline_exceeded", "internal", "resource_exhausted", "unavailable"}
 )
 
 func validateRetry(s scope, r *Resource) {
@@ -121,11 +123,20 @@ func validateRetry(s scope, r *Resource) {
 	checkRetryOn(grpc.at("retryOn"), c.GetGrpc().GetRetryOn(), grpcRetryOn)
 }
 
+// normalizeRetry stores conditions in one of their two spellings.
+func normalizeRetry(spec proto.Message) {
+	c := spec.(*meshv1.Retry).GetConf()
+	for _, names := range [][]string{c.GetHttp().GetRetryOn(), c.GetGrpc().GetRetryOn()} {
+		for i, n := range names {
+			names[i] = strings.ReplaceAll(n, "-", "_")
+		}
+	}
+}
+
 func checkRetryOn(s scope, names, known []string) {
 	for i, n := range names {
-		hyphens := strings.ReplaceAll(n, "_", "-")
-		if !slices.Contains(known, hyphens) {
-			s.index(i).errorf(didYouMean(hyphens, known), "unknown condition %q", n)
+		if !slices.Contains(known, n) {
+			s.index(i).errorf(didYouMean(n, known), "unknown condition %q", n)
 		}
 	}
 }
