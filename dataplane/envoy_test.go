@@ -1,0 +1,158 @@
+package dataplane
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+)
+
+// hello is what a proxy says of itself when its stream opens.
+type hello struct {
+	authorization []string
+	fields        map[string]string
+	id            string
+}
+
+type zone struct {
+	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
+	hellos chan hello
+}
+
+func (z *zone) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	request, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	md, _ := metadata.FromIncomingContext(stream.Context())
+	h := hello{authorization: md.Get("authorization"), fields: map[string]string{}, id: request.GetNode().GetId()}
+	for key, value := range request.GetNode().GetMetadata().GetFields() {
+		h.fields[key] = value.GetStringValue()
+	}
+	select {
+	case z.hellos <- h:
+	case <-stream.Context().Done():
+	}
+	<-stream.Context().Done()
+	return nil
+}
+
+// startZone serves TLS as zone.example.com and returns its address and its certificate as PEM.
+func startZone(t *testing.T, z *zone) (string, []byte) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"zone.example.com"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer(grpc.Creds(credentials.NewServerTLSFromCert(&tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})))
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, z)
+	go server.Serve(listener)
+	t.Cleanup(server.Stop)
+	return listener.Addr().String(), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+func TestRealEnvoyPresentsItselfAndHidesItsToken(t *testing.T) {
+	const secret = "a-token-nobody-may-see"
+	envoy := findEnvoy(t)
+	z := &zone{hellos: make(chan hello)}
+	address, roots := startZone(t, z)
+	dir, err := os.MkdirTemp("", "zf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+
+	b := sidecar()
+	b.ControlPlane, b.ServerName = address, "zone.example.com"
+	b.CAFile, b.TokenFile, b.AdminSocket = filepath.Join(dir, "ca.pem"), filepath.Join(dir, "token"), filepath.Join(dir, "admin.sock")
+	for path, content := range map[string][]byte{b.CAFile: roots, b.TokenFile: []byte(secret)} {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path, err := b.Write(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	s, err := New(Config{
+		Path: envoy.Path, Args: Arguments(path, time.Second, "warning"), AdminSocket: b.AdminSocket,
+		Drain: 100 * time.Millisecond, Stderr: &log, Log: zap.NewNop(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+
+	select {
+	case h := <-z.hellos:
+		if len(h.authorization) != 1 || h.authorization[0] != "Bearer "+secret {
+			t.Errorf("authorization %q", h.authorization)
+		}
+		if h.id != b.NodeID() || h.fields[MetadataKind] != "Dataplane" || h.fields[MetadataMesh] != "default" ||
+			h.fields[MetadataName] != "web-1" || h.fields[MetadataDocument] != `{"networking":{"address":"10.0.0.1"}}` {
+			t.Errorf("node %q with %q", h.id, h.fields)
+		}
+		if info, err := os.Stat(b.AdminSocket); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("admin socket: %v, %v", info, err)
+		}
+		for _, page := range []string{"/config_dump", "/server_info"} {
+			response, err := s.admin.Get("http://admin" + page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(response.Body)
+			response.Body.Close()
+			if err != nil || response.StatusCode != http.StatusOK || bytes.Contains(body, []byte(secret)) {
+				t.Errorf("%s: status %d, %v; shows the token: %t", page, response.StatusCode, err, bytes.Contains(body, []byte(secret)))
+			}
+		}
+	case err := <-done:
+		t.Fatalf("Envoy ended: %v\n%s", err, log.String())
+	case <-ctx.Done():
+		t.Error("Envoy opened no stream")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if bytes.Contains(log.Bytes(), []byte(secret)) {
+		t.Errorf("the log shows the token:\n%s", log.String())
+	}
+	if t.Failed() {
+		t.Log(log.String())
+	}
+}
