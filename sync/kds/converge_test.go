@@ -1,6 +1,7 @@
 package kds
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -13,11 +14,17 @@ import (
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
 )
 
+var replay = flag.Uint64("kds.seed", 0, "run TestConverge with this seed alone, as a failure printed it")
+
 // TestConverge drives both machines through random changes, lost streams, repeated frames, failing disks, crashes, corrupted
 // state, lagging replicas of global, restores and truncated logs. Whatever happened, calm must bring the zone to a plain map
 // of what was written, and no revision may go back within an epoch.
 func TestConverge(t *testing.T) {
-	for i := range 40 {
+	if *replay != 0 {
+		converge(t, *replay)
+		return
+	}
+	for i := range 20 {
 		seed := uint64(time.Now().UnixNano()) + uint64(i)
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { converge(t, seed) })
 	}

@@ -28,6 +28,8 @@ const Protocol uint32 = 1
 const (
 	// DefaultMaxChunk is the size in bytes that a chunk stays under, unless it carries a single larger record.
 	DefaultMaxChunk = 1<<20 - 1<<10
+	// limitChunk is what a zone accepts at most of a chunk that could have been cut.
+	limitChunk = 1 << 20
 	// DefaultMaxDelta bounds the bytes of records that a zone collects for one delta.
 	DefaultMaxDelta = 1 << 30
 	// DefaultInterval is the time between heartbeats.

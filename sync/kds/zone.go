@@ -39,8 +39,9 @@ type ZoneConfig struct {
 	// As in Hello.
 	Zone, Replica, Identity, Version string
 	Features                         []string
-	MaxChunk, MaxDelta               int
-	Interval                         time.Duration // until a Welcome says otherwise
+	// MaxChunk (1 MiB) and MaxDelta bound, in bytes, what is accepted.
+	MaxChunk, MaxDelta int
+	Interval           time.Duration // until a Welcome says otherwise
 }
 
 // Apply is a delta to put on disk and into force in one step; the driver answers by Applied.
@@ -105,7 +106,7 @@ type Zone struct {
 
 // NewZone makes the machine of a zone that holds a set (which it takes over) at a position; only epoch and revision of it count.
 func NewZone(cfg ZoneConfig, held *Set, at Position) *Zone {
-	cfg.MaxChunk = cmp.Or(cfg.MaxChunk, DefaultMaxChunk)
+	cfg.MaxChunk = cmp.Or(cfg.MaxChunk, limitChunk)
 	cfg.MaxDelta = cmp.Or(cfg.MaxDelta, DefaultMaxDelta)
 	cfg.Interval = cmp.Or(cfg.Interval, DefaultInterval)
 	return &Zone{cfg: cfg, held: held, epoch: at.Epoch, revision: at.Revision, requests: map[uint64]bool{}}
