@@ -285,6 +285,10 @@ func (s *session) holdsExactly(typeURLs ...string) bool {
 				return false
 			}
 		}
+		// What is due again after a refusal may be held in another version than the confirmed one.
+		if len(sub.due) > 0 {
+			return false
+		}
 	}
 	return true
 }

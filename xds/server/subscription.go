@@ -28,7 +28,7 @@ type subscription struct {
 	// firstDue says that the wildcard's first answer, empty or not, is still owed: Envoy's start waits for it.
 	firstDue bool
 	names    map[string]bool
-	// due names are owed an answer whatever the proxy holds of them.
+	// due names are owed an answer whatever the proxy is known to hold of them.
 	due       map[string]bool
 	confirmed map[string]string
 	rejected  map[string]string
@@ -162,7 +162,8 @@ func (s *subscription) diff(desired func(name string) *xds.Resource, desiredName
 		case known && held == version && !s.due[name]:
 		case resource != nil:
 			c.upserts = append(c.upserts, resource)
-		case known && held != absent:
+		case known && held != absent, s.due[name] && !s.names[name]:
+			// A name due without having been asked for was in a refused response of which the proxy may have taken it.
 			c.removals = append(c.removals, name)
 		case s.due[name]:
 			c.answers = append(c.answers, name)

@@ -1,0 +1,174 @@
+package server
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+
+	"github.com/zoneforge/zoneforge/xds"
+)
+
+// model is a deliberately simple Envoy: it takes what it is sent, refuses names that start with "bad", asks for the
+// endpoints of its clusters and for the routes of its listeners (a listener's route has its name).
+type model struct {
+	held    map[string]map[string]string
+	asked   map[string]map[string]bool
+	routeTo map[string]string
+	queue   []*discoveryv3.DeltaDiscoveryResponse
+}
+
+func newModel() *model {
+	m := &model{held: map[string]map[string]string{}, asked: map[string]map[string]bool{}, routeTo: map[string]string{}}
+	for _, t := range served {
+		m.held[t], m.asked[t] = map[string]string{}, map[string]bool{}
+	}
+	return m
+}
+
+// take applies the oldest response and returns the requests that follow it.
+func (m *model) take(routeCluster map[string]string) []*discoveryv3.DeltaDiscoveryRequest {
+	resp := m.queue[0]
+	m.queue = m.queue[1:]
+	typeURL := resp.GetTypeUrl()
+	var refused []string
+	for _, r := range resp.GetResources() {
+		if strings.HasPrefix(r.GetName(), "bad") {
+			refused = append(refused, r.GetName())
+			continue
+		}
+		m.held[typeURL][r.GetName()] = r.GetVersion()
+		if typeURL == xds.TypeRoute {
+			m.routeTo[r.GetName()] = routeCluster[r.GetVersion()]
+		}
+	}
+	for _, name := range resp.GetRemovedResources() {
+		delete(m.held[typeURL], name)
+		if typeURL == xds.TypeRoute {
+			delete(m.routeTo, name)
+		}
+	}
+	answer := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResponseNonce: resp.GetNonce()}
+	if len(refused) > 0 {
+		answer.ErrorDetail = &statuspb.Status{Message: "refused: " + strings.Join(refused, ", ")}
+	}
+	out := []*discoveryv3.DeltaDiscoveryRequest{answer}
+	follow := map[string]string{xds.TypeCluster: xds.TypeEndpoint, xds.TypeListener: xds.TypeRoute}[typeURL]
+	if follow == "" {
+		return out
+	}
+	req := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: follow}
+	for _, name := range sortedKeys(m.held[typeURL]) {
+		if !m.asked[follow][name] {
+			m.asked[follow][name] = true
+			req.ResourceNamesSubscribe = append(req.ResourceNamesSubscribe, name)
+		}
+	}
+	for _, name := range sortedKeys(m.asked[follow]) {
+		if _, ok := m.held[typeURL][name]; !ok {
+			delete(m.asked[follow], name)
+			delete(m.held[follow], name)
+			delete(m.routeTo, name)
+			req.ResourceNamesUnsubscribe = append(req.ResourceNamesUnsubscribe, name)
+		}
+	}
+	if len(req.ResourceNamesSubscribe)+len(req.ResourceNamesUnsubscribe) > 0 {
+		out = append(out, req)
+	}
+	return out
+}
+
+// TestNeverDanglesAndConverges holds, for random snapshots that come at any moment: no route of the proxy ever names a
+// cluster that it lacks, and when the snapshots stop (the last without a bad cluster) the proxy has exactly the last.
+func TestNeverDanglesAndConverges(t *testing.T) {
+	for seed := range uint64(150) {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { converge(t, rand.New(rand.NewPCG(seed, 1))) })
+	}
+}
+
+func converge(t *testing.T, random *rand.Rand) {
+	endpoints, routeCluster := map[string]*xds.Resource{}, map[string]string{}
+	s := newSession(func(name string) *xds.Resource { return endpoints[name] })
+	m := newModel()
+	clusters := []string{"a", "b", "c", "d", "bad"}
+	for _, name := range clusters {
+		endpoints[name] = load(t, name, 0)
+	}
+	build := func(last bool) *xds.Resources {
+		rs := &xds.Resources{}
+		var names []string
+		for _, name := range clusters {
+			if random.IntN(2) == 0 && !(last && name == "bad") {
+				names = append(names, name)
+				rs.Clusters = append(rs.Clusters, edsCluster(t, name, fmt.Sprint(random.IntN(2))))
+			}
+		}
+		for _, name := range []string{"l1", "l2", "l3"} {
+			if len(names) > 0 && random.IntN(3) > 0 {
+				route := routeTo(t, name, names[random.IntN(len(names))])
+				routeCluster[route.Version] = clusterOf(route, names)
+				rs.Listeners = append(rs.Listeners, plainListener(t, name, fmt.Sprint(random.IntN(2))))
+				rs.Routes = append(rs.Routes, route)
+			}
+		}
+		return rs
+	}
+	pending := []*discoveryv3.DeltaDiscoveryRequest{{TypeUrl: xds.TypeCluster}, {TypeUrl: xds.TypeListener}}
+	var final *xds.Resources
+	revision, snapshots := uint64(0), 1+random.IntN(6)
+	for steps := 0; ; steps++ {
+		if steps > 2000 {
+			t.Fatalf("still not at rest: %+v", s.Progress())
+		}
+		switch choice := random.IntN(3); {
+		case choice == 0 && snapshots > 0:
+			snapshots--
+			revision++
+			final = build(snapshots == 0)
+			s.SetSnapshot(newSnapshot(revision, final, nil, s.want))
+		case choice == 1 && len(pending) > 0:
+			s.Handle(pending[0])
+			pending = pending[1:]
+		case len(m.queue) > 0:
+			pending = append(pending, m.take(routeCluster)...)
+		case len(pending) > 0:
+			s.Handle(pending[0])
+			pending = pending[1:]
+		}
+		m.queue = append(m.queue, s.Ready()...)
+		for _, route := range sortedKeys(m.routeTo) {
+			if _, ok := m.held[xds.TypeCluster][m.routeTo[route]]; !ok {
+				t.Fatalf("step %d: route %s names cluster %q, which the proxy lacks", steps, route, m.routeTo[route])
+			}
+		}
+		if snapshots == 0 && len(pending)+len(m.queue) == 0 {
+			break
+		}
+	}
+	if p := s.Progress(); p.Acked != revision || len(p.Nacks) != 0 {
+		t.Fatalf("at rest with %+v, want revision %d", p, revision)
+	}
+	for typeURL, list := range map[string][]*xds.Resource{
+		xds.TypeCluster: final.Clusters, xds.TypeListener: final.Listeners, xds.TypeRoute: final.Routes} {
+		if len(m.held[typeURL]) != len(list) {
+			t.Fatalf("%s: holds %v, want %v", typeURL, m.held[typeURL], list)
+		}
+		for _, r := range list {
+			if m.held[typeURL][r.Name] != r.Version {
+				t.Fatalf("%s: holds %v, want %v", typeURL, m.held[typeURL], list)
+			}
+		}
+	}
+}
+
+func clusterOf(route *xds.Resource, names []string) string {
+	for _, name := range names {
+		if refersTo(route, map[string]bool{name: true}) {
+			return name
+		}
+	}
+	return ""
+}
