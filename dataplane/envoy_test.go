@@ -35,6 +35,8 @@ type hello struct {
 type zone struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	hellos chan hello
+	// end ends one stream for each value.
+	end chan struct{}
 }
 
 func (z *zone) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
@@ -51,7 +53,10 @@ func (z *zone) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoverySe
 	case z.hellos <- h:
 	case <-stream.Context().Done():
 	}
-	<-stream.Context().Done()
+	select {
+	case <-z.end:
+	case <-stream.Context().Done():
+	}
 	return nil
 }
 
@@ -84,7 +89,7 @@ func startZone(t *testing.T, z *zone) (string, []byte) {
 func TestRealEnvoyPresentsItselfAndHidesItsToken(t *testing.T) {
 	const secret = "a-token-nobody-may-see"
 	envoy := findEnvoy(t)
-	z := &zone{hellos: make(chan hello)}
+	z := &zone{hellos: make(chan hello), end: make(chan struct{})}
 	address, roots := startZone(t, z)
 	dir, err := os.MkdirTemp("", "zf")
 	if err != nil {
@@ -139,6 +144,19 @@ func TestRealEnvoyPresentsItselfAndHidesItsToken(t *testing.T) {
 			if err != nil || response.StatusCode != http.StatusOK || bytes.Contains(body, []byte(secret)) {
 				t.Errorf("%s: status %d, %v; shows the token: %t", page, response.StatusCode, err, bytes.Contains(body, []byte(secret)))
 			}
+		}
+		// A renewed token is taken by the next stream, without a restart.
+		if err := os.WriteFile(b.TokenFile, []byte("renewed"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		z.end <- struct{}{}
+		select {
+		case h := <-z.hellos:
+			if len(h.authorization) != 1 || h.authorization[0] != "Bearer renewed" {
+				t.Errorf("authorization after renewal %q", h.authorization)
+			}
+		case <-ctx.Done():
+			t.Error("Envoy opened no second stream")
 		}
 	case err := <-done:
 		t.Fatalf("Envoy ended: %v\n%s", err, log.String())
