@@ -35,7 +35,7 @@ FUZZTIME ?= 5s
 fuzz-short: ## each fuzz target for FUZZTIME
 	@set -e; for pkg in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -r -n1 dirname | sort -u); do \
 	  for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9]*' $$pkg/*_test.go | sed 's/func //' | sort); do \
-	    echo "fuzz $$pkg $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+	    echo "fuzz $$pkg $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x $$pkg; \
 	  done; done
 
 lint: .tools/bin/buf ## formatting, go vet, buf lint
