@@ -24,8 +24,8 @@ type ChangeInfo struct {
 	Count int
 }
 
-// KeyChange is one key of a shown change. A resource is nil where the key didn't exist, or where it can't be read any more, which
-// the hashes tell apart.
+// KeyChange is one key of a shown change. A resource is nil where the key didn't exist, or where it can't be read any more,
+// which the hashes tell apart.
 type KeyChange struct {
 	Key           resource.Key
 	Before, After *resource.Resource
@@ -43,7 +43,8 @@ func (r changeRecord) info() ChangeInfo {
 	return ChangeInfo{Seq: r.Seq, Revision: r.Revision, Author: r.Author, Message: r.Message, Time: r.Time, Count: r.Count}
 }
 
-// History lists changes, newest first: up to limit (at most 200, which 0 also means) with a number below before, where 0 means from the newest.
+// History lists changes, newest first: up to limit (at most 200, which 0 also means) with a number below before, where 0 means
+// from the newest.
 func (s *Store) History(ctx context.Context, limit int, before int64) ([]ChangeInfo, error) {
 	if limit <= 0 || limit > maxHistory {
 		limit = maxHistory

@@ -83,6 +83,7 @@ func (s *Store) follow(ctx context.Context) (progress bool, err error) {
 	events := s.cli.Watch(wctx, s.prefix, clientv3.WithPrefix(), clientv3.WithRev(at+1))
 	tick := time.NewTicker(s.cfg.CheckInterval)
 	defer tick.Stop()
+	behind := int64(-1)
 	for {
 		select {
 		case <-ctx.Done():
@@ -99,26 +100,30 @@ func (s *Store) follow(ctx context.Context) (progress bool, err error) {
 			}
 			progress = true
 		case <-tick.C:
-			if err := s.compare(ctx); err != nil {
+			if behind, err = s.compare(ctx, behind); err != nil {
 				return progress, err
 			}
 		}
 	}
 }
 
-// compare finds events that never came. Being behind is not a mismatch as long as the watch delivers, but reloading is
-// cheap enough at the interval's pace.
-func (s *Store) compare(ctx context.Context) error {
+// compare finds events that never came. It returns the revision here when that is behind head, and -1 otherwise. Being behind is
+// normal while changes are on their way, and a mismatch only when nothing moved since the last comparison, whose result is was.
+func (s *Store) compare(ctx context.Context, was int64) (behind int64, err error) {
+	snap := s.Snapshot() // before head, so that it can't be ahead of it
 	h, err := s.readHead(ctx)
 	if err != nil {
-		return err
+		return -1, err
 	}
-	if snap := s.Snapshot(); snap.revision != h.Revision || snap.digest != h.digest() {
-		s.mismatches.Add(1)
-		s.log.Warn("state differs from the store; reloading", zap.Int64("revision", snap.revision))
-		return errReload
+	switch {
+	case snap.revision == h.Revision && snap.digest == h.digest():
+		return -1, nil
+	case snap.revision < h.Revision && snap.revision != was:
+		return snap.revision, nil
 	}
-	return nil
+	s.mismatches.Add(1)
+	s.log.Warn("state differs from the store; reloading", zap.Int64("revision", snap.revision))
+	return -1, errReload
 }
 
 // apply takes events of whole transactions, ordered.
