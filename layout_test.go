@@ -29,12 +29,15 @@ var imports = map[string][]string{
 	"sync":      {"resource", "proto"},
 	"global":    {"sync", "pki", "resource", "proto"},
 	"dataplane": {"proto", "resource"},
+	"zone":      {"ingress", "xds", "sync", "pki", "gossip", "policy", "ir", "resource", "proto"},
+	"gossip":    {},
+	"config":    {},
 	"cli":       {"resource", "proto"},
-	"cmd":       {"cli", "dataplane", "global", "proto", "resource"},
+	"cmd":       {"cli", "config", "dataplane", "global", "zone", "resource", "proto"},
 }
 
 // pure packages do no I/O, start no goroutine, read no clock and take no logger, so they need none of these.
-var pure = map[string]bool{"resource": true, "policy": true, "ir": true, "ingress": true, "xds": true, "sync/kds": true}
+var pure = map[string]bool{"resource": true, "policy": true, "ir": true, "ingress": true, "xds": true, "sync/kds": true, "zone/proxyir": true}
 
 var impure = []string{"os", "net", "net/http", "os/exec", "go.uber.org/zap", "google.golang.org/grpc", "context"}
 
