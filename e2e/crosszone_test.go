@@ -361,23 +361,38 @@ func TestOneRequestCrossesTwoZones(t *testing.T) {
 	if code, err := direct(raw(edge.Chain), edge.Key.Signer()); err != nil || code != http.StatusOK {
 		t.Fatalf("the true certificate of east: %d %v", code, err)
 	}
-	forged, key := forge(t, west, "spiffe://east.default.zoneforge/edge")
-	if code, err := direct(forged, key); err == nil {
-		t.Fatalf("a certificate for east forged with west's intermediate was answered: %d", code)
-	} else if !strings.Contains(err.Error(), "tls: ") && !strings.Contains(err.Error(), "remote error") {
-		t.Fatalf("refused, but not by TLS: %v", err)
+	// What a thief of west's intermediate could try: an identity of east as the URI, and beside a true URI of west as a DNS
+	// name, with which Envoy's RBAC would compare principals too.
+	const stolen = "spiffe://east.default.zoneforge/edge"
+	for _, c := range []struct {
+		name, uri string
+		dns       []string
+	}{
+		{"another zone's URI", stolen, nil},
+		{"another zone's URI as a DNS name", "spiffe://west.default.zoneforge/stranger", []string{stolen}},
+	} {
+		forged, key := forge(t, west, c.uri, c.dns)
+		if code, err := direct(forged, key); err == nil {
+			t.Fatalf("%s, forged with west's intermediate, was answered: %d", c.name, code)
+		} else if !strings.Contains(err.Error(), "tls: ") {
+			t.Fatalf("%s: refused, but not by TLS: %v", c.name, err)
+		}
+	}
+	honest, honestKey := forge(t, west, "spiffe://west.default.zoneforge/stranger", nil)
+	if code, err := direct(honest, honestKey); err != nil || code != http.StatusForbidden {
+		t.Fatalf("a service without permission: %d %v, want 403 after a handshake", code, err)
 	}
 }
 
-// forge signs what pki refuses to sign: an identity of another zone.
-func forge(t *testing.T, z *zone, id string) ([][]byte, *ecdsa.PrivateKey) {
+// forge signs with a zone's intermediate whatever it is asked to, as pki would not.
+func forge(t *testing.T, z *zone, id string, dns []string) ([][]byte, *ecdsa.PrivateKey) {
 	t.Helper()
 	key := must(pki.NewKey(rand.Reader))(t).Signer().(*ecdsa.PrivateKey)
 	now := time.Now()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(now.UnixNano()), NotBefore: now.Add(-time.Minute), NotAfter: now.Add(time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		BasicConstraintsValid: true, URIs: []*url.URL{must(url.Parse(id))(t)},
+		BasicConstraintsValid: true, URIs: []*url.URL{must(url.Parse(id))(t)}, DNSNames: dns,
 	}
 	leaf := must(x509.CreateCertificate(rand.Reader, template, z.issuer.Certificate, key.Public(), z.issuer.Key.Signer()))(t)
 	return append([][]byte{leaf}, raw(z.issuer.Chain())...), key
