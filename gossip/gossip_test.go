@@ -1,0 +1,196 @@
+package gossip
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+func TestMergeIsCommutativeAssociativeIdempotent(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	now := time.Unix(1, 0)
+	merged := func(parts ...[]Record) []Record {
+		s := newState("self", time.Minute)
+		for _, p := range parts {
+			s.merge(p, now)
+		}
+		return s.sorted(func(Record) bool { return true })
+	}
+	for range 500 {
+		var parts [3][]Record
+		for i := range parts {
+			for range rnd.IntN(8) {
+				parts[i] = append(parts[i], Record{Owner: fmt.Sprint(rnd.IntN(2)), Key: fmt.Sprint(rnd.IntN(3)),
+					Version: 1 + rnd.Uint64N(4), Value: []byte{byte(rnd.IntN(2))}, Deleted: rnd.IntN(3) == 0})
+			}
+		}
+		a, b, c := parts[0], parts[1], parts[2]
+		want := merged(a, b, c)
+		for _, got := range [][]Record{merged(c, b, a), merged(merged(a, b), c), merged(a, merged(b, c)), merged(a, a, b, c, b), merged(want, want)} {
+			if !reflect.DeepEqual(got, want) {
+				t.Fatalf("merge depends on order:\n%v\n%v", got, want)
+			}
+		}
+	}
+}
+
+func TestBuriedRecordsStayGoneUntilTheirOwnerReturns(t *testing.T) {
+	now := time.Unix(1, 0)
+	s := newState("self", time.Minute)
+	r := []Record{{Owner: "b", Key: "k", Version: 3}}
+	s.join("b", "")
+	s.merge(r, now)
+	s.leave("b", now)
+	if s.expire(now.Add(59*time.Second)) || !s.expire(now.Add(time.Minute)) {
+		t.Fatal("records must go when the grace is over, not before")
+	}
+	if changed, _ := s.merge(r, now); changed {
+		t.Fatal("a peer brought a buried record back")
+	}
+	s.join("b", "")
+	if changed, _ := s.merge(r, now); !changed {
+		t.Fatal("the owner's return must make its records welcome")
+	}
+}
+
+func TestRestartedOwnerOverrulesItsFormerLife(t *testing.T) {
+	s := newState("self", 0)
+	s.write("kept", []byte("new"), false, time.Unix(0, 5))
+	_, overruled := s.merge([]Record{{Owner: "self", Key: "kept", Version: 90}, {Owner: "self", Key: "lost", Version: 91}}, time.Unix(0, 6))
+	got := s.sorted(func(Record) bool { return true })
+	if len(overruled) != 2 || string(got[0].Value) != "new" || got[0].Version <= 90 || !got[1].Deleted || got[1].Version <= 91 {
+		t.Fatalf("got %v", got)
+	}
+}
+
+type clock struct{ offset atomic.Int64 }
+
+func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.offset.Load())) }
+
+func replica(t *testing.T, name string, key byte, c *clock, join ...string) *Gossip {
+	t.Helper()
+	g, err := New(Config{Name: name, BindAddress: "127.0.0.1", Join: join, Keys: [][]byte{aes(key)}, Grace: time.Hour, Now: c.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.tune = func(m *memberlist.Config) {
+		m.ProbeInterval, m.ProbeTimeout, m.GossipInterval = 100*time.Millisecond, 50*time.Millisecond, 20*time.Millisecond
+	}
+	return g
+}
+
+func aes(b byte) []byte {
+	key := make([]byte, 16)
+	key[0] = b
+	return key
+}
+
+func run(t *testing.T, g *Gossip) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- g.Run(ctx) }()
+	stopped := false
+	stop = func() {
+		if cancel(); !stopped {
+			stopped = true
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func wait(t *testing.T, g *Gossip, what string, ok func(Snapshot) bool) Snapshot {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		s, changed := g.Watch()
+		if ok(s) {
+			return s
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			t.Fatalf("%s: waiting for %s, have %v", g.config.Name, what, s)
+		}
+	}
+}
+
+func sizes(members, records int) func(Snapshot) bool {
+	return func(s Snapshot) bool { return len(s.Members) == members && len(s.Records) == records }
+}
+
+func TestThreeReplicasConvergeAndOutliveOne(t *testing.T) {
+	var c clock
+	a := replica(t, "a", 1, &c)
+	run(t, a)
+	address := wait(t, a, "itself", sizes(1, 0)).Members[0].Address
+	b, d := replica(t, "b", 1, &c, address), replica(t, "d", 1, &c, address)
+	d.leaveTimeout = 0
+	run(t, b)
+	crash := run(t, d)
+	for _, g := range []*Gossip{a, b, d} {
+		if err := g.Put("k", []byte(g.config.Name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, g := range []*Gossip{a, b, d} {
+		wait(t, g, "three records", sizes(3, 3))
+	}
+	b.Delete("k")
+	wait(t, a, "the deletion", sizes(3, 2))
+	wait(t, d, "the deletion", sizes(3, 2))
+	crash()
+	wait(t, a, "the death with its record kept", sizes(2, 2))
+	wait(t, b, "the death with its record kept", sizes(2, 2))
+	c.offset.Store(int64(2 * time.Hour))
+	wait(t, a, "the end of the grace", sizes(2, 1))
+	wait(t, b, "the end of the grace", sizes(2, 1))
+}
+
+func TestWrongKeyIsRefusedUntilRotated(t *testing.T) {
+	var c clock
+	a, stranger := replica(t, "a", 1, &c), replica(t, "stranger", 2, &c)
+	run(t, a)
+	address := wait(t, a, "itself", sizes(1, 0)).Members[0].Address
+	if err := stranger.start(); err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.list.Shutdown()
+	if _, err := stranger.list.Join([]string{address}); err == nil {
+		t.Fatal("joined with a wrong key")
+	}
+	if s, _ := a.Watch(); len(s.Members) != 1 {
+		t.Fatalf("a stranger came in: %v", s)
+	}
+	if err := stranger.Rotate([][]byte{aes(1)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stranger.list.Join([]string{address}); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, a, "the stranger", sizes(2, 0))
+}
+
+func TestNewDemandsKeys(t *testing.T) {
+	if _, err := New(Config{Name: "a"}); err == nil {
+		t.Error("no keys and not insecure was accepted")
+	}
+	if _, err := New(Config{Name: "a", Insecure: true}); err != nil {
+		t.Error(err)
+	}
+	if _, err := New(Config{Name: "a", Keys: [][]byte{{1}}}); err == nil {
+		t.Error("a short key was accepted")
+	}
+}
