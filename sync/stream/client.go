@@ -1,0 +1,224 @@
+package stream
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/zoneforge/zoneforge/sync/kds"
+
+	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
+)
+
+// Applier puts a delta on disk and into force: see kds.Zone.Applied. It is called for one delta at a time and must return when
+// ctx ends.
+type Applier interface {
+	Apply(ctx context.Context, a *kds.Apply) ([]*kdsv1.Rejection, error)
+}
+
+// ClientConfig is of one replica of a zone.
+type ClientConfig struct {
+	// Target is global's address as gRPC names it.
+	Target string
+	// TLS is how global is trusted; with nil, DialOptions must hold the credentials.
+	TLS         *tls.Config
+	DialOptions []grpc.DialOption
+	// Token gives the zone's bearer token; it is asked before each stream, so that a renewed one is used.
+	Token   func() (string, error)
+	Applier Applier
+	// Event, if set, gets every event on the client's loop, so it must not block nor call Do.
+	Event func(kds.ZoneEvent)
+	Log   *zap.Logger
+	// MinBackoff and MaxBackoff bound the wait before the next stream: 500 ms and 30 s.
+	MinBackoff, MaxBackoff time.Duration
+}
+
+// Client keeps one zone's stream to global.
+type Client struct {
+	cfg  ClientConfig
+	zone *kds.Zone // only on Run's goroutine
+	do   chan func(*kds.Zone)
+}
+
+// NewClient makes a client that drives a machine, which it takes over.
+func NewClient(cfg ClientConfig, zone *kds.Zone) (*Client, error) {
+	if cfg.Target == "" || cfg.Token == nil || cfg.Applier == nil || zone == nil {
+		return nil, errors.New("stream client: target, token, applier and zone are all needed")
+	}
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	cfg.MinBackoff = cmp.Or(cfg.MinBackoff, 500*time.Millisecond)
+	cfg.MaxBackoff = max(cmp.Or(cfg.MaxBackoff, 30*time.Second), cfg.MinBackoff)
+	return &Client{cfg: cfg, zone: zone, do: make(chan func(*kds.Zone))}, nil
+}
+
+// Do runs fn with the machine on the loop, as to report or to ask for a certificate. fn must not block nor keep the machine. The
+// error is ctx's, when Run didn't take fn before.
+func (c *Client) Do(ctx context.Context, fn func(*kds.Zone)) error {
+	done := make(chan struct{})
+	select {
+	case c.do <- func(z *kds.Zone) { defer close(done); fn(z) }:
+		<-done
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("zone's loop: %w", ctx.Err())
+	}
+}
+
+// link is one stream; its goroutines end with its context.
+type link struct {
+	cancel context.CancelFunc
+	in     chan *kdsv1.GlobalFrame
+	out    chan *kdsv1.ZoneFrame
+	failed chan error // holds two, so that neither goroutine waits to tell
+}
+
+type applied struct {
+	nonce    uint64
+	rejected []*kdsv1.Rejection
+	err      error
+}
+
+// Run keeps a stream until ctx ends, and then joins all goroutines and returns nil. It fails only when Target or credentials
+// can't be used. Call it once.
+func (c *Client) Run(ctx context.Context) error {
+	opts := append([]grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxFrame))}, c.cfg.DialOptions...)
+	if c.cfg.TLS != nil {
+		opts = append(opts, grpc.WithTransportCredentials(credentials.NewTLS(c.cfg.TLS)))
+	}
+	conn, err := grpc.NewClient(c.cfg.Target, opts...)
+	if err != nil {
+		return fmt.Errorf("global %s: check the address and the TLS settings: %w", c.cfg.Target, err)
+	}
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	defer wg.Wait()
+	defer func() { _ = conn.Close() }()
+	defer cancel()
+
+	var (
+		l       *link
+		queue   []*kdsv1.ZoneFrame
+		results = make(chan applied, 1)
+		backoff = c.cfg.MinBackoff
+		atLeast time.Duration
+		refused string
+		retry   = time.NewTimer(0)
+		tick    = time.NewTimer(time.Hour)
+	)
+	defer retry.Stop()
+	defer tick.Stop()
+	hangUp := func(why error) {
+		if l != nil {
+			l.cancel()
+		}
+		l, queue = nil, nil
+		c.zone.Disconnect()
+		wait := max(atLeast, backoff/2+rand.N(backoff/2+1))
+		atLeast, backoff = 0, min(2*backoff, c.cfg.MaxBackoff)
+		c.cfg.Log.Debug("no stream to global", zap.Error(why), zap.Duration("retry", wait))
+		retry.Reset(wait)
+	}
+	for {
+		r := c.zone.Ready()
+		for _, e := range r.Events {
+			if e.Welcome != nil {
+				backoff, refused = c.cfg.MinBackoff, ""
+				c.cfg.Log.Info("connected to global", zap.String("replica", e.Welcome.GetReplica()))
+			}
+			if f := e.Refusal; f != nil {
+				atLeast = time.Duration(f.GetRetryAfterMillis()) * time.Millisecond
+				// Every attempt gets the same answer until somebody mends it, so only a new one is worth a line.
+				if s := f.GetCode().String() + ": " + f.GetReason(); s != refused {
+					refused = s
+					c.cfg.Log.Warn("global refused the zone", zap.Stringer("code", f.GetCode()), zap.String("reason", f.GetReason()))
+				}
+			}
+			if c.cfg.Event != nil {
+				c.cfg.Event(e)
+			}
+		}
+		if a := r.Apply; a != nil {
+			wg.Go(func() {
+				rejected, err := c.cfg.Applier.Apply(ctx, a)
+				results <- applied{a.Nonce, rejected, err} // the machine has one Apply at a time, so there is room
+			})
+		}
+		if r.Closed != nil {
+			hangUp(r.Closed)
+		} else if l != nil {
+			queue = append(queue, r.Frames...)
+		}
+		if next := c.zone.Next(); !next.IsZero() {
+			tick.Reset(time.Until(next))
+		}
+
+		var in chan *kdsv1.GlobalFrame
+		var out chan *kdsv1.ZoneFrame
+		var failed chan error
+		var head *kdsv1.ZoneFrame
+		if l != nil {
+			failed = l.failed
+			// What global doesn't read it can't ask for more of either: this bounds the queue.
+			if len(queue) < maxQueue {
+				in = l.in
+			}
+			if len(queue) > 0 {
+				out, head = l.out, queue[0]
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case fn := <-c.do:
+			fn(c.zone)
+		case a := <-results:
+			c.zone.Applied(a.nonce, a.rejected, a.err)
+		case f := <-in:
+			c.zone.Receive(f, time.Now())
+		case out <- head:
+			queue = queue[1:]
+		case err := <-failed:
+			hangUp(err)
+		case <-tick.C:
+			c.zone.Tick(time.Now())
+		case <-retry.C:
+			next, err := c.open(ctx, conn, &wg)
+			if err != nil {
+				hangUp(err)
+				continue
+			}
+			l = next
+			c.zone.Connect(time.Now())
+		}
+	}
+}
+
+func (c *Client) open(ctx context.Context, conn *grpc.ClientConn, wg *sync.WaitGroup) (*link, error) {
+	token, err := c.cfg.Token()
+	if err != nil {
+		return nil, fmt.Errorf("zone token: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	s, err := kdsv1.NewKDSClient(conn).Stream(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token))
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("global %s: %w", c.cfg.Target, err)
+	}
+	l := &link{cancel, make(chan *kdsv1.GlobalFrame), make(chan *kdsv1.ZoneFrame), make(chan error, 2)}
+	wg.Go(func() { l.failed <- receive(ctx, s.Recv, l.in) })
+	// A failed Send has its cause in Recv, which may still hold a Refusal: only Recv ends the stream.
+	wg.Go(func() { _ = send(ctx, s.Send, l.out) })
+	return l, nil
+}
