@@ -1,0 +1,336 @@
+package rest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/zoneforge/zoneforge/global/store"
+	"github.com/zoneforge/zoneforge/resource"
+)
+
+// plan is a change that is decoded but not yet checked against the state.
+type plan struct {
+	message string
+	puts    []*resource.Resource
+	deletes []resource.Key
+	dryRun  bool
+	// check is asked, when set, about the state that the change meets.
+	check func(*store.Snapshot) *problem
+}
+
+type keyJSON struct {
+	Kind string `json:"kind"`
+	Mesh string `json:"mesh,omitempty"`
+	Name string `json:"name"`
+}
+
+// result says what a change did, or would do.
+type result struct {
+	Change    int64     `json:"change"`
+	Revision  int64     `json:"revision"`
+	DryRun    bool      `json:"dryRun,omitempty"`
+	Created   []keyJSON `json:"created"`
+	Updated   []keyJSON `json:"updated"`
+	Unchanged []keyJSON `json:"unchanged"`
+	Deleted   []keyJSON `json:"deleted"`
+}
+
+// readBody reads the whole body and tells YAML from JSON.
+func readBody(r *http.Request) (body []byte, isYAML bool, p *problem) {
+	switch media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media {
+	case "application/json":
+	case "application/yaml":
+		isYAML = true
+	default:
+		return nil, false, newProblem(http.StatusUnsupportedMediaType, "unsupported_media_type", "the content type is not supported",
+			"send application/json or application/yaml")
+	}
+	body, err := io.ReadAll(r.Body)
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return nil, false, newProblem(http.StatusRequestEntityTooLarge, "too_large", fmt.Sprintf("the body is larger than %d bytes", maxBody), "split the change")
+	}
+	if err != nil {
+		return nil, false, newProblem(http.StatusBadRequest, "bad_body", "the body cannot be read to its end", "repeat the request")
+	}
+	return body, isYAML, nil
+}
+
+func (a *api) apply(w http.ResponseWriter, r *http.Request, who Principal) *problem {
+	var pl plan
+	switch r.URL.Query().Get("dryRun") {
+	case "", "false":
+	case "true":
+		pl.dryRun = true
+	default:
+		return newProblem(http.StatusBadRequest, "bad_query", "dryRun is neither true nor false", "use dryRun=true")
+	}
+	body, isYAML, p := readBody(r)
+	if p != nil {
+		return p
+	}
+	opt := resource.Options{RefuseProxy: true}
+	var vs []resource.Violation
+	if isYAML {
+		batch := resource.Decode("body", body, opt)
+		pl.message, pl.puts, vs = r.URL.Query().Get("message"), batch.Resources, batch.Violations
+	} else {
+		var in struct {
+			Message   string            `json:"message"`
+			Resources []json.RawMessage `json:"resources"`
+			Deletes   []keyJSON         `json:"deletes"`
+		}
+		dec := json.NewDecoder(bytes.NewReader(body))
+		dec.DisallowUnknownFields()
+		err := dec.Decode(&in)
+		if err == nil {
+			if _, end := dec.Token(); end != io.EOF {
+				err = errors.New("something follows the object")
+			}
+		}
+		if err != nil {
+			return newProblem(http.StatusBadRequest, "bad_body", err.Error(), "send {message, resources: [...], deletes: [{kind, mesh, name}]}")
+		}
+		pl.message = in.Message
+		for i, raw := range in.Resources {
+			batch := resource.Decode(fmt.Sprintf("resources[%d]", i), raw, opt)
+			pl.puts, vs = append(pl.puts, batch.Resources...), append(vs, batch.Violations...)
+		}
+		for _, k := range in.Deletes {
+			pl.deletes = append(pl.deletes, resource.Key(k))
+		}
+	}
+	vs = append(vs, pl.shape()...)
+	if len(vs) > 0 {
+		return invalid(vs)
+	}
+	for _, key := range pl.keys() {
+		kind, _ := resource.Lookup(key.Kind)
+		if p := writable(kind, key, who); p != nil {
+			return p
+		}
+	}
+	res, p := a.carryOut(r.Context(), who, pl)
+	if p != nil {
+		return p
+	}
+	writeJSON(w, http.StatusOK, res)
+	return nil
+}
+
+func (pl plan) keys() []resource.Key {
+	var keys []resource.Key
+	for _, r := range pl.puts {
+		keys = append(keys, r.Key)
+	}
+	return append(keys, pl.deletes...)
+}
+
+// shape finds what is wrong with a plan whatever the state: repeated keys, and deletes of what no user owns.
+func (pl plan) shape() []resource.Violation {
+	var vs []resource.Violation
+	seen := map[resource.Key]bool{}
+	for _, k := range pl.keys() {
+		if seen[k] {
+			vs = append(vs, resource.Violation{Message: k.String() + " is in the change twice", Hint: "name each resource once"})
+		}
+		seen[k] = true
+	}
+	for i, k := range pl.deletes {
+		path := fmt.Sprintf("deletes[%d]", i)
+		kind, ok := resource.Lookup(k.Kind)
+		if !ok {
+			vs = append(vs, resource.Violation{Path: path + ".kind", Message: fmt.Sprintf("%q is no kind", k.Kind), Hint: "write it as in type:"})
+			continue
+		}
+		if why, hint := ownedElsewhere(kind); why != "" {
+			vs = append(vs, resource.Violation{Path: path + ".kind", Message: why, Hint: hint})
+		}
+		if kind.Global() != (k.Mesh == "") {
+			vs = append(vs, resource.Violation{Path: path + ".mesh", Message: "mesh does not fit " + k.Kind, Hint: "a mesh is named for kinds of a mesh only"})
+		}
+	}
+	return vs
+}
+
+// references finds meshes that would be missing, and deleted meshes that would leave users' resources behind.
+func (a *api) references(s *store.Snapshot, pl plan) []resource.Violation {
+	put, gone := map[resource.Key]bool{}, map[resource.Key]bool{}
+	for _, r := range pl.puts {
+		put[r.Key] = true
+	}
+	for _, k := range pl.deletes {
+		gone[k] = true
+	}
+	var vs []resource.Violation
+	for _, r := range pl.puts {
+		mesh := resource.Key{Kind: "Mesh", Name: r.Mesh}
+		if _, ok := s.Get(mesh); r.Mesh != "" && (gone[mesh] || !ok && !put[mesh]) {
+			vs = append(vs, resource.Violation{Path: "mesh", Message: fmt.Sprintf("%s: mesh %q does not exist", r.Key, r.Mesh), Hint: "create the mesh first or in the same change"})
+		}
+	}
+	for _, k := range pl.deletes {
+		if _, ok := s.Get(k); !ok || k.Kind != "Mesh" {
+			continue
+		}
+		for _, kind := range resource.Kinds() {
+			if kind.Global() || kind.Writer != resource.WriterUser {
+				continue
+			}
+			for e := range s.Each(kind.Name, k.Name) {
+				if !gone[e.Resource.Key] {
+					vs = append(vs, resource.Violation{Message: fmt.Sprintf("%s still holds %s", k, e.Resource.Key), Hint: "delete it in the same change"})
+				}
+			}
+		}
+	}
+	return vs
+}
+
+// carryOut checks a plan against the newest state and commits what differs.
+func (a *api) carryOut(ctx context.Context, who Principal, pl plan) (*result, *problem) {
+	select {
+	case a.writing <- struct{}{}:
+		defer func() { <-a.writing }()
+	case <-ctx.Done():
+		return nil, newProblem(http.StatusServiceUnavailable, "busy", "another change took too long", "retry later")
+	}
+	snap := a.Store.Snapshot()
+	if pl.check != nil {
+		if p := pl.check(snap); p != nil {
+			return nil, p
+		}
+	}
+	if vs := a.references(snap, pl); len(vs) > 0 {
+		return nil, invalid(vs)
+	}
+	res := &result{Revision: snap.Revision(), DryRun: pl.dryRun, Created: []keyJSON{}, Updated: []keyJSON{}, Unchanged: []keyJSON{}, Deleted: []keyJSON{}}
+	var ops []store.Op
+	for _, r := range pl.puts {
+		b, err := resource.Marshal(r)
+		if err != nil {
+			return nil, invalid([]resource.Violation{{Message: err.Error()}})
+		}
+		e, ok := snap.Get(r.Key)
+		switch {
+		case ok && e.Hash == resource.HashOf(r.Key, b):
+			res.Unchanged = append(res.Unchanged, keyJSON(r.Key))
+			continue
+		case ok:
+			res.Updated = append(res.Updated, keyJSON(r.Key))
+		default:
+			res.Created = append(res.Created, keyJSON(r.Key))
+		}
+		ops = append(ops, store.Op{Key: r.Key, Put: r, IfRevision: &e.Revision})
+	}
+	for _, k := range pl.deletes {
+		e, ok := snap.Get(k)
+		if !ok { // already as wanted
+			res.Unchanged = append(res.Unchanged, keyJSON(k))
+			continue
+		}
+		res.Deleted = append(res.Deleted, keyJSON(k))
+		ops = append(ops, store.Op{Key: k, Delete: true, IfRevision: &e.Revision})
+	}
+	for _, keys := range [][]keyJSON{res.Created, res.Updated, res.Unchanged, res.Deleted} {
+		slices.SortFunc(keys, func(x, y keyJSON) int { return resource.Key(x).Compare(resource.Key(y)) })
+	}
+	if pl.dryRun || len(ops) == 0 {
+		return res, nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	done, err := a.Store.Commit(ctx, store.Change{Author: who.Name, Message: pl.message, Time: a.Now(), Ops: ops})
+	if err != nil {
+		return nil, a.storeProblem(err)
+	}
+	res.Change, res.Revision = done.Seq, done.Revision
+	// The writer's next read must see the change; when this fails the change still stands.
+	_, _ = a.Store.Wait(ctx, done.Revision)
+	return res, nil
+}
+
+type infoJSON struct {
+	Change   int64     `json:"change"`
+	Revision int64     `json:"revision"`
+	Author   string    `json:"author"`
+	Message  string    `json:"message"`
+	Time     time.Time `json:"time"`
+	Count    int       `json:"count"`
+}
+
+func info(c store.ChangeInfo) infoJSON {
+	return infoJSON{c.Seq, c.Revision, c.Author, c.Message, c.Time.UTC(), c.Count}
+}
+
+func (a *api) history(w http.ResponseWriter, r *http.Request, _ Principal) *problem {
+	var n [2]int64
+	for i, name := range []string{"limit", "before"} {
+		if text := r.URL.Query().Get(name); text != "" {
+			v, err := strconv.ParseInt(text, 10, 32)
+			if err != nil || v < 0 {
+				return newProblem(http.StatusBadRequest, "bad_query", name+" is no number", "use a number from 0")
+			}
+			n[i] = v
+		}
+	}
+	list, err := a.Store.History(r.Context(), int(n[0]), n[1])
+	if err != nil {
+		return a.storeProblem(err)
+	}
+	items := []infoJSON{}
+	for _, c := range list {
+		items = append(items, info(c))
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"items": items})
+	return nil
+}
+
+func (a *api) showChange(w http.ResponseWriter, r *http.Request, _ Principal) *problem {
+	seq, err := strconv.ParseInt(r.PathValue("seq"), 10, 64)
+	if err != nil || seq < 1 {
+		return newProblem(http.StatusNotFound, "not_found", "a change is named by its number", "list the changes to see their numbers")
+	}
+	c, err := a.Store.ShowChange(r.Context(), seq)
+	if err != nil {
+		return a.storeProblem(err)
+	}
+	type item struct {
+		keyJSON
+		Before json.RawMessage `json:"before,omitempty"`
+		After  json.RawMessage `json:"after,omitempty"`
+	}
+	out := struct {
+		infoJSON
+		Keys []item `json:"keys"`
+	}{info(c.ChangeInfo), []item{}}
+	for _, k := range c.Keys {
+		it := item{keyJSON: keyJSON(k.Key)}
+		// The hashes are left out: that of a short secret would let it be guessed.
+		for _, side := range []struct {
+			r  *resource.Resource
+			to *json.RawMessage
+		}{{k.Before, &it.Before}, {k.After, &it.After}} {
+			if side.r == nil {
+				continue
+			}
+			b, err := resource.EncodeJSON(side.r)
+			if err != nil {
+				return unreadable(k.Key, err)
+			}
+			*side.to = b
+		}
+		out.Keys = append(out.Keys, it)
+	}
+	writeJSON(w, http.StatusOK, out)
+	return nil
+}

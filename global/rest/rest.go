@@ -1,0 +1,180 @@
+// Package rest owns the REST API of global: routes, roles, the shape of answers and of problems, and the checks that a change
+// needs across resources. It never listens, never verifies credentials itself, never shows a secret, and knows nothing of etcd
+// or of zones.
+package rest
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/zoneforge/zoneforge/global/store"
+	"github.com/zoneforge/zoneforge/resource"
+)
+
+// Store is what the API needs of the store; *store.Store is one. Its Run must be running, as writers wait for what they wrote.
+type Store interface {
+	Snapshot() *store.Snapshot
+	Commit(ctx context.Context, c store.Change) (store.Committed, error)
+	Wait(ctx context.Context, revision int64) (*store.Snapshot, error)
+	History(ctx context.Context, limit int, before int64) ([]store.ChangeInfo, error)
+	ShowChange(ctx context.Context, seq int64) (*store.ShownChange, error)
+}
+
+// Role is what a principal may do.
+type Role string
+
+// Roles. A viewer reads everything, a writer also writes in its meshes, an admin writes everything.
+const (
+	RoleAdmin  Role = "admin"
+	RoleWriter Role = "writer"
+	RoleViewer Role = "viewer"
+)
+
+// Principal is who sent a request. Meshes are those that a writer may write in.
+type Principal struct {
+	Name   string
+	Role   Role
+	Meshes []string
+}
+
+func (p Principal) mayRead() bool {
+	return p.Role == RoleAdmin || p.Role == RoleWriter || p.Role == RoleViewer
+}
+
+// mayWrite decides over one key. Global kinds, which have no mesh, are an admin's alone.
+func (p Principal) mayWrite(k resource.Key) bool {
+	return p.Role == RoleAdmin || p.Role == RoleWriter && k.Mesh != "" && slices.Contains(p.Meshes, k.Mesh)
+}
+
+// Authenticator finds out who sent a request; an error means that nobody known did. Safe for concurrent use.
+type Authenticator interface {
+	Authenticate(*http.Request) (Principal, error)
+}
+
+// Config is what New needs.
+type Config struct {
+	Store         Store
+	Authenticator Authenticator
+	// Logger may be nil.
+	Logger *zap.Logger
+	// Now is the time of changes; time.Now when nil.
+	Now func() time.Time
+	// Ready tells why requests should go elsewhere; nil means always ready.
+	Ready func() error
+}
+
+// maxBody bounds a request's body, in bytes.
+const maxBody = resource.MaxBytes
+
+// commitTimeout bounds a commit, which goes on when its client hangs up, so that its outcome is known.
+const commitTimeout = 30 * time.Second
+
+type api struct {
+	Config
+	kinds map[string]*resource.Kind // by plural
+	// writing holds one token: within one process a change is checked against exactly the state that it is committed to.
+	writing chan struct{}
+}
+
+// New makes the handler. It is safe for concurrent use and starts nothing.
+func New(cfg Config) http.Handler {
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	a := &api{Config: cfg, kinds: map[string]*resource.Kind{}, writing: make(chan struct{}, 1)}
+	for _, k := range resource.Kinds() {
+		a.kinds[k.Plural] = k
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
+	mux.HandleFunc("/readyz", a.readyz)
+	mux.HandleFunc("/v1/changes", a.guard(methods{http.MethodGet: a.history, http.MethodPost: a.apply}))
+	mux.HandleFunc("/v1/changes/{seq}", a.guard(methods{http.MethodGet: a.showChange}))
+	one := a.guard(methods{http.MethodGet: a.get, http.MethodPut: a.put, http.MethodDelete: a.delete})
+	list := a.guard(methods{http.MethodGet: a.list})
+	mux.HandleFunc("/v1/{plural}", list)
+	mux.HandleFunc("/v1/{plural}/{name}", one)
+	mux.HandleFunc("/v1/meshes/{mesh}/{plural}", list)
+	mux.HandleFunc("/v1/meshes/{mesh}/{plural}/{name}", one)
+	mux.HandleFunc("/", a.guard(nil))
+	return mux
+}
+
+func (a *api) readyz(w http.ResponseWriter, _ *http.Request) {
+	if a.Ready != nil {
+		if err := a.Ready(); err != nil {
+			newProblem(http.StatusServiceUnavailable, "not_ready", err.Error(), "retry later or ask another replica").write(w)
+			return
+		}
+	}
+	writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
+}
+
+type handler func(http.ResponseWriter, *http.Request, Principal) *problem
+
+type methods map[string]handler
+
+// guard asks for a principal before anything is told, even whether a route exists.
+func (a *api) guard(ms methods) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if p := a.serve(ms, w, r); p != nil {
+			p.write(w)
+		}
+	}
+}
+
+func (a *api) serve(ms methods, w http.ResponseWriter, r *http.Request) *problem {
+	who, err := a.Authenticator.Authenticate(r)
+	if err != nil {
+		a.Logger.Debug("request refused", zap.Error(err))
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		return newProblem(http.StatusUnauthorized, "unauthenticated", "the request carries no valid credentials", "send a valid token")
+	}
+	if !who.mayRead() {
+		return newProblem(http.StatusForbidden, "forbidden", "the token's role is not known", "use a token with the role admin, writer or viewer")
+	}
+	if ms == nil {
+		return noRoute()
+	}
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	h, ok := ms[method]
+	if !ok {
+		for _, m := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete} {
+			if ms[m] != nil {
+				w.Header().Add("Allow", m)
+			}
+		}
+		return newProblem(http.StatusMethodNotAllowed, "method_not_allowed", "the method is not allowed here", "see the Allow header")
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	return h(w, r, who)
+}
+
+// storeProblem tells a client what the store said; unknown errors are logged here, as the client learns no detail.
+func (a *api) storeProblem(err error) *problem {
+	switch {
+	case errors.Is(err, store.ErrConflict):
+		return newProblem(http.StatusConflict, "conflict", err.Error(), "read the resource again and repeat the change")
+	case errors.Is(err, store.ErrNotFound):
+		return newProblem(http.StatusNotFound, "not_found", err.Error(), "list the changes to see their numbers")
+	case errors.Is(err, store.ErrInvalid):
+		return newProblem(http.StatusUnprocessableEntity, "invalid", err.Error(), "mend the change")
+	case errors.Is(err, store.ErrUnknownOutcome):
+		return newProblem(http.StatusServiceUnavailable, "unknown_outcome", err.Error(), "read the resources to learn whether the change happened")
+	}
+	a.Logger.Error("the store failed", zap.Error(err))
+	return newProblem(http.StatusServiceUnavailable, "store_unavailable", "the store does not answer", "retry later")
+}
