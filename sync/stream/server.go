@@ -148,7 +148,8 @@ func (s *Server) Stream(st grpc.BidiStreamingServer[kdsv1.ZoneFrame, kdsv1.Globa
 			}
 		}
 		if broken != nil {
-			return status.Error(codes.Unavailable, broken.Error())
+			s.cfg.Log.Warn("report not committed", zap.String("zone", zone), zap.String("replica", replica), zap.Error(broken))
+			return status.Error(codes.Unavailable, "the report was not committed")
 		}
 		if r.Closed != nil && flushed == nil {
 			s.cfg.Log.Warn("zone's stream closed", zap.String("zone", zone), zap.String("replica", replica), zap.Error(r.Closed))

@@ -98,6 +98,7 @@ func (a applier) Apply(_ context.Context, d *kds.Apply) ([]*kdsv1.Rejection, err
 type fixture struct {
 	*global
 	client  *Client
+	dial    func(context.Context, string) (net.Conn, error)
 	applies applier
 	events  chan kds.ZoneEvent
 	conns   chan net.Conn
@@ -117,6 +118,7 @@ func start(t *testing.T, token string) *fixture {
 		t.Fatal(err)
 	}
 	lis, gs := bufconn.Listen(1<<16), grpc.NewServer()
+	f.dial = func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }
 	kdsv1.RegisterKDSServer(gs, s)
 	c, err := NewClient(ClientConfig{
 		Target: "passthrough:///global", Token: func() (string, error) { return token, nil }, Applier: f.applies,
@@ -129,8 +131,8 @@ func start(t *testing.T, token string) *fixture {
 		MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond,
 		DialOptions: []grpc.DialOption{
 			grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-				conn, err := lis.DialContext(ctx)
+			grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+				conn, err := f.dial(ctx, addr)
 				if err == nil {
 					f.conns <- conn
 				}
