@@ -1,0 +1,83 @@
+package ca
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/zoneforge/zoneforge/global/store"
+)
+
+// Run ensures the authorities of meshes as they change, until ctx ends, and then returns nil. A mesh that fails is tried
+// again at every change and after a while, is logged once for each of its revisions, and blocks no other.
+func (a *Authorities) Run(ctx context.Context) error {
+	failed := map[string]bool{}
+	// logged is the revision of each mesh at which its failure was told.
+	logged := map[string]int64{}
+	var seen int64
+	for first := true; ctx.Err() == nil; first = false {
+		snap := a.store.Snapshot()
+		due := maps.Clone(failed)
+		keys, ok := snap.Since(seen)
+		if ok && !first {
+			for _, k := range keys {
+				switch k.Kind {
+				case "Mesh":
+					due[k.Name] = true
+				case "Secret", "CertificateAuthority", "TrustBundle":
+					due[k.Mesh] = true
+				}
+			}
+		} else {
+			for e := range snap.Each("Mesh", "") {
+				due[e.Resource.Name] = true
+			}
+		}
+		seen = snap.Revision()
+		for _, mesh := range slices.Sorted(maps.Keys(due)) {
+			entry, exists := snap.Get(meshKey(mesh))
+			if !exists {
+				delete(failed, mesh)
+				delete(logged, mesh)
+				continue
+			}
+			if err := a.ensureOne(ctx, mesh); err == nil {
+				delete(failed, mesh)
+				delete(logged, mesh)
+			} else if ctx.Err() == nil {
+				failed[mesh] = true
+				if logged[mesh] != entry.Revision {
+					logged[mesh] = entry.Revision
+					a.log.Warn("certificate authority of mesh is not ready", zap.String("mesh", mesh),
+						zap.Int64("revision", entry.Revision), zap.Error(err))
+				}
+			}
+		}
+		a.pause(ctx, snap, len(failed) > 0)
+	}
+	return nil
+}
+
+func (a *Authorities) ensureOne(ctx context.Context, mesh string) error {
+	ctx, cancel := context.WithTimeout(ctx, retryAfter)
+	defer cancel()
+	return a.EnsureMesh(ctx, mesh)
+}
+
+// pause returns when there is something to do.
+func (a *Authorities) pause(ctx context.Context, snap *store.Snapshot, again bool) {
+	var retry <-chan time.Time
+	if again {
+		t := time.NewTimer(retryAfter)
+		defer t.Stop()
+		retry = t.C
+	}
+	select {
+	case <-ctx.Done():
+	case <-snap.Stale():
+	case <-retry:
+	}
+}
