@@ -1,0 +1,267 @@
+package proxyir
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/zoneforge/zoneforge/ingress"
+	"github.com/zoneforge/zoneforge/ir"
+	"github.com/zoneforge/zoneforge/policy"
+	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
+)
+
+// Gateway builds a builtin gateway, and the destinations whose endpoints it needs, sorted. The most specific MeshGateway gives
+// it its listeners; without one it has none. Every MeshGatewayRoute that matches the gateway or a listener adds its rules.
+//
+// A hostname belongs to the most specific listener of its port that covers it. Within a hostname, requests are matched against
+// exact paths, then prefixes, the longest first, then regexes; among equals those with more conditions come first, then by the
+// route's name, and then in the order that the route gives. What nothing matches is answered with 404. Timeouts and retries
+// are those for the first backend of a rule.
+func Gateway(in Input) (*ir.Proxy, []ingress.Destination, error) {
+	n := in.Dataplane.GetNetworking()
+	b := newBuilder(in, ir.Gateway, n.GetGateway().GetTags())
+	var conf *meshv1.MeshGateway_Conf
+	if r := policy.MostSpecific(in.Policies["MeshGateway"], in.MeshName, b.source); r != nil {
+		if spec, ok := r.Spec.(*meshv1.MeshGateway); ok {
+			conf = spec.GetConf()
+		}
+	}
+	ports := map[uint32][]*meshv1.MeshGateway_Listener{}
+	for _, l := range conf.GetListeners() {
+		ports[l.GetPort()] = append(ports[l.GetPort()], l)
+	}
+	for _, port := range slices.Sorted(maps.Keys(ports)) {
+		if err := b.port(port, ports[port]); err != nil {
+			return nil, nil, fmt.Errorf("dataplane %s/%s: gateway port %d: %w", in.MeshName, in.Name, port, err)
+		}
+	}
+	proxy, destinations := b.finish()
+	return proxy, destinations, nil
+}
+
+// port makes one listener of those that share a port.
+func (b *builder) port(port uint32, listeners []*meshv1.MeshGateway_Listener) error {
+	slices.SortStableFunc(listeners, func(x, y *meshv1.MeshGateway_Listener) int {
+		return cmp.Compare(hostname(x.GetHostname()), hostname(y.GetHostname()))
+	})
+	name := fmt.Sprintf("gateway:%d", port)
+	out := ir.Listener{Name: name, Address: b.Dataplane.GetNetworking().GetAddress(), Port: port, Direction: ir.Edge}
+	plain := ir.RouteConfig{Name: name}
+	for _, l := range listeners {
+		hosts, err := b.hosts(l, listeners)
+		if err != nil {
+			return err
+		}
+		if l.GetProtocol() != meshv1.MeshGateway_PROTOCOL_HTTPS {
+			plain.VirtualHosts = append(plain.VirtualHosts, hosts...)
+			continue
+		}
+		host := hostname(l.GetHostname())
+		chain := ir.FilterChain{Name: host, Match: ir.ChainMatch{Transport: "tls"}, TLS: &ir.DownstreamTLS{ALPN: []string{"h2", "http/1.1"}},
+			HTTP: &ir.HTTPConnection{StatPrefix: name, RouteConfig: name + ":" + host, Edge: true}}
+		if host != "*" {
+			chain.Match.ServerNames = []string{host}
+		}
+		for _, c := range l.GetTls().GetCertificates() {
+			chain.TLS.Certificates = append(chain.TLS.Certificates, b.secret("secret:"+c.GetSecret()))
+		}
+		out.Chains = append(out.Chains, chain)
+		b.proxy.Routes = append(b.proxy.Routes, ir.RouteConfig{Name: name + ":" + host, VirtualHosts: hosts})
+	}
+	if len(plain.VirtualHosts) > 0 {
+		out.Chains = append(out.Chains, ir.FilterChain{Name: "http", HTTP: &ir.HTTPConnection{StatPrefix: name, RouteConfig: name, Edge: true}})
+		b.proxy.Routes = append(b.proxy.Routes, plain)
+	}
+	b.proxy.Listeners = append(b.proxy.Listeners, out)
+	return nil
+}
+
+// entry is a route of the proxy with what decides its place.
+type entry struct {
+	route      ir.Route
+	from       string
+	rule       int
+	conditions int
+	hostnames  []string
+}
+
+// hosts makes the virtual hosts of one listener. As Envoy looks into one virtual host alone, a hostname also holds the routes of
+// wider hostnames.
+func (b *builder) hosts(l *meshv1.MeshGateway_Listener, all []*meshv1.MeshGateway_Listener) ([]ir.VirtualHost, error) {
+	tags := maps.Clone(b.source)
+	maps.Copy(tags, l.GetTags())
+	own := hostname(l.GetHostname())
+	domains := map[string]bool{own: true}
+	var entries []entry
+	for _, r := range policy.AllMatching(b.Policies["MeshGatewayRoute"], b.MeshName, tags) {
+		spec, ok := r.Spec.(*meshv1.MeshGatewayRoute)
+		if !ok {
+			continue
+		}
+		var hostnames []string
+		for _, h := range spec.GetConf().GetHttp().GetHostnames() {
+			h = hostname(h)
+			switch {
+			case covers(own, h):
+				hostnames = append(hostnames, h)
+			case covers(h, own):
+				hostnames = append(hostnames, own)
+			}
+		}
+		if len(spec.GetConf().GetHttp().GetHostnames()) == 0 {
+			hostnames = []string{own}
+		}
+		if len(hostnames) == 0 {
+			continue
+		}
+		for _, h := range hostnames {
+			domains[h] = true
+		}
+		for i, rule := range spec.GetConf().GetHttp().GetRules() {
+			more, err := b.rule(r.Name, i, rule)
+			if err != nil {
+				return nil, fmt.Errorf("%s: rule %d: %w", r.Key, i, err)
+			}
+			for _, e := range more {
+				e.hostnames = hostnames
+				entries = append(entries, e)
+			}
+		}
+	}
+	slices.SortStableFunc(entries, compareEntries)
+	var out []ir.VirtualHost
+	for _, domain := range slices.Sorted(maps.Keys(domains)) {
+		if owner(domain, all) != own {
+			continue
+		}
+		host := ir.VirtualHost{Name: domain, Domains: []string{domain}}
+		for _, e := range entries {
+			if slices.ContainsFunc(e.hostnames, func(h string) bool { return covers(h, domain) }) {
+				host.Routes = append(host.Routes, e.route)
+			}
+		}
+		host.Routes = append(host.Routes, ir.Route{Name: "not-found", Match: anyPath, Direct: &ir.DirectResponse{Status: 404}})
+		out = append(out, host)
+	}
+	return out, nil
+}
+
+// compareEntries is negative where x is tried before y.
+func compareEntries(x, y entry) int {
+	place := map[ir.PathKind]int{ir.PathExact: 0, ir.PathSegments: 1, ir.PathRegex: 2}
+	p, q := x.route.Match.Path, y.route.Match.Path
+	longest := 0
+	if p.Kind == ir.PathSegments && q.Kind == ir.PathSegments {
+		longest = cmp.Compare(len(strings.TrimRight(q.Value, "/")), len(strings.TrimRight(p.Value, "/")))
+	}
+	return cmp.Or(cmp.Compare(place[p.Kind], place[q.Kind]), longest, cmp.Compare(y.conditions, x.conditions),
+		cmp.Compare(x.from, y.from), cmp.Compare(x.rule, y.rule))
+}
+
+func (b *builder) rule(from string, index int, rule *meshv1.MeshGatewayRoute_Rule) ([]entry, error) {
+	var to []ir.WeightedCluster
+	for _, backend := range rule.GetBackends() {
+		name, err := b.cluster(backend.GetDestination())
+		if err != nil {
+			return nil, err
+		}
+		weight := uint32(1)
+		if backend.Weight != nil {
+			weight = backend.GetWeight()
+		}
+		to = append(to, ir.WeightedCluster{Cluster: name, Weight: weight})
+	}
+	if len(to) == 0 {
+		return nil, fmt.Errorf("needs backends")
+	}
+	base := ir.Route{Forward: b.forward(to, rule.GetBackends()[0].GetDestination()), CORS: cors(rule.GetCors())}
+	for _, f := range rule.GetFilters() {
+		headerChange(&base.RequestHeaders, f.GetRequestHeader())
+		headerChange(&base.ResponseHeaders, f.GetResponseHeader())
+	}
+	matches := rule.GetMatches()
+	if len(matches) == 0 {
+		matches = []*meshv1.MeshGatewayRoute_Match{{}}
+	}
+	var out []entry
+	for i, m := range matches {
+		e := entry{route: base, from: from, rule: index}
+		e.route.Name = fmt.Sprintf("%s/%d/%d", from, index, i)
+		e.route.Match.Path = ir.PathMatch{Kind: ir.PathSegments, Value: "/"}
+		if p := m.GetPath(); p != nil {
+			e.route.Match.Path.Value = p.GetValue()
+			switch p.GetMatch() {
+			case meshv1.MeshGatewayRoute_MATCH_TYPE_EXACT:
+				e.route.Match.Path.Kind = ir.PathExact
+			case meshv1.MeshGatewayRoute_MATCH_TYPE_REGEX:
+				e.route.Match.Path.Kind = ir.PathRegex
+			}
+		}
+		if m.GetMethod() != "" {
+			e.route.Match.Method = &ir.TextMatch{Kind: ir.TextExact, Value: m.GetMethod()}
+			e.conditions++
+		}
+		e.route.Match.Headers = values(m.GetHeaders())
+		e.route.Match.Query = values(m.GetQueryParameters())
+		e.conditions += len(m.GetHeaders()) + len(m.GetQueryParameters())
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+func values(list []*meshv1.MeshGatewayRoute_ValueMatch) []ir.ValueMatch {
+	var out []ir.ValueMatch
+	for _, v := range list {
+		kind := ir.TextExact
+		switch v.GetMatch() {
+		case meshv1.MeshGatewayRoute_MATCH_TYPE_PREFIX:
+			kind = ir.TextPrefix
+		case meshv1.MeshGatewayRoute_MATCH_TYPE_REGEX:
+			kind = ir.TextRegex
+		case meshv1.MeshGatewayRoute_MATCH_TYPE_PRESENT:
+			kind = ir.TextPresent
+		case meshv1.MeshGatewayRoute_MATCH_TYPE_ABSENT:
+			kind = ir.TextAbsent
+		}
+		out = append(out, ir.ValueMatch{Name: v.GetName(), TextMatch: ir.TextMatch{Kind: kind, Value: v.GetValue()}})
+	}
+	return out
+}
+
+func cors(c *meshv1.MeshGatewayRoute_Cors) *ir.CORS {
+	if c == nil {
+		return nil
+	}
+	out := &ir.CORS{Methods: c.GetAllowMethods(), Headers: c.GetAllowHeaders(), ExposeHeaders: c.GetExposeHeaders(), Credentials: c.GetAllowCredentials()}
+	for _, o := range c.GetAllowOrigins() {
+		out.Origins = append(out.Origins, text(o))
+	}
+	if c.MaxAge != nil {
+		age := time.Duration(c.GetMaxAge()) * time.Second
+		out.MaxAge = &age
+	}
+	return out
+}
+
+func hostname(h string) string { return cmp.Or(strings.ToLower(h), "*") }
+
+// covers says whether each name of h is one of pattern.
+func covers(pattern, h string) bool {
+	suffix, wildcard := strings.CutPrefix(pattern, "*")
+	return pattern == h || wildcard && strings.HasSuffix(h, suffix)
+}
+
+// owner is the most specific hostname among listeners that covers a domain: an exact one, or the longest wildcard.
+func owner(domain string, listeners []*meshv1.MeshGateway_Listener) string {
+	best := ""
+	for _, l := range listeners {
+		if h := hostname(l.GetHostname()); covers(h, domain) && (h == domain || best != domain && len(h) > len(best)) {
+			best = h
+		}
+	}
+	return best
+}

@@ -1,0 +1,220 @@
+package proxyir_test
+
+import (
+	"math/rand"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/zoneforge/zoneforge/ir"
+	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
+	"github.com/zoneforge/zoneforge/resource"
+	"github.com/zoneforge/zoneforge/xds"
+	"github.com/zoneforge/zoneforge/zone/proxyir"
+	"google.golang.org/protobuf/proto"
+)
+
+type tags = map[string]string
+
+func service(name string) tags { return tags{resource.TagService: name} }
+
+func sel(t tags) []*meshv1.Selector { return []*meshv1.Selector{{Match: t}} }
+
+func res(kind, name string, spec proto.Message) *resource.Resource {
+	return &resource.Resource{Key: resource.Key{Kind: kind, Mesh: "default", Name: name}, Spec: spec}
+}
+
+func mesh(mode meshv1.Mesh_Mode) *meshv1.Mesh {
+	return &meshv1.Mesh{Mtls: &meshv1.Mesh_Mtls{EnabledBackend: "ca", Backends: []*meshv1.Mesh_CertificateAuthority{{Name: "ca", Mode: mode}}}}
+}
+
+func input(m *meshv1.Mesh, n *meshv1.Dataplane_Networking, policies map[string][]*resource.Resource) proxyir.Input {
+	n.Address = "10.0.0.1"
+	return proxyir.Input{Mesh: m, MeshName: "default", Zone: "east", Domain: "mesh.example.com", Name: "p", Policies: policies,
+		Dataplane: &meshv1.Dataplane{Networking: n}, Protocols: tags{"echo": "http", "grpc": "grpc"}}
+}
+
+func sidecar() *meshv1.Dataplane_Networking {
+	return &meshv1.Dataplane_Networking{
+		Inbound: []*meshv1.Dataplane_Inbound{
+			{Port: 80, ServicePort: 8080, Tags: tags{resource.TagService: "web", resource.TagProtocol: "http"}},
+			{Port: 81, Tags: service("db")},
+		},
+		Outbound: []*meshv1.Dataplane_Outbound{{Port: 9000, Tags: service("echo")}, {Port: 9001, Tags: service("raw")}, {Port: 9002, Tags: service("grpc")}},
+	}
+}
+
+func sidecarPolicies() map[string][]*resource.Resource {
+	every := sel(tags{resource.TagService: "*"})
+	return map[string][]*resource.Resource{
+		"TrafficPermission": {
+			res("TrafficPermission", "a", &meshv1.TrafficPermission{Sources: every, Destinations: every}),
+			res("TrafficPermission", "b", &meshv1.TrafficPermission{Sources: sel(service("bad")), Destinations: every,
+				Conf: &meshv1.TrafficPermission_Conf{Action: meshv1.TrafficPermission_ACTION_DENY}}),
+		},
+		"TrafficRoute": {
+			res("TrafficRoute", "all", &meshv1.TrafficRoute{Sources: every, Destinations: every, Conf: &meshv1.TrafficRoute_Conf{}}),
+			res("TrafficRoute", "echo", &meshv1.TrafficRoute{Sources: every, Destinations: sel(service("echo")), Conf: &meshv1.TrafficRoute_Conf{
+				Split: []*meshv1.TrafficRoute_Split{{Weight: 9, Destination: tags{resource.TagService: "echo", "version": "1"}}, {Weight: 1, Destination: tags{resource.TagService: "echo", "version": "2"}}},
+				Http: []*meshv1.TrafficRoute_HttpRule{{
+					Match:       &meshv1.TrafficRoute_HttpMatch{Path: &meshv1.StringMatcher{Matcher: &meshv1.StringMatcher_Prefix{Prefix: "/new"}}},
+					Modify:      &meshv1.TrafficRoute_Modify{RequestHeaders: &meshv1.HeaderChange{Set: []*meshv1.HeaderValue{{Name: "x-a", Value: "b"}}}},
+					Destination: tags{resource.TagService: "echo", "version": "2"},
+				}},
+			}}),
+		},
+		"Retry": {
+			res("Retry", "r", &meshv1.Retry{Sources: every, Destinations: every, Conf: &meshv1.Retry_Conf{Http: &meshv1.Retry_Http{}, Tcp: &meshv1.Retry_Tcp{MaxConnectAttempts: 3}}}),
+		},
+	}
+}
+
+func accepted(t *testing.T, p *ir.Proxy, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := xds.Build(p); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSidecarModes(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		mesh    *meshv1.Mesh
+		tls     []bool
+		secrets []string
+	}{
+		{"without mTLS", nil, []bool{false}, nil},
+		{"strict", mesh(meshv1.Mesh_MODE_STRICT), []bool{true}, []string{"bundle", "svid:db", "svid:web"}},
+		{"strict by default", mesh(meshv1.Mesh_MODE_UNSPECIFIED), []bool{true}, []string{"bundle", "svid:db", "svid:web"}},
+		{"permissive", mesh(meshv1.Mesh_MODE_PERMISSIVE), []bool{true, false}, []string{"bundle", "svid:db", "svid:web"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, destinations, err := proxyir.Sidecar(input(c.mesh, sidecar(), sidecarPolicies()))
+			accepted(t, p, err)
+			for _, l := range p.Listeners[:2] {
+				var got []bool
+				for _, chain := range l.Chains {
+					got = append(got, chain.TLS != nil)
+					if chain.TCP != nil && (chain.TCP.Authorization != "") != (chain.TLS != nil) {
+						t.Errorf("%s %s: authorization %q", l.Name, chain.Name, chain.TCP.Authorization)
+					}
+				}
+				if !slices.Equal(got, c.tls) {
+					t.Errorf("%s: TLS of chains %v, want %v", l.Name, got, c.tls)
+				}
+			}
+			for _, r := range p.Routes {
+				if a := r.VirtualHosts[0].Routes[0].Authorization; r.Name == "inbound:10.0.0.1:80:mtls" && (a == nil || len(a.Rules) == 0) {
+					t.Error("mTLS chain authorizes nobody or everybody")
+				}
+			}
+			if !slices.Equal(p.Secrets, c.secrets) {
+				t.Errorf("secrets %v, want %v", p.Secrets, c.secrets)
+			}
+			if len(destinations) != 4 {
+				t.Errorf("destinations %v, want echo twice, raw and grpc", destinations)
+			}
+			for _, cluster := range p.Clusters {
+				if (cluster.TLS != nil) != (c.mesh != nil && cluster.Static == nil) {
+					t.Errorf("cluster %s: TLS %v", cluster.Name, cluster.TLS)
+				}
+				if cluster.TLS != nil && cluster.Protocol == ir.HTTP2 && cluster.TLS.SANs[0].Value != `spiffe://[^./]+\.default\.mesh\.example\.com/grpc` {
+					t.Errorf("SAN %q", cluster.TLS.SANs[0].Value)
+				}
+			}
+		})
+	}
+}
+
+func TestClientWithoutIdentityIsRefused(t *testing.T) {
+	n := sidecar()
+	n.Inbound = nil
+	if _, _, err := proxyir.Sidecar(input(mesh(meshv1.Mesh_MODE_STRICT), n, nil)); err == nil {
+		t.Fatal("a sidecar without identity got clusters with mTLS")
+	}
+}
+
+func path(kind meshv1.MeshGatewayRoute_MatchType, value string) *meshv1.MeshGatewayRoute_Match {
+	return &meshv1.MeshGatewayRoute_Match{Path: &meshv1.MeshGatewayRoute_Path{Match: kind, Value: value}}
+}
+
+func route(name string, hostnames []string, matches ...*meshv1.MeshGatewayRoute_Match) *resource.Resource {
+	return res("MeshGatewayRoute", name, &meshv1.MeshGatewayRoute{Selectors: sel(service("edge")), Conf: &meshv1.MeshGatewayRoute_Conf{Http: &meshv1.MeshGatewayRoute_Http{
+		Hostnames: hostnames, Rules: []*meshv1.MeshGatewayRoute_Rule{{Matches: matches, Backends: []*meshv1.MeshGatewayRoute_Backend{{Destination: service("echo")}}}},
+	}}})
+}
+
+func gatewayInput() proxyir.Input {
+	get := path(meshv1.MeshGatewayRoute_MATCH_TYPE_PREFIX, "/a")
+	get.Method = "GET"
+	tls := &meshv1.MeshGateway_Tls{Certificates: []*meshv1.MeshGateway_Certificate{{Secret: "web"}}}
+	return input(mesh(meshv1.Mesh_MODE_STRICT), &meshv1.Dataplane_Networking{Gateway: &meshv1.Dataplane_Gateway{Tags: service("edge")}}, map[string][]*resource.Resource{
+		"MeshGateway": {res("MeshGateway", "g", &meshv1.MeshGateway{Selectors: sel(service("edge")), Conf: &meshv1.MeshGateway_Conf{Listeners: []*meshv1.MeshGateway_Listener{
+			{Port: 80, Protocol: meshv1.MeshGateway_PROTOCOL_HTTP},
+			{Port: 80, Protocol: meshv1.MeshGateway_PROTOCOL_HTTP, Hostname: "*.example.com"},
+			{Port: 443, Protocol: meshv1.MeshGateway_PROTOCOL_HTTPS, Hostname: "api.example.com", Tls: tls},
+			{Port: 443, Protocol: meshv1.MeshGateway_PROTOCOL_HTTPS, Tls: tls},
+		}}})},
+		"MeshGatewayRoute": {
+			route("regex", nil, path(meshv1.MeshGatewayRoute_MATCH_TYPE_REGEX, "/r.*")),
+			route("short", nil, path(meshv1.MeshGatewayRoute_MATCH_TYPE_PREFIX, "/a")),
+			route("get", nil, get),
+			route("long", nil, path(meshv1.MeshGatewayRoute_MATCH_TYPE_PREFIX, "/a/b")),
+			route("exact", nil, path(meshv1.MeshGatewayRoute_MATCH_TYPE_EXACT, "/z")),
+			route("api", []string{"API.example.com"}, path(meshv1.MeshGatewayRoute_MATCH_TYPE_EXACT, "/api")),
+			route("other", []string{"other.org"}),
+		},
+	})
+}
+
+func TestGatewayPrecedenceAndHostnames(t *testing.T) {
+	p, destinations, err := proxyir.Gateway(gatewayInput())
+	accepted(t, p, err)
+	got := map[string][]string{}
+	for _, c := range p.Routes {
+		for _, h := range c.VirtualHosts {
+			for _, r := range h.Routes {
+				got[c.Name+" "+h.Name] = append(got[c.Name+" "+h.Name], r.Name)
+			}
+		}
+	}
+	all := []string{"exact/0/0", "long/0/0", "get/0/0", "short/0/0", "regex/0/0", "not-found"}
+	api := append([]string{"api/0/0"}, all...)
+	other := []string{"exact/0/0", "long/0/0", "get/0/0", "short/0/0", "other/0/0", "regex/0/0", "not-found"}
+	want := map[string][]string{
+		"gateway:80 *": all, "gateway:80 *.example.com": all, "gateway:80 api.example.com": api, "gateway:80 other.org": other,
+		"gateway:443:* *": all, "gateway:443:* other.org": other, "gateway:443:api.example.com api.example.com": api,
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+	if len(p.Listeners) != 2 || len(destinations) != 1 || !slices.Equal(p.Secrets, []string{"bundle", "secret:web", "svid:edge"}) {
+		t.Errorf("listeners %d, destinations %v, secrets %v", len(p.Listeners), destinations, p.Secrets)
+	}
+}
+
+func TestOrderOfPoliciesDoesNotMatter(t *testing.T) {
+	side := input(mesh(meshv1.Mesh_MODE_PERMISSIVE), sidecar(), sidecarPolicies())
+	edge := gatewayInput()
+	wantSide, _, err := proxyir.Sidecar(side)
+	accepted(t, wantSide, err)
+	wantEdge, _, err := proxyir.Gateway(edge)
+	accepted(t, wantEdge, err)
+	random := rand.New(rand.NewSource(1))
+	for range 50 {
+		for _, policies := range []map[string][]*resource.Resource{side.Policies, edge.Policies} {
+			for _, list := range policies {
+				random.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+			}
+		}
+		if got, _, _ := proxyir.Sidecar(side); !reflect.DeepEqual(got, wantSide) {
+			t.Fatal("sidecar depends on the order of policies")
+		}
+		if got, _, _ := proxyir.Gateway(edge); !reflect.DeepEqual(got, wantEdge) {
+			t.Fatal("gateway depends on the order of policies")
+		}
+	}
+}

@@ -1,0 +1,167 @@
+package proxyir
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/zoneforge/zoneforge/ingress"
+	"github.com/zoneforge/zoneforge/ir"
+	"github.com/zoneforge/zoneforge/policy"
+	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
+	"github.com/zoneforge/zoneforge/resource"
+)
+
+var anyPath = ir.RouteMatch{Path: ir.PathMatch{Kind: ir.PathPrefix, Value: "/"}}
+
+// Sidecar builds the proxy beside a workload, and the destinations whose endpoints it needs, sorted. As a client it is known
+// by the tags of its first inbound. It fails where a destination or an identity has no service.
+func Sidecar(in Input) (*ir.Proxy, []ingress.Destination, error) {
+	n := in.Dataplane.GetNetworking()
+	var source map[string]string
+	if len(n.GetInbound()) > 0 {
+		source = n.GetInbound()[0].GetTags()
+	}
+	b := newBuilder(in, ir.Sidecar, source)
+	for _, inbound := range n.GetInbound() {
+		if err := b.inbound(inbound); err != nil {
+			return nil, nil, fmt.Errorf("dataplane %s/%s: inbound %d: %w", in.MeshName, in.Name, inbound.GetPort(), err)
+		}
+	}
+	for _, outbound := range n.GetOutbound() {
+		if err := b.outbound(outbound); err != nil {
+			return nil, nil, fmt.Errorf("dataplane %s/%s: outbound %d: %w", in.MeshName, in.Name, outbound.GetPort(), err)
+		}
+	}
+	proxy, destinations := b.finish()
+	return proxy, destinations, nil
+}
+
+// inbound takes connections for the workload: with mTLS those that permissions allow, and in PERMISSIVE mode plaintext too.
+func (b *builder) inbound(in *meshv1.Dataplane_Inbound) error {
+	service := in.GetTags()[resource.TagService]
+	if service == "" {
+		return fmt.Errorf("needs the tag %s", resource.TagService)
+	}
+	address := cmp.Or(in.GetAddress(), b.Dataplane.GetNetworking().GetAddress())
+	name := fmt.Sprintf("inbound:%s:%d", address, in.GetPort())
+	c := ir.Cluster{Name: "workload:" + name, Protocol: protocolOf(in.GetTags()[resource.TagProtocol]), ConnectTimeout: policy.DefaultConnectTimeout,
+		Static: &ir.Endpoint{Address: cmp.Or(in.GetServiceAddress(), "127.0.0.1"), Port: cmp.Or(in.GetServicePort(), in.GetPort())}}
+	b.clusters[c.Name] = c
+
+	l := ir.Listener{Name: name, Address: address, Port: in.GetPort(), Direction: ir.Inbound}
+	if b.mtls() {
+		authorization := policy.Authorize(b.Policies["TrafficPermission"], policy.Identities{Mesh: b.MeshName, Domain: b.Domain}, b.inZone(in.GetTags()))
+		chain := b.inboundChain("mtls", name, c, &authorization)
+		chain.TLS = &ir.DownstreamTLS{Certificates: []string{b.secret("svid:" + service)}, ClientValidation: b.secret("bundle")}
+		if c.Protocol != ir.TCP {
+			chain.TLS.ALPN = []string{"h2", "http/1.1"}
+		}
+		if b.permissive() {
+			// TLS of the workload's own has other server names and belongs to the plaintext chain.
+			chain.Match = ir.ChainMatch{Transport: "tls", ServerNames: []string{ingress.ServerNames}}
+		}
+		l.Chains = append(l.Chains, chain)
+	}
+	if !b.mtls() || b.permissive() {
+		l.Chains = append(l.Chains, b.inboundChain("plaintext", name, c, nil))
+	}
+	b.proxy.Listeners = append(b.proxy.Listeners, l)
+	return nil
+}
+
+func (b *builder) inboundChain(kind, listener string, c ir.Cluster, authorization *ir.Authorization) ir.FilterChain {
+	name := listener + ":" + kind
+	to := []ir.WeightedCluster{{Cluster: c.Name, Weight: 1}}
+	if c.Protocol == ir.TCP {
+		tcp := &ir.TCPProxy{StatPrefix: listener, Clusters: to}
+		if authorization != nil {
+			tcp.Authorization = name
+			b.proxy.Authorizations = append(b.proxy.Authorizations, ir.NamedAuthorization{Name: name, Authorization: *authorization})
+		}
+		return ir.FilterChain{Name: kind, TCP: tcp}
+	}
+	// The client's proxy bounds requests; a second bound here would only hide whose it was.
+	b.proxy.Routes = append(b.proxy.Routes, ir.RouteConfig{Name: name, VirtualHosts: []ir.VirtualHost{{Name: "workload", Domains: []string{"*"},
+		Routes: []ir.Route{{Name: "workload", Match: anyPath, Authorization: authorization, Forward: &ir.Forward{Clusters: to}}}}}})
+	return ir.FilterChain{Name: kind, HTTP: &ir.HTTPConnection{StatPrefix: listener, RouteConfig: name, ForwardClientCertificate: authorization != nil}}
+}
+
+func (b *builder) outbound(out *meshv1.Dataplane_Outbound) error {
+	address := cmp.Or(out.GetAddress(), "127.0.0.1")
+	name := fmt.Sprintf("outbound:%s:%d", address, out.GetPort())
+	tags := out.GetTags()
+	var conf *meshv1.TrafficRoute_Conf
+	if r := policy.MostSpecificForConnection(b.Policies["TrafficRoute"], b.MeshName, b.source, tags); r != nil {
+		if spec, ok := r.Spec.(*meshv1.TrafficRoute); ok {
+			conf = spec.GetConf()
+		}
+	}
+	to, err := b.shares(conf.GetDestination(), conf.GetSplit(), tags)
+	if err != nil {
+		return err
+	}
+	chain := ir.FilterChain{Name: "outbound"}
+	if protocolOf(b.Protocols[tags[resource.TagService]]) == ir.TCP {
+		t := policy.TimeoutsFor(b.Policies["Timeout"], b.MeshName, b.source, tags)
+		retry := policy.RetryFor(b.Policies["Retry"], b.MeshName, b.source, tags)
+		chain.TCP = &ir.TCPProxy{StatPrefix: name, Clusters: to, IdleTimeout: cmp.Or(t.TCPIdle, unbounded), MaxConnectAttempts: policy.ConnectAttempts(retry)}
+	} else {
+		var routes []ir.Route
+		for i, rule := range conf.GetHttp() {
+			r := ir.Route{Name: fmt.Sprintf("rule-%d", i), Match: httpMatch(rule.GetMatch())}
+			ruleTo := to
+			if len(rule.GetDestination()) > 0 || len(rule.GetSplit()) > 0 {
+				if ruleTo, err = b.shares(rule.GetDestination(), rule.GetSplit(), tags); err != nil {
+					return fmt.Errorf("http rule %d: %w", i, err)
+				}
+			}
+			r.Forward = b.forward(ruleTo, tags)
+			headerChange(&r.RequestHeaders, rule.GetModify().GetRequestHeaders())
+			headerChange(&r.ResponseHeaders, rule.GetModify().GetResponseHeaders())
+			routes = append(routes, r)
+		}
+		routes = append(routes, ir.Route{Name: "default", Match: anyPath, Forward: b.forward(to, tags)})
+		b.proxy.Routes = append(b.proxy.Routes, ir.RouteConfig{Name: name, VirtualHosts: []ir.VirtualHost{{Name: "all", Domains: []string{"*"}, Routes: routes}}})
+		chain.HTTP = &ir.HTTPConnection{StatPrefix: name, RouteConfig: name}
+	}
+	b.proxy.Listeners = append(b.proxy.Listeners, ir.Listener{Name: name, Address: address, Port: out.GetPort(), Direction: ir.Outbound, Chains: []ir.FilterChain{chain}})
+	return nil
+}
+
+// shares are those of a split, or the one destination, or what the outbound asks for itself.
+func (b *builder) shares(destination map[string]string, split []*meshv1.TrafficRoute_Split, otherwise map[string]string) ([]ir.WeightedCluster, error) {
+	if len(split) == 0 {
+		if len(destination) == 0 {
+			destination = otherwise
+		}
+		split = []*meshv1.TrafficRoute_Split{{Weight: 1, Destination: destination}}
+	}
+	var to []ir.WeightedCluster
+	for _, s := range split {
+		name, err := b.cluster(s.GetDestination())
+		if err != nil {
+			return nil, err
+		}
+		to = append(to, ir.WeightedCluster{Cluster: name, Weight: s.GetWeight()})
+	}
+	return to, nil
+}
+
+func httpMatch(m *meshv1.TrafficRoute_HttpMatch) ir.RouteMatch {
+	out := anyPath
+	if m.GetPath() != nil {
+		t := text(m.GetPath())
+		kinds := map[ir.TextKind]ir.PathKind{ir.TextExact: ir.PathExact, ir.TextPrefix: ir.PathPrefix, ir.TextRegex: ir.PathRegex}
+		out.Path = ir.PathMatch{Kind: kinds[t.Kind], Value: t.Value}
+	}
+	if m.GetMethod() != nil {
+		t := text(m.GetMethod())
+		out.Method = &t
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.GetHeaders())) {
+		out.Headers = append(out.Headers, ir.ValueMatch{Name: name, TextMatch: text(m.GetHeaders()[name])})
+	}
+	return out
+}
