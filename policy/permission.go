@@ -21,7 +21,7 @@ type Identities struct {
 }
 
 // Authorize returns who may connect to an inbound with these tags: for each client the most specific TrafficPermission
-// decides, and a client that none matches is denied. Other kinds and other meshes are passed over.
+// decides, of equally specific ones a Deny before an Allow, and a client that none matches is denied. Other kinds and other meshes are passed over.
 //
 // A certificate proves its service and its zone, and nothing else. A source that asks for another tag can't be proven, so
 // it fails closed: in an Allow it matches nobody, in a Deny that tag is not asked for. An action that this version doesn't
@@ -78,6 +78,18 @@ func Authorize(permissions []*resource.Resource, in Identities, inbound map[stri
 	return out
 }
 
+// denyFirst orders what denies before what allows.
+func denyFirst(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	default:
+		return 1
+	}
+}
+
 // permitted is one source of one permission.
 type permitted struct {
 	rank ConnectionRank
@@ -114,7 +126,7 @@ func rankPermissions(permissions []*resource.Resource, in Identities, inbound ma
 		}
 	}
 	slices.SortFunc(out, func(a, b permitted) int {
-		return cmp.Or(a.rank.Compare(b.rank), cmp.Compare(a.name, b.name), a.peer.compare(b.peer))
+		return cmp.Or(a.rank.Compare(b.rank), denyFirst(a.deny, b.deny), cmp.Compare(a.name, b.name), a.peer.compare(b.peer))
 	})
 	return out
 }

@@ -52,6 +52,8 @@ func TestAuthorize(t *testing.T) {
 			[]ir.AuthorizationRule{{Name: "p", Allow: []ir.TextMatch{everyone}}}},
 		{"an action not known denies", []*resource.Resource{permission("p", 99, anyone, []tags{service("api")}), permission("q", allow, anyone, anyone)},
 			[]ir.AuthorizationRule{{Name: "q", Allow: []ir.TextMatch{everyone}, Except: []ir.TextMatch{everyone}}}},
+		{"a deny wins a tie whatever its name", []*resource.Resource{permission("a", allow, []tags{service("web")}, anyone), permission("z", deny, []tags{service("web")}, anyone)},
+			[]ir.AuthorizationRule{{Name: "a", Allow: []ir.TextMatch{regex(`^spiffe://[^./]+\.default\.fed\.example\.com/web$`)}, Except: []ir.TextMatch{regex(`^spiffe://[^./]+\.default\.fed\.example\.com/web$`)}}}},
 		{"other destinations don't count", []*resource.Resource{permission("p", allow, anyone, []tags{service("db")})}, nil},
 		{"a specific deny excepts from a general allow", []*resource.Resource{
 			permission("all", allow, anyone, anyone), permission("not-web", deny, []tags{service("web")}, anyone),
@@ -169,6 +171,10 @@ func oracle(in []*resource.Resource, source, inbound tags) (winner *resource.Res
 					}
 					if i == len(best)-1 {
 						better = r.Name < winner.Name
+						// Of equally specific permissions one that denies wins, whatever its name.
+						if d, w := oracleDenies(r), oracleDenies(winner); d != w {
+							better = d
+						}
 					}
 				}
 				if better {
@@ -178,6 +184,11 @@ func oracle(in []*resource.Resource, source, inbound tags) (winner *resource.Res
 		}
 	}
 	return winner
+}
+
+func oracleDenies(r *resource.Resource) bool {
+	tp, ok := r.Spec.(*meshv1.TrafficPermission)
+	return ok && tp.GetConf().GetAction() == meshv1.TrafficPermission_ACTION_DENY
 }
 
 func TestAuthorizeLikeOracle(t *testing.T) {
