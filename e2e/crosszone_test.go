@@ -374,10 +374,10 @@ func TestOneRequestCrossesTwoZones(t *testing.T) {
 		forged, key := forge(t, west, c.uri, c.dns)
 		if code, err := direct(forged, key); err == nil {
 			t.Fatalf("%s, forged with west's intermediate, was answered: %d", c.name, code)
-		} else if !strings.Contains(err.Error(), "tls: ") {
-			t.Fatalf("%s: refused, but not by TLS: %v", c.name, err)
 		}
 	}
+	// In TLS 1.3 a client may see the connection end before the alert arrives, so the words of the refusal prove nothing; that
+	// an honest certificate made the same way is answered does.
 	honest, honestKey := forge(t, west, "spiffe://west.default.zoneforge/stranger", nil)
 	if code, err := direct(honest, honestKey); err != nil || code != http.StatusForbidden {
 		t.Fatalf("a service without permission: %d %v, want 403 after a handshake", code, err)
