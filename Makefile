@@ -55,4 +55,4 @@ check-generate: generate ## the generated code in the tree is what proto/ gives
 golden: tools ## rewrite the golden files after an intended change; read the diff
 	go test ./xds -update
 
-check: lint check-tidy check-generate build test race fuzz-short ## exactly what CI runs
+check: lint check-generate build test race fuzz-short ## exactly what CI runs
