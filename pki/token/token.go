@@ -77,9 +77,12 @@ type Claims struct {
 	// Meshes that a user's role is limited to; empty means all.
 	Meshes []string
 
-	// Zone that a zone token is for, or that a dataplane token is limited to.
+	// Zone that a zone token is for, or that a dataplane token is limited to; a zone ingress's token always is.
 	Zone string
 
+	// Ingress makes a dataplane token one of a zone ingress, which serves all meshes: Zone is needed, and Mesh, Services
+	// and Tags must be empty.
+	Ingress bool
 	// Mesh of a dataplane.
 	Mesh string
 	// Services that a dataplane may offer; empty means any of the mesh.
@@ -103,7 +106,8 @@ func (c Claims) validate() error {
 		return bad("exp is not after iat")
 	}
 	user := c.Subject != "" || c.Role != "" || len(c.Meshes) > 0
-	dataplane := c.Mesh != "" || len(c.Services) > 0 || len(c.Tags) > 0
+	workload := c.Mesh != "" || len(c.Services) > 0 || len(c.Tags) > 0
+	dataplane := workload || c.Ingress
 	switch c.Purpose {
 	case User:
 		if c.Role != Admin && c.Role != Writer && c.Role != Viewer {
@@ -120,11 +124,20 @@ func (c Claims) validate() error {
 			return bad("a zone token holds claims of another purpose")
 		}
 	case Dataplane:
-		if c.Mesh == "" {
-			return bad("a dataplane token needs a mesh")
-		}
 		if user {
 			return bad("a dataplane token holds claims of another purpose")
+		}
+		if c.Ingress {
+			if c.Zone == "" {
+				return bad("the token of a zone ingress needs a zone")
+			}
+			if workload {
+				return bad("the token of a zone ingress must name no mesh, services or tags")
+			}
+			break
+		}
+		if c.Mesh == "" {
+			return bad("a dataplane token needs a mesh")
 		}
 		for k, values := range c.Tags {
 			if k == "" || len(values) == 0 {
@@ -146,6 +159,7 @@ type payload struct {
 	Role     Role                `json:"role,omitempty"`
 	Meshes   []string            `json:"meshes,omitempty"`
 	Zone     string              `json:"zone,omitempty"`
+	Ingress  bool                `json:"ingress,omitempty"`
 	Mesh     string              `json:"mesh,omitempty"`
 	Services []string            `json:"services,omitempty"`
 	Tags     map[string][]string `json:"tags,omitempty"`
@@ -192,7 +206,7 @@ func Sign(key SigningKey, c Claims) (Token, error) {
 			Issuer: issuer, Subject: c.Subject, ID: c.ID, Audience: jwt.ClaimStrings{c.Purpose.audience()},
 			IssuedAt: jwt.NewNumericDate(c.IssuedAt), ExpiresAt: jwt.NewNumericDate(c.ExpiresAt),
 		},
-		Role: c.Role, Zone: c.Zone, Mesh: c.Mesh, Meshes: sorted(c.Meshes), Services: sorted(c.Services), Tags: sortedTags(c.Tags),
+		Role: c.Role, Zone: c.Zone, Ingress: c.Ingress, Mesh: c.Mesh, Meshes: sorted(c.Meshes), Services: sorted(c.Services), Tags: sortedTags(c.Tags),
 	}
 	t := jwt.NewWithClaims(jwt.SigningMethodEdDSA, p)
 	t.Header["kid"] = key.id
@@ -258,7 +272,7 @@ func verify(text string, want Purpose, keys KeySet, revoked Revocations, now tim
 	}
 	c := Claims{
 		Purpose: want, ID: p.ID, Subject: p.Subject, Role: p.Role, Meshes: sorted(p.Meshes),
-		Zone: p.Zone, Mesh: p.Mesh, Services: sorted(p.Services), Tags: sortedTags(p.Tags),
+		Zone: p.Zone, Ingress: p.Ingress, Mesh: p.Mesh, Services: sorted(p.Services), Tags: sortedTags(p.Tags),
 	}
 	if p.IssuedAt != nil && p.ExpiresAt != nil {
 		c.IssuedAt, c.ExpiresAt = p.IssuedAt.UTC(), p.ExpiresAt.UTC()
@@ -282,7 +296,7 @@ func (c Claims) AllowsMesh(mesh string) bool {
 
 // AllowsService is true if a dataplane may offer the service with the tags.
 func (c Claims) AllowsService(mesh, zone, service string, tags map[string]string) bool {
-	if c.Purpose != Dataplane || c.Mesh != mesh || c.Zone != "" && c.Zone != zone {
+	if c.Purpose != Dataplane || c.Ingress || c.Mesh != mesh || c.Zone != "" && c.Zone != zone {
 		return false
 	}
 	if len(c.Services) > 0 && !slices.Contains(c.Services, service) {
@@ -294,6 +308,11 @@ func (c Claims) AllowsService(mesh, zone, service string, tags map[string]string
 		}
 	}
 	return true
+}
+
+// AllowsIngress is true if a proxy may be the zone's ingress.
+func (c Claims) AllowsIngress(zone string) bool {
+	return c.Purpose == Dataplane && c.Ingress && c.Zone == zone
 }
 
 func sorted(in []string) []string {

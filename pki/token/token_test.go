@@ -78,6 +78,46 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+func ingressClaims() Claims {
+	c := claims(Dataplane)
+	c.Ingress, c.Mesh, c.Services, c.Tags = true, "", nil, nil
+	return c
+}
+
+func TestIngressToken(t *testing.T) {
+	k := newKey(t, Dataplane)
+	got, err := Verify(sign(t, k, ingressClaims()), Dataplane, keySet(t, k), Revocations{}, clock)
+	if err != nil || !reflect.DeepEqual(got, ingressClaims()) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if !got.AllowsIngress("east") || got.AllowsIngress("west") || got.AllowsIngress("") || claims(Dataplane).AllowsIngress("east") || claims(Zone).AllowsIngress("east") {
+		t.Error("AllowsIngress")
+	}
+	if got.AllowsService("", "east", "backend", nil) || got.AllowsService("default", "east", "backend", nil) {
+		t.Error("a zone ingress's token offers a service")
+	}
+	for name, change := range map[string]func(*Claims){
+		"no zone":  func(c *Claims) { c.Zone = "" },
+		"mesh":     func(c *Claims) { c.Mesh = "default" },
+		"services": func(c *Claims) { c.Services = []string{"a"} },
+		"tags":     func(c *Claims) { c.Tags = map[string][]string{"a": {"b"}} },
+		"role":     func(c *Claims) { c.Role = Admin },
+	} {
+		c := ingressClaims()
+		change(&c)
+		if _, err := Sign(k, c); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, p := range []Purpose{User, Zone} {
+		c := claims(p)
+		c.Ingress = true
+		if _, err := Sign(newKey(t, p), c); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v", p, err)
+		}
+	}
+}
+
 // handMade signs what Sign would refuse to.
 func handMade(t *testing.T, k SigningKey, method jwt.SigningMethod, key any, kid any, p jwt.Claims) string {
 	t.Helper()
