@@ -270,7 +270,7 @@ func TestTokens(t *testing.T) {
 	a := newAuthorities(t, s)
 	ctx := testContext(t)
 	claims := token.Claims{Purpose: token.Dataplane, Mesh: "m", ID: "one"}
-	if _, err := a.IssueToken(ctx, claims, time.Hour); !errors.Is(err, ErrNoKey) {
+	if _, _, err := a.IssueToken(ctx, claims, time.Hour); !errors.Is(err, ErrNoKey) {
 		t.Fatal(err)
 	}
 	if err := a.EnsureKeys(ctx); err != nil {
@@ -285,12 +285,15 @@ func TestTokens(t *testing.T) {
 		return err
 	}
 	for _, c := range []token.Claims{claims, {Purpose: token.Zone, Zone: "east", ID: "two"}, {Purpose: token.User, Role: token.Admin, ID: "three"}} {
-		issued, err := a.IssueToken(ctx, c, time.Hour)
+		issued, signed, err := a.IssueToken(ctx, c, time.Hour)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := verify(issued.Reveal(), c.Purpose); err != nil {
 			t.Errorf("%s: %v", c.Purpose, err)
+		}
+		if signed.ID != c.ID || !signed.ExpiresAt.Equal(now.Add(time.Hour)) {
+			t.Errorf("%s: signed %s until %s", c.Purpose, signed.ID, signed.ExpiresAt)
 		}
 		for range 2 {
 			if err := a.Revoke(ctx, c.ID, c.Purpose, now.Add(time.Hour)); err != nil {
@@ -300,6 +303,21 @@ func TestTokens(t *testing.T) {
 		if err := verify(issued.Reveal(), c.Purpose); !errors.Is(err, token.ErrRevoked) {
 			t.Errorf("%s: a revoked token: %v", c.Purpose, err)
 		}
+	}
+	held, _, err := a.IssueToken(ctx, token.Claims{Purpose: token.Zone, Zone: "east"}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := a.RevokeToken(ctx, held.Reveal()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := verify(held.Reveal(), token.Zone); !errors.Is(err, token.ErrRevoked) {
+		t.Errorf("a token revoked by its holder: %v", err)
+	}
+	if err := a.RevokeToken(ctx, "no.such.token"); !errors.Is(err, token.ErrMalformed) {
+		t.Errorf("revoking nonsense: %v", err)
 	}
 	e, _ := s.Snapshot().Get(VerificationKeysKey())
 	keys := resource.Spec[*federationv1.VerificationKeys](e.Resource)

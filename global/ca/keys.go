@@ -101,10 +101,14 @@ func verificationKeys(snap *store.Snapshot, keys []*federationv1.SigningKey, rev
 }
 
 // IssueToken signs a token of claims.Purpose that ends after ttl, with the newest key of the purpose. It sets the claims'
-// identifier (unless given) and times. Errors wrap ErrNoKey, token.ErrMalformed or token.ErrInvalidKey.
-func (a *Authorities) IssueToken(ctx context.Context, claims token.Claims, ttl time.Duration) (token.Token, error) {
+// identifier (unless given) and times, and gives the claims as they were signed. Errors wrap ErrNoKey, token.ErrMalformed or
+// token.ErrInvalidKey.
+func (a *Authorities) IssueToken(ctx context.Context, claims token.Claims, ttl time.Duration) (token.Token, token.Claims, error) {
+	fail := func(format string, args ...any) (token.Token, token.Claims, error) {
+		return token.Token{}, token.Claims{}, fmt.Errorf("ca: "+format, args...)
+	}
 	if err := ctx.Err(); err != nil {
-		return token.Token{}, err
+		return token.Token{}, token.Claims{}, err
 	}
 	var newest *federationv1.SigningKey
 	for _, k := range signingKeys(a.store.Snapshot()) {
@@ -114,24 +118,24 @@ func (a *Authorities) IssueToken(ctx context.Context, claims token.Claims, ttl t
 		}
 	}
 	if newest == nil {
-		return token.Token{}, fmt.Errorf("ca: %w for tokens of purpose %q", ErrNoKey, claims.Purpose)
+		return fail("%w for tokens of purpose %q", ErrNoKey, claims.Purpose)
 	}
 	key, err := token.LoadSigningKey(newest.GetId(), claims.Purpose, newest.GetSealedSeed())
 	if err != nil {
-		return token.Token{}, fmt.Errorf("ca: signing key: %w", err)
+		return fail("signing key: %w", err)
 	}
 	if claims.ID == "" {
 		if claims.ID, err = token.NewID(a.random); err != nil {
-			return token.Token{}, fmt.Errorf("ca: %w", err)
+			return fail("%w", err)
 		}
 	}
-	claims.IssuedAt = a.now()
-	claims.ExpiresAt = claims.IssuedAt.Add(ttl)
+	claims.IssuedAt = a.now().Truncate(time.Second)
+	claims.ExpiresAt = claims.IssuedAt.Add(ttl).Truncate(time.Second)
 	t, err := token.Sign(key, claims)
 	if err != nil {
-		return token.Token{}, fmt.Errorf("ca: issue token: %w", err)
+		return fail("issue token: %w", err)
 	}
-	return t, nil
+	return t, claims, nil
 }
 
 // Verifier verifies tokens of one purpose by the keys and revocations of one snapshot. Safe for concurrent use.
@@ -191,4 +195,27 @@ func (a *Authorities) Revoke(ctx context.Context, jti string, purpose token.Purp
 		return fmt.Errorf("ca: revoke: %w", err)
 	}
 	return nil
+}
+
+// RevokeToken revokes a token that the caller holds, whatever its purpose. One that has expired or was revoked before needs
+// nothing. One that this federation did not sign is refused with an error that wraps one of the token package's.
+func (a *Authorities) RevokeToken(ctx context.Context, text string) error {
+	var failed error
+	for _, purpose := range purposes {
+		v, err := a.Verifier(purpose)
+		if err != nil {
+			return err
+		}
+		claims, err := v.Verify(text)
+		switch {
+		case err == nil:
+			return a.Revoke(ctx, claims.ID, purpose, claims.ExpiresAt)
+		case errors.Is(err, token.ErrExpired), errors.Is(err, token.ErrRevoked):
+			return nil
+		case failed == nil, errors.Is(failed, token.ErrUnknownKey):
+			// A key that is known says more than one that is not.
+			failed = err
+		}
+	}
+	return fmt.Errorf("ca: revoke: %w", failed)
 }
