@@ -2,49 +2,69 @@ package proxyir
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/zoneforge/zoneforge/ingress"
 	"github.com/zoneforge/zoneforge/ir"
 	"github.com/zoneforge/zoneforge/policy"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
+	"github.com/zoneforge/zoneforge/resource"
 )
 
-// Gateway builds a builtin gateway, and the destinations whose endpoints it needs, sorted. The most specific MeshGateway gives
-// it its listeners; without one it has none. Every MeshGatewayRoute that matches the gateway or a listener adds its rules.
+// Gateway builds a builtin gateway. The most specific MeshGateway gives it its listeners; without one it has none. Every
+// MeshGatewayRoute that matches the gateway or a listener adds its rules. It fails only where the gateway has no identity.
 //
 // A hostname belongs to the most specific listener of its port that covers it. Within a hostname, requests are matched against
 // exact paths, then prefixes, the longest first, then regexes; among equals those with more conditions come first, then by the
 // route's name, and then in the order that the route gives. What nothing matches is answered with 404. Timeouts and retries
 // are those for the first backend of a rule.
-func Gateway(in Input) (*ir.Proxy, []ingress.Destination, error) {
+func Gateway(in Input) (*Result, error) {
 	n := in.Dataplane.GetNetworking()
 	b := newBuilder(in, ir.Gateway, n.GetGateway().GetTags())
 	var conf *meshv1.MeshGateway_Conf
-	if r := policy.MostSpecific(in.Policies["MeshGateway"], in.MeshName, b.source); r != nil {
+	r := policy.MostSpecific(b.Policies["MeshGateway"], in.MeshName, b.source)
+	if r != nil {
 		if spec, ok := r.Spec.(*meshv1.MeshGateway); ok {
 			conf = spec.GetConf()
+			b.use(r, "listeners of this gateway")
 		}
 	}
 	ports := map[uint32][]*meshv1.MeshGateway_Listener{}
 	for _, l := range conf.GetListeners() {
 		ports[l.GetPort()] = append(ports[l.GetPort()], l)
 	}
+	var errs []error
 	for _, port := range slices.Sorted(maps.Keys(ports)) {
-		if err := b.port(port, ports[port]); err != nil {
-			return nil, nil, fmt.Errorf("dataplane %s/%s: gateway port %d: %w", in.MeshName, in.Name, port, err)
+		if err := b.port(r.Key, port, ports[port]); err != nil {
+			errs = append(errs, fmt.Errorf("dataplane %s/%s: gateway port %d: %w", in.MeshName, in.Name, port, err))
 		}
 	}
-	proxy, destinations := b.finish()
-	return proxy, destinations, nil
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return b.finish(), nil
+}
+
+// certificates are the names of the Secrets of a listener that are there; the others are reported.
+func (b *builder) certificates(gateway resource.Key, l *meshv1.MeshGateway_Listener) []string {
+	var out []string
+	for _, c := range l.GetTls().GetCertificates() {
+		if b.HasSecret != nil && !b.HasSecret(c.GetSecret()) {
+			b.reject(gateway, len(b.order), fmt.Errorf("listener %d %s: Secret %s/%s is not there or holds no certificate with its key; apply it",
+				l.GetPort(), hostname(l.GetHostname()), b.MeshName, c.GetSecret()))
+			continue
+		}
+		out = append(out, b.secret("secret:"+c.GetSecret()))
+	}
+	return out
 }
 
 // port makes one listener of those that share a port.
-func (b *builder) port(port uint32, listeners []*meshv1.MeshGateway_Listener) error {
+func (b *builder) port(gateway resource.Key, port uint32, listeners []*meshv1.MeshGateway_Listener) error {
 	slices.SortStableFunc(listeners, func(x, y *meshv1.MeshGateway_Listener) int {
 		return cmp.Compare(hostname(x.GetHostname()), hostname(y.GetHostname()))
 	})
@@ -52,6 +72,12 @@ func (b *builder) port(port uint32, listeners []*meshv1.MeshGateway_Listener) er
 	out := ir.Listener{Name: name, Address: b.Dataplane.GetNetworking().GetAddress(), Port: port, Direction: ir.Edge}
 	plain := ir.RouteConfig{Name: name}
 	for _, l := range listeners {
+		var certificates []string
+		if l.GetProtocol() == meshv1.MeshGateway_PROTOCOL_HTTPS {
+			if certificates = b.certificates(gateway, l); len(certificates) == 0 {
+				continue
+			}
+		}
 		hosts, err := b.hosts(l, listeners)
 		if err != nil {
 			return err
@@ -61,13 +87,10 @@ func (b *builder) port(port uint32, listeners []*meshv1.MeshGateway_Listener) er
 			continue
 		}
 		host := hostname(l.GetHostname())
-		chain := ir.FilterChain{Name: host, Match: ir.ChainMatch{Transport: "tls"}, TLS: &ir.DownstreamTLS{ALPN: []string{"h2", "http/1.1"}},
+		chain := ir.FilterChain{Name: host, Match: ir.ChainMatch{Transport: "tls"}, TLS: &ir.DownstreamTLS{Certificates: certificates, ALPN: []string{"h2", "http/1.1"}},
 			HTTP: &ir.HTTPConnection{StatPrefix: name, RouteConfig: name + ":" + host, Edge: true}}
 		if host != "*" {
 			chain.Match.ServerNames = []string{host}
-		}
-		for _, c := range l.GetTls().GetCertificates() {
-			chain.TLS.Certificates = append(chain.TLS.Certificates, b.secret("secret:"+c.GetSecret()))
 		}
 		out.Chains = append(out.Chains, chain)
 		b.proxy.Routes = append(b.proxy.Routes, ir.RouteConfig{Name: name + ":" + host, VirtualHosts: hosts})
@@ -76,7 +99,9 @@ func (b *builder) port(port uint32, listeners []*meshv1.MeshGateway_Listener) er
 		out.Chains = append(out.Chains, ir.FilterChain{Name: "http", HTTP: &ir.HTTPConnection{StatPrefix: name, RouteConfig: name, Edge: true}})
 		b.proxy.Routes = append(b.proxy.Routes, plain)
 	}
-	b.proxy.Listeners = append(b.proxy.Listeners, out)
+	if len(out.Chains) > 0 {
+		b.proxy.Listeners = append(b.proxy.Listeners, out)
+	}
 	return nil
 }
 
@@ -118,18 +143,30 @@ func (b *builder) hosts(l *meshv1.MeshGateway_Listener, all []*meshv1.MeshGatewa
 		if len(hostnames) == 0 {
 			continue
 		}
+		mark := len(b.order)
+		var more []entry
+		var errs []error
+		for i, rule := range spec.GetConf().GetHttp().GetRules() {
+			made, err := b.rule(r.Name, i, rule)
+			if errors.Is(err, errIdentity) {
+				return nil, err
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("rule %d: %w", i, err))
+			}
+			more = append(more, made...)
+		}
+		if err := errors.Join(errs...); err != nil {
+			b.reject(r.Key, mark, err)
+			continue
+		}
+		b.use(r, "listener %d %s", l.GetPort(), own)
 		for _, h := range hostnames {
 			domains[h] = true
 		}
-		for i, rule := range spec.GetConf().GetHttp().GetRules() {
-			more, err := b.rule(r.Name, i, rule)
-			if err != nil {
-				return nil, fmt.Errorf("%s: rule %d: %w", r.Key, i, err)
-			}
-			for _, e := range more {
-				e.hostnames = hostnames
-				entries = append(entries, e)
-			}
+		for _, e := range more {
+			e.hostnames = hostnames
+			entries = append(entries, e)
 		}
 	}
 	slices.SortStableFunc(entries, compareEntries)
@@ -163,20 +200,30 @@ func compareEntries(x, y entry) int {
 }
 
 func (b *builder) rule(from string, index int, rule *meshv1.MeshGatewayRoute_Rule) ([]entry, error) {
+	if len(rule.GetBackends()) == 0 {
+		return nil, errors.New("needs backends")
+	}
 	var to []ir.WeightedCluster
+	var errs []error
+	sum := uint64(0)
 	for _, backend := range rule.GetBackends() {
 		name, err := b.cluster(backend.GetDestination())
 		if err != nil {
-			return nil, err
+			errs = append(errs, err)
+			continue
 		}
 		weight := uint32(1)
 		if backend.Weight != nil {
 			weight = backend.GetWeight()
 		}
+		sum += uint64(weight)
 		to = append(to, ir.WeightedCluster{Cluster: name, Weight: weight})
 	}
-	if len(to) == 0 {
-		return nil, fmt.Errorf("needs backends")
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if err := checkSum(sum); err != nil {
+		return nil, err
 	}
 	base := ir.Route{Forward: b.forward(to, rule.GetBackends()[0].GetDestination()), CORS: cors(rule.GetCors())}
 	for _, f := range rule.GetFilters() {

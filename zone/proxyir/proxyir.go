@@ -5,11 +5,15 @@
 // and changes no argument. Equal input gives equal values whatever the order of the policies. Its functions may be called
 // concurrently.
 //
+// One bad object costs itself only: a MeshGatewayRoute, TrafficRoute or listener that can't be built is left out and listed in
+// Result.Rejected, and the proxy is what it would be without it.
+//
 // Secrets are named "bundle" (the mesh's roots), "svid:SERVICE" (an identity) and "secret:NAME" (a Secret of the mesh).
 package proxyir
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -41,7 +45,38 @@ type Input struct {
 	Policies map[string][]*resource.Resource
 	// Protocols are the values of kuma.io/protocol by service. A sidecar takes an unknown service as tcp, a gateway as http.
 	Protocols map[string]string
+	// HasSecret tells whether a Secret of the mesh is there and holds a certificate with its key; nil takes all as there. A
+	// listener without a certificate that can be served is left out, as Envoy would wait for it.
+	HasSecret func(name string) bool
+	// Without are policies that are passed over, as what they say has been refused.
+	Without map[resource.Key]bool
 }
+
+// Result is what was built.
+type Result struct {
+	Proxy *ir.Proxy
+	// Destinations are those whose endpoints the proxy needs, ordered by their server names.
+	Destinations []ingress.Destination
+	// Rejected lists what had to be left out, ordered by key and reason.
+	Rejected []Rejected
+	// Uses lists the policies that this proxy is built from, ordered by key and reason.
+	Uses []Use
+}
+
+// Rejected says why a resource, or a part of it, has no effect on a proxy.
+type Rejected struct {
+	Key    resource.Key
+	Reason string
+}
+
+// Use says why a policy is part of a proxy.
+type Use struct {
+	Key resource.Key
+	Why string
+}
+
+// errIdentity is the proxy's own fault, not that of the policy that was being read.
+var errIdentity = errors.New("proxy has no identity")
 
 // builder gathers the clusters and secrets that listeners refer to.
 type builder struct {
@@ -50,12 +85,27 @@ type builder struct {
 	source       map[string]string
 	clusters     map[string]ir.Cluster
 	destinations map[string]ingress.Destination
-	secrets      map[string]bool
-	proxy        *ir.Proxy
+	// order holds the names of destinations' clusters as they were added, so that those of a rejected policy can be taken back.
+	order    []string
+	secrets  map[string]bool
+	rejected map[Rejected]bool
+	uses     map[Use]bool
+	proxy    *ir.Proxy
 }
 
 func newBuilder(in Input, kind ir.ProxyKind, source map[string]string) *builder {
-	b := &builder{Input: in, clusters: map[string]ir.Cluster{}, destinations: map[string]ingress.Destination{}, secrets: map[string]bool{}}
+	b := &builder{Input: in, clusters: map[string]ir.Cluster{}, destinations: map[string]ingress.Destination{}, secrets: map[string]bool{},
+		rejected: map[Rejected]bool{}, uses: map[Use]bool{}}
+	if len(in.Without) > 0 {
+		b.Policies = make(map[string][]*resource.Resource, len(in.Policies))
+		for kind, list := range in.Policies {
+			for _, r := range list {
+				if !in.Without[r.Key] {
+					b.Policies[kind] = append(b.Policies[kind], r)
+				}
+			}
+		}
+	}
 	b.source = b.inZone(source)
 	b.proxy = &ir.Proxy{Kind: kind, Mesh: in.MeshName, Name: in.Name, Zone: in.Zone}
 	return b
@@ -79,6 +129,59 @@ func (b *builder) permissive() bool {
 		}
 	}
 	return false
+}
+
+// reject leaves a policy out, and takes back the clusters that were added since mark.
+func (b *builder) reject(key resource.Key, mark int, err error) {
+	for _, name := range b.order[mark:] {
+		delete(b.clusters, name)
+		delete(b.destinations, name)
+	}
+	b.order = b.order[:mark]
+	b.rejected[Rejected{key, err.Error()}] = true
+}
+
+// use notes a policy, which may be nil.
+func (b *builder) use(r *resource.Resource, format string, args ...any) {
+	if r != nil {
+		b.uses[Use{r.Key, fmt.Sprintf(format, args...)}] = true
+	}
+}
+
+// connection is the policy of a kind for the connections to a destination.
+func (b *builder) connection(kind string, destination map[string]string) *resource.Resource {
+	return policy.MostSpecificForConnection(b.Policies[kind], b.MeshName, b.source, destination)
+}
+
+func (b *builder) timeouts(destination map[string]string) policy.Timeouts {
+	r := b.connection("Timeout", destination)
+	b.use(r, "connections to %s", tagsText(destination))
+	if r == nil {
+		return policy.MergeTimeout(nil)
+	}
+	spec, _ := r.Spec.(*meshv1.Timeout)
+	return policy.MergeTimeout(spec)
+}
+
+func (b *builder) retry(destination map[string]string) *meshv1.Retry {
+	r := b.connection("Retry", destination)
+	b.use(r, "connections to %s", tagsText(destination))
+	if r == nil {
+		return nil
+	}
+	spec, _ := r.Spec.(*meshv1.Retry)
+	return spec
+}
+
+// tagsText is the service, then the other tags by name.
+func tagsText(tags map[string]string) string {
+	out := tags[resource.TagService]
+	for _, k := range slices.Sorted(maps.Keys(tags)) {
+		if k != resource.TagService {
+			out += fmt.Sprintf(" %s=%s", k, tags[k])
+		}
+	}
+	return out
 }
 
 func (b *builder) secret(name string) string {
@@ -105,7 +208,7 @@ func (b *builder) cluster(tags map[string]string) (string, error) {
 	if _, ok := b.clusters[sni]; ok {
 		return sni, nil
 	}
-	timeouts := policy.TimeoutsFor(b.Policies["Timeout"], b.MeshName, b.source, tags)
+	timeouts := b.timeouts(tags)
 	c := ir.Cluster{Name: sni, Protocol: b.upstream(d.Service), EndpointsName: ingress.EndpointsName(sni, ingress.ClientView),
 		ConnectTimeout: timeouts.Connect}
 	var alpn []string
@@ -118,15 +221,16 @@ func (b *builder) cluster(tags map[string]string) (string, error) {
 	if b.mtls() {
 		own := b.source[resource.TagService]
 		if own == "" {
-			return "", fmt.Errorf("proxy has no identity to reach %s with: give it an inbound or a gateway with the tag %s", d, resource.TagService)
+			return "", fmt.Errorf("%w to reach %s with: give it an inbound or a gateway with the tag %s", errIdentity, d, resource.TagService)
 		}
 		c.TLS = &ir.UpstreamTLS{
-			Certificate: b.secret("svid:" + own), Validation: b.secret("bundle"), SNI: sni, ALPN: alpn,
+			Certificate: "svid:" + own, Validation: "bundle", SNI: sni, ALPN: alpn,
 			// Any zone may serve it, and only the own mesh.
 			SANs: []ir.TextMatch{{Kind: ir.TextRegex, Value: `spiffe://[^./]+\.` + regexp.QuoteMeta(b.MeshName+"."+b.Domain+"/"+d.Service)}},
 		}
 	}
 	b.clusters[sni], b.destinations[sni] = c, d
+	b.order = append(b.order, sni)
 	return sni, nil
 }
 
@@ -150,9 +254,9 @@ func protocolOf(tag string) ir.Protocol {
 
 // forward bounds and repeats by the policies for a destination. MaxDuration and Timeout keep 0 as none, as policies do.
 func (b *builder) forward(clusters []ir.WeightedCluster, destination map[string]string) *ir.Forward {
-	t := policy.TimeoutsFor(b.Policies["Timeout"], b.MeshName, b.source, destination)
+	t := b.timeouts(destination)
 	f := &ir.Forward{Clusters: clusters, Timeout: t.Request, IdleTimeout: t.StreamIdle, MaxDuration: t.MaxStream}
-	retry := policy.RetryFor(b.Policies["Retry"], b.MeshName, b.source, destination)
+	retry := b.retry(destination)
 	if b.Protocols[destination[resource.TagService]] == "grpc" {
 		f.Retry = policy.GRPCRetry(retry)
 	} else {
@@ -162,16 +266,26 @@ func (b *builder) forward(clusters []ir.WeightedCluster, destination map[string]
 }
 
 // finish sorts what was gathered.
-func (b *builder) finish() (*ir.Proxy, []ingress.Destination) {
-	var destinations []ingress.Destination
+func (b *builder) finish() *Result {
+	out := &Result{Proxy: b.proxy}
 	for _, name := range slices.Sorted(maps.Keys(b.clusters)) {
-		b.proxy.Clusters = append(b.proxy.Clusters, b.clusters[name])
+		c := b.clusters[name]
+		b.proxy.Clusters = append(b.proxy.Clusters, c)
+		if c.TLS != nil {
+			b.secrets[c.TLS.Certificate], b.secrets[c.TLS.Validation] = true, true
+		}
 		if d, ok := b.destinations[name]; ok {
-			destinations = append(destinations, d)
+			out.Destinations = append(out.Destinations, d)
 		}
 	}
 	b.proxy.Secrets = slices.Sorted(maps.Keys(b.secrets))
-	return b.proxy, destinations
+	out.Rejected = slices.SortedFunc(maps.Keys(b.rejected), func(x, y Rejected) int {
+		return cmp.Or(x.Key.Compare(y.Key), cmp.Compare(x.Reason, y.Reason))
+	})
+	out.Uses = slices.SortedFunc(maps.Keys(b.uses), func(x, y Use) int {
+		return cmp.Or(x.Key.Compare(y.Key), cmp.Compare(x.Why, y.Why))
+	})
+	return out
 }
 
 func headerChange(into *ir.HeaderChange, c *meshv1.HeaderChange) {

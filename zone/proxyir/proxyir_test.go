@@ -4,8 +4,10 @@ import (
 	"math/rand"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/zoneforge/zoneforge/ingress"
 	"github.com/zoneforge/zoneforge/ir"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
@@ -69,14 +71,15 @@ func sidecarPolicies() map[string][]*resource.Resource {
 	}
 }
 
-func accepted(t *testing.T, p *ir.Proxy, err error) {
+func accepted(t *testing.T, r *proxyir.Result, err error) (*ir.Proxy, []ingress.Destination) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := xds.Build(p); err != nil {
+	if _, err := xds.Build(r.Proxy); err != nil {
 		t.Fatal(err)
 	}
+	return r.Proxy, r.Destinations
 }
 
 func TestSidecarModes(t *testing.T) {
@@ -92,8 +95,8 @@ func TestSidecarModes(t *testing.T) {
 		{"permissive", mesh(meshv1.Mesh_MODE_PERMISSIVE), []bool{true, false}, []string{"bundle", "svid:db", "svid:web"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p, destinations, err := proxyir.Sidecar(input(c.mesh, sidecar(), sidecarPolicies()))
-			accepted(t, p, err)
+			r, err := proxyir.Sidecar(input(c.mesh, sidecar(), sidecarPolicies()))
+			p, destinations := accepted(t, r, err)
 			for _, l := range p.Listeners[:2] {
 				var got []bool
 				for _, chain := range l.Chains {
@@ -132,7 +135,7 @@ func TestSidecarModes(t *testing.T) {
 func TestClientWithoutIdentityIsRefused(t *testing.T) {
 	n := sidecar()
 	n.Inbound = nil
-	if _, _, err := proxyir.Sidecar(input(mesh(meshv1.Mesh_MODE_STRICT), n, nil)); err == nil {
+	if _, err := proxyir.Sidecar(input(mesh(meshv1.Mesh_MODE_STRICT), n, nil)); err == nil {
 		t.Fatal("a sidecar without identity got clusters with mTLS")
 	}
 }
@@ -171,8 +174,8 @@ func gatewayInput() proxyir.Input {
 }
 
 func TestGatewayPrecedenceAndHostnames(t *testing.T) {
-	p, destinations, err := proxyir.Gateway(gatewayInput())
-	accepted(t, p, err)
+	r, err := proxyir.Gateway(gatewayInput())
+	p, destinations := accepted(t, r, err)
 	got := map[string][]string{}
 	for _, c := range p.Routes {
 		for _, h := range c.VirtualHosts {
@@ -199,9 +202,9 @@ func TestGatewayPrecedenceAndHostnames(t *testing.T) {
 func TestOrderOfPoliciesDoesNotMatter(t *testing.T) {
 	side := input(mesh(meshv1.Mesh_MODE_PERMISSIVE), sidecar(), sidecarPolicies())
 	edge := gatewayInput()
-	wantSide, _, err := proxyir.Sidecar(side)
+	wantSide, err := proxyir.Sidecar(side)
 	accepted(t, wantSide, err)
-	wantEdge, _, err := proxyir.Gateway(edge)
+	wantEdge, err := proxyir.Gateway(edge)
 	accepted(t, wantEdge, err)
 	random := rand.New(rand.NewSource(1))
 	for range 50 {
@@ -210,11 +213,80 @@ func TestOrderOfPoliciesDoesNotMatter(t *testing.T) {
 				random.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 			}
 		}
-		if got, _, _ := proxyir.Sidecar(side); !reflect.DeepEqual(got, wantSide) {
+		if got, _ := proxyir.Sidecar(side); !reflect.DeepEqual(got, wantSide) {
 			t.Fatal("sidecar depends on the order of policies")
 		}
-		if got, _, _ := proxyir.Gateway(edge); !reflect.DeepEqual(got, wantEdge) {
+		if got, _ := proxyir.Gateway(edge); !reflect.DeepEqual(got, wantEdge) {
 			t.Fatal("gateway depends on the order of policies")
+		}
+	}
+}
+
+// broken routes name no service, so nothing can be reached by them.
+func broken() (*meshv1.TrafficRoute, *resource.Resource) {
+	r := route("broken", nil, path(meshv1.MeshGatewayRoute_MATCH_TYPE_EXACT, "/broken"))
+	rule := resource.Spec[*meshv1.MeshGatewayRoute](r).Conf.Http.Rules[0]
+	rule.Backends = []*meshv1.MeshGatewayRoute_Backend{{Destination: service("only-here")}, {Destination: tags{"version": "1"}}, {Destination: tags{}}}
+	return &meshv1.TrafficRoute{Sources: sel(tags{resource.TagService: "web"}), Destinations: sel(service("echo")), Conf: &meshv1.TrafficRoute_Conf{
+		Split: []*meshv1.TrafficRoute_Split{{Weight: 1, Destination: service("only-here")}, {Weight: 1, Destination: tags{"version": "1"}}},
+	}}, r
+}
+
+func TestOneBadRouteCostsItselfOnly(t *testing.T) {
+	tr, mgr := broken()
+	side, edge := input(mesh(meshv1.Mesh_MODE_STRICT), sidecar(), sidecarPolicies()), gatewayInput()
+	wantSide, err := proxyir.Sidecar(side)
+	accepted(t, wantSide, err)
+	wantEdge, err := proxyir.Gateway(edge)
+	accepted(t, wantEdge, err)
+	// The most specific of all, so that it would decide.
+	side.Policies["TrafficRoute"] = append(side.Policies["TrafficRoute"], res("TrafficRoute", "broken", tr))
+	edge.Policies["MeshGatewayRoute"] = append([]*resource.Resource{mgr}, edge.Policies["MeshGatewayRoute"]...)
+	gotSide, err := proxyir.Sidecar(side)
+	accepted(t, gotSide, err)
+	gotEdge, err := proxyir.Gateway(edge)
+	accepted(t, gotEdge, err)
+	for _, c := range []struct {
+		got, want *proxyir.Result
+		key       resource.Key
+		reasons   int
+	}{{gotSide, wantSide, resource.Key{Kind: "TrafficRoute", Mesh: "default", Name: "broken"}, 1}, {gotEdge, wantEdge, mgr.Key, 2}} {
+		if !reflect.DeepEqual(c.got.Proxy, c.want.Proxy) || !reflect.DeepEqual(c.got.Destinations, c.want.Destinations) {
+			t.Errorf("%s left something behind", c.key)
+		}
+		if !reflect.DeepEqual(c.got.Uses, c.want.Uses) {
+			t.Errorf("uses %v, want %v", c.got.Uses, c.want.Uses)
+		}
+		if len(c.got.Rejected) != 1 || c.got.Rejected[0].Key != c.key || strings.Count(c.got.Rejected[0].Reason, "needs the tag") != c.reasons {
+			t.Errorf("rejected %v", c.got.Rejected)
+		}
+	}
+}
+
+func TestListenerWithoutItsSecretIsLeftOut(t *testing.T) {
+	in := gatewayInput()
+	in.HasSecret = func(string) bool { return false }
+	r, err := proxyir.Gateway(in)
+	p, _ := accepted(t, r, err)
+	if len(p.Listeners) != 1 || p.Listeners[0].Port != 80 {
+		t.Errorf("listeners %v", p.Listeners)
+	}
+	if len(r.Rejected) != 2 || r.Rejected[0].Key.Kind != "MeshGateway" || !strings.Contains(r.Rejected[0].Reason, "Secret default/web is not there") {
+		t.Errorf("rejected %v", r.Rejected)
+	}
+}
+
+func TestPoliciesThatArePassedOver(t *testing.T) {
+	in := input(nil, sidecar(), sidecarPolicies())
+	in.Without = map[resource.Key]bool{{Kind: "TrafficRoute", Mesh: "default", Name: "echo"}: true}
+	r, err := proxyir.Sidecar(in)
+	_, destinations := accepted(t, r, err)
+	if len(destinations) != 3 {
+		t.Errorf("destinations %v, want echo, raw and grpc without subsets", destinations)
+	}
+	for _, u := range r.Uses {
+		if u.Key.Name == "echo" {
+			t.Errorf("uses %v", r.Uses)
 		}
 	}
 }

@@ -2,8 +2,10 @@ package proxyir
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/zoneforge/zoneforge/ingress"
@@ -15,27 +17,30 @@ import (
 
 var anyPath = ir.RouteMatch{Path: ir.PathMatch{Kind: ir.PathPrefix, Value: "/"}}
 
-// Sidecar builds the proxy beside a workload, and the destinations whose endpoints it needs, sorted. As a client it is known
-// by the tags of its first inbound. It fails where a destination or an identity has no service.
-func Sidecar(in Input) (*ir.Proxy, []ingress.Destination, error) {
+// Sidecar builds the proxy beside a workload. As a client it is known by the tags of its first inbound. It fails where the
+// Dataplane itself can't be used: a destination or an identity without a service. The error holds all that is wrong.
+func Sidecar(in Input) (*Result, error) {
 	n := in.Dataplane.GetNetworking()
 	var source map[string]string
 	if len(n.GetInbound()) > 0 {
 		source = n.GetInbound()[0].GetTags()
 	}
 	b := newBuilder(in, ir.Sidecar, source)
+	var errs []error
 	for _, inbound := range n.GetInbound() {
 		if err := b.inbound(inbound); err != nil {
-			return nil, nil, fmt.Errorf("dataplane %s/%s: inbound %d: %w", in.MeshName, in.Name, inbound.GetPort(), err)
+			errs = append(errs, fmt.Errorf("dataplane %s/%s: inbound %d: %w", in.MeshName, in.Name, inbound.GetPort(), err))
 		}
 	}
 	for _, outbound := range n.GetOutbound() {
 		if err := b.outbound(outbound); err != nil {
-			return nil, nil, fmt.Errorf("dataplane %s/%s: outbound %d: %w", in.MeshName, in.Name, outbound.GetPort(), err)
+			errs = append(errs, fmt.Errorf("dataplane %s/%s: outbound %d: %w", in.MeshName, in.Name, outbound.GetPort(), err))
 		}
 	}
-	proxy, destinations := b.finish()
-	return proxy, destinations, nil
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return b.finish(), nil
 }
 
 // inbound takes connections for the workload: with mTLS those that permissions allow, and in PERMISSIVE mode plaintext too.
@@ -53,6 +58,13 @@ func (b *builder) inbound(in *meshv1.Dataplane_Inbound) error {
 	l := ir.Listener{Name: name, Address: address, Port: in.GetPort(), Direction: ir.Inbound}
 	if b.mtls() {
 		authorization := policy.Authorize(b.Policies["TrafficPermission"], policy.Identities{Mesh: b.MeshName, Domain: b.Domain}, b.inZone(in.GetTags()))
+		for _, r := range b.Policies["TrafficPermission"] {
+			if spec, ok := r.Spec.(*meshv1.TrafficPermission); ok && r.Mesh == b.MeshName {
+				if _, ok := policy.Best(spec.GetDestinations(), b.inZone(in.GetTags())); ok {
+					b.use(r, "clients of %s", service)
+				}
+			}
+		}
 		chain := b.inboundChain("mtls", name, c, &authorization)
 		chain.TLS = &ir.DownstreamTLS{Certificates: []string{b.secret("svid:" + service)}, ClientValidation: b.secret("bundle")}
 		if c.Protocol != ir.TCP {
@@ -92,42 +104,66 @@ func (b *builder) outbound(out *meshv1.Dataplane_Outbound) error {
 	address := cmp.Or(out.GetAddress(), "127.0.0.1")
 	name := fmt.Sprintf("outbound:%s:%d", address, out.GetPort())
 	tags := out.GetTags()
-	var conf *meshv1.TrafficRoute_Conf
-	if r := policy.MostSpecificForConnection(b.Policies["TrafficRoute"], b.MeshName, b.source, tags); r != nil {
-		if spec, ok := r.Spec.(*meshv1.TrafficRoute); ok {
-			conf = spec.GetConf()
+	listener := ir.Listener{Name: name, Address: address, Port: out.GetPort(), Direction: ir.Outbound}
+	// Of the routes that match, a bad one is as if it weren't there: the next most specific is taken.
+	routes := b.Policies["TrafficRoute"]
+	for {
+		r := policy.MostSpecificForConnection(routes, b.MeshName, b.source, tags)
+		var conf *meshv1.TrafficRoute_Conf
+		if r != nil {
+			if spec, ok := r.Spec.(*meshv1.TrafficRoute); ok {
+				conf = spec.GetConf()
+			}
 		}
+		mark := len(b.order)
+		chain, config, err := b.outboundChain(name, conf, tags)
+		if err != nil {
+			if r == nil || errors.Is(err, errIdentity) {
+				return err
+			}
+			b.reject(r.Key, mark, err)
+			routes = slices.DeleteFunc(slices.Clone(routes), func(x *resource.Resource) bool { return x == r })
+			continue
+		}
+		b.use(r, "connections to %s", tagsText(tags))
+		if config != nil {
+			b.proxy.Routes = append(b.proxy.Routes, *config)
+		}
+		listener.Chains = []ir.FilterChain{chain}
+		b.proxy.Listeners = append(b.proxy.Listeners, listener)
+		return nil
 	}
+}
+
+// outboundChain adds nothing to the proxy but clusters.
+func (b *builder) outboundChain(name string, conf *meshv1.TrafficRoute_Conf, tags map[string]string) (ir.FilterChain, *ir.RouteConfig, error) {
+	chain := ir.FilterChain{Name: "outbound"}
 	to, err := b.shares(conf.GetDestination(), conf.GetSplit(), tags)
 	if err != nil {
-		return err
+		return chain, nil, err
 	}
-	chain := ir.FilterChain{Name: "outbound"}
 	if protocolOf(b.Protocols[tags[resource.TagService]]) == ir.TCP {
-		t := policy.TimeoutsFor(b.Policies["Timeout"], b.MeshName, b.source, tags)
-		retry := policy.RetryFor(b.Policies["Retry"], b.MeshName, b.source, tags)
-		chain.TCP = &ir.TCPProxy{StatPrefix: name, Clusters: to, IdleTimeout: cmp.Or(t.TCPIdle, unbounded), MaxConnectAttempts: policy.ConnectAttempts(retry)}
-	} else {
-		var routes []ir.Route
-		for i, rule := range conf.GetHttp() {
-			r := ir.Route{Name: fmt.Sprintf("rule-%d", i), Match: httpMatch(rule.GetMatch())}
-			ruleTo := to
-			if len(rule.GetDestination()) > 0 || len(rule.GetSplit()) > 0 {
-				if ruleTo, err = b.shares(rule.GetDestination(), rule.GetSplit(), tags); err != nil {
-					return fmt.Errorf("http rule %d: %w", i, err)
-				}
-			}
-			r.Forward = b.forward(ruleTo, tags)
-			headerChange(&r.RequestHeaders, rule.GetModify().GetRequestHeaders())
-			headerChange(&r.ResponseHeaders, rule.GetModify().GetResponseHeaders())
-			routes = append(routes, r)
-		}
-		routes = append(routes, ir.Route{Name: "default", Match: anyPath, Forward: b.forward(to, tags)})
-		b.proxy.Routes = append(b.proxy.Routes, ir.RouteConfig{Name: name, VirtualHosts: []ir.VirtualHost{{Name: "all", Domains: []string{"*"}, Routes: routes}}})
-		chain.HTTP = &ir.HTTPConnection{StatPrefix: name, RouteConfig: name}
+		chain.TCP = &ir.TCPProxy{StatPrefix: name, Clusters: to, IdleTimeout: cmp.Or(b.timeouts(tags).TCPIdle, unbounded),
+			MaxConnectAttempts: policy.ConnectAttempts(b.retry(tags))}
+		return chain, nil, nil
 	}
-	b.proxy.Listeners = append(b.proxy.Listeners, ir.Listener{Name: name, Address: address, Port: out.GetPort(), Direction: ir.Outbound, Chains: []ir.FilterChain{chain}})
-	return nil
+	var routes []ir.Route
+	for i, rule := range conf.GetHttp() {
+		r := ir.Route{Name: fmt.Sprintf("rule-%d", i), Match: httpMatch(rule.GetMatch())}
+		ruleTo := to
+		if len(rule.GetDestination()) > 0 || len(rule.GetSplit()) > 0 {
+			if ruleTo, err = b.shares(rule.GetDestination(), rule.GetSplit(), tags); err != nil {
+				return chain, nil, fmt.Errorf("http rule %d: %w", i, err)
+			}
+		}
+		r.Forward = b.forward(ruleTo, tags)
+		headerChange(&r.RequestHeaders, rule.GetModify().GetRequestHeaders())
+		headerChange(&r.ResponseHeaders, rule.GetModify().GetResponseHeaders())
+		routes = append(routes, r)
+	}
+	routes = append(routes, ir.Route{Name: "default", Match: anyPath, Forward: b.forward(to, tags)})
+	chain.HTTP = &ir.HTTPConnection{StatPrefix: name, RouteConfig: name}
+	return chain, &ir.RouteConfig{Name: name, VirtualHosts: []ir.VirtualHost{{Name: "all", Domains: []string{"*"}, Routes: routes}}}, nil
 }
 
 // shares are those of a split, or the one destination, or what the outbound asks for itself.
@@ -139,14 +175,32 @@ func (b *builder) shares(destination map[string]string, split []*meshv1.TrafficR
 		split = []*meshv1.TrafficRoute_Split{{Weight: 1, Destination: destination}}
 	}
 	var to []ir.WeightedCluster
+	var errs []error
+	sum := uint64(0)
 	for _, s := range split {
 		name, err := b.cluster(s.GetDestination())
 		if err != nil {
-			return nil, err
+			errs = append(errs, err)
+			continue
 		}
+		sum += uint64(s.GetWeight())
 		to = append(to, ir.WeightedCluster{Cluster: name, Weight: s.GetWeight()})
 	}
-	return to, nil
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return to, checkSum(sum)
+}
+
+// checkSum refuses shares of which nobody would get any, or that Envoy can't add up.
+func checkSum(sum uint64) error {
+	switch {
+	case sum == 0:
+		return errors.New("all weights are 0: give one destination a weight")
+	case sum > math.MaxUint32:
+		return fmt.Errorf("weights add up to %d: keep their sum below 2^32", sum)
+	}
+	return nil
 }
 
 func httpMatch(m *meshv1.TrafficRoute_HttpMatch) ir.RouteMatch {
