@@ -32,7 +32,7 @@ var imports = map[string][]string{
 	"zone":      {"ingress", "xds", "sync", "pki", "gossip", "policy", "ir", "resource", "proto"},
 	"gossip":    {},
 	"config":    {},
-	"cli":       {"resource", "proto"},
+	"cli":       {"config", "resource", "proto"},
 	"cmd":       {"cli", "config", "dataplane", "global", "zone", "resource", "proto"},
 }
 

@@ -1,0 +1,124 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// Log says how a process logs.
+type Log struct {
+	LogLevel  string `name:"log-level" default:"info" oneof:"debug|info|warn|error" usage:"least severe messages to log"`
+	LogFormat string `name:"log-format" default:"auto" oneof:"auto|console|json" usage:"auto is console on a terminal and json otherwise"`
+}
+
+// Server is what both kinds of control plane serve with.
+type Server struct {
+	Hosts       []string `name:"hosts" usage:"names and addresses of this machine for the certificate that it makes itself, besides its host name and loopback"`
+	TLSCertFile string   `name:"tls-cert-file" usage:"PEM chain to serve with instead of a certificate of its own"`
+	TLSKeyFile  string   `name:"tls-key-file" usage:"PEM key of tls-cert-file"`
+	Replica     string   `name:"replica" usage:"name of this replica; default: the machine's host name"`
+}
+
+// Global is what `global run` is told.
+type Global struct {
+	DataDir              string        `name:"data-dir" default:"/var/lib/zoneforge/global" required:"true" usage:"directory of all that must outlive the process"`
+	RESTAddress          string        `name:"rest-address" default:":5682" required:"true" usage:"host:port of the REST API"`
+	KDSAddress           string        `name:"kds-address" default:":5685" required:"true" usage:"host:port where zones connect"`
+	Domain               string        `name:"domain" default:"zoneforge" required:"true" usage:"domain of the federation, the end of all trust domains"`
+	EtcdEndpoints        []string      `name:"etcd-endpoints" usage:"URLs of an etcd cluster; none runs an etcd in the data directory"`
+	EtcdCAFile           string        `name:"etcd-ca-file" usage:"PEM roots that prove etcd"`
+	EtcdCertFile         string        `name:"etcd-cert-file" usage:"PEM client certificate for etcd"`
+	EtcdKeyFile          string        `name:"etcd-key-file" usage:"PEM key of etcd-cert-file"`
+	EtcdUsername         string        `name:"etcd-username" usage:"user of etcd"`
+	EtcdPassword         Secret        `name:"etcd-password" flag:"no" usage:"password of etcd-username"`
+	KeyEncryptionKeyFile string        `name:"key-encryption-key-file" usage:"file of the key that seals secrets in etcd; default: kek in the data directory"`
+	TrustLoopback        bool          `name:"trust-loopback" usage:"take requests from this machine without a token for an admin's"`
+	HeartbeatInterval    time.Duration `name:"heartbeat-interval" default:"10s" usage:"how often zones hear of global when nothing else is to be said"`
+	Server
+	Log
+}
+
+func (g *Global) check() []error {
+	errs := address("rest-address", g.RESTAddress, true)
+	errs = append(errs, address("kds-address", g.KDSAddress, true)...)
+	errs = append(errs, pair("tls-cert-file", g.TLSCertFile, "tls-key-file", g.TLSKeyFile)...)
+	errs = append(errs, pair("etcd-cert-file", g.EtcdCertFile, "etcd-key-file", g.EtcdKeyFile)...)
+	errs = append(errs, pair("etcd-username", g.EtcdUsername, "etcd-password", string(g.EtcdPassword))...)
+	if len(g.EtcdEndpoints) == 0 && (g.EtcdCAFile != "" || g.EtcdCertFile != "" || g.EtcdUsername != "") {
+		errs = append(errs, errors.New("etcd-ca-file, etcd-cert-file and etcd-username are for a cluster: set etcd-endpoints, or leave them out"))
+	}
+	return errs
+}
+
+// Zone is what `zone run` is told.
+type Zone struct {
+	Name          string        `name:"name" required:"true" usage:"name of the zone"`
+	DataDir       string        `name:"data-dir" default:"/var/lib/zoneforge/zone" required:"true" usage:"directory of all that must outlive the process"`
+	Global        string        `name:"global" required:"true" usage:"host:port of global's KDS"`
+	GlobalCAFile  string        `name:"global-ca" required:"true" usage:"PEM roots that prove global: tls/server-ca.crt in its data directory"`
+	TokenFile     string        `name:"token-file" required:"true" usage:"file of the zone's token, from zoneforge token zone"`
+	XDSAddress    string        `name:"xds-address" default:":5678" required:"true" usage:"host:port where proxies connect"`
+	RESTAddress   string        `name:"rest-address" default:":5683" required:"true" usage:"host:port of health, readiness and metrics"`
+	EndpointGrace time.Duration `name:"endpoint-grace" default:"30s" usage:"how long endpoints known from disk stay until their proxies are back"`
+	Server
+	Log
+}
+
+func (z *Zone) check() []error {
+	errs := address("global", z.Global, false)
+	errs = append(errs, address("xds-address", z.XDSAddress, true)...)
+	errs = append(errs, address("rest-address", z.RESTAddress, true)...)
+	return append(errs, pair("tls-cert-file", z.TLSCertFile, "tls-key-file", z.TLSKeyFile)...)
+}
+
+// Dataplane is what `dataplane run` is told.
+type Dataplane struct {
+	File       string        `name:"file" required:"true" usage:"document of the Dataplane or ZoneIngress; - for standard input"`
+	Select     string        `name:"select" usage:"name of the document to run where the file holds several"`
+	Zone       string        `name:"zone" required:"true" usage:"host:port of the zone's xDS"`
+	CAFile     string        `name:"ca" required:"true" usage:"PEM roots that prove the zone: tls/server-ca.crt in its data directory"`
+	ServerName string        `name:"server-name" usage:"name in the zone's certificate; default: the host of zone"`
+	TokenFile  string        `name:"token-file" required:"true" usage:"file of the proxy's token, from zoneforge token dataplane or zone-ingress"`
+	Envoy      string        `name:"envoy" usage:"path of Envoy; default: .tools/bin/envoy, then PATH"`
+	WorkDir    string        `name:"work-dir" usage:"directory for the bootstrap and the admin socket; default: a temporary one"`
+	Drain      time.Duration `name:"drain" default:"5s" usage:"how long open connections may go on after a stop was asked for; 0s for not at all"`
+	EnvoyLog   string        `name:"envoy-log-level" default:"warning" oneof:"trace|debug|info|warning|error|critical|off" usage:"Envoy's own log level"`
+	Log
+}
+
+func (d *Dataplane) check() []error { return address("zone", d.Zone, false) }
+
+// address checks host:port; listening allows no host, and port 0 for one that the system picks.
+func address(name, value string, listening bool) []error {
+	host, port, err := net.SplitHostPort(value)
+	if err != nil {
+		return []error{fmt.Errorf("%s: %q is not host:port", name, value)}
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 && !listening {
+		return []error{fmt.Errorf("%s: %q needs a port from 1 to 65535", name, value)}
+	}
+	if host == "" && !listening {
+		return []error{fmt.Errorf("%s: %q needs a host before the port", name, value)}
+	}
+	return nil
+}
+
+// pair checks that of two settings both are set, or none.
+func pair(a, valueA, b, valueB string) []error {
+	if (valueA == "") == (valueB == "") {
+		return nil
+	}
+	missing, there := a, b
+	if valueA != "" {
+		missing, there = b, a
+	}
+	return []error{fmt.Errorf("%s is set without %s: set both, or none", there, missing)}
+}
+
+// TLSDir is where a control plane keeps the certificates that it makes.
+func TLSDir(dataDir string) string { return filepath.Join(dataDir, "tls") }
