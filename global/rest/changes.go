@@ -23,6 +23,8 @@ type plan struct {
 	puts    []*resource.Resource
 	deletes []resource.Key
 	dryRun  bool
+	// notes are what the author should know that is no error.
+	notes []resource.Note
 	// check is asked, when set, about the state that the change meets.
 	check func(*store.Snapshot) *problem
 }
@@ -42,6 +44,14 @@ type result struct {
 	Updated   []keyJSON `json:"updated"`
 	Unchanged []keyJSON `json:"unchanged"`
 	Deleted   []keyJSON `json:"deleted"`
+	// Notes say what was skipped, and what will not work as it stands.
+	Notes []noteJSON `json:"notes,omitempty"`
+}
+
+type noteJSON struct {
+	File string `json:"file,omitempty"`
+	Line int    `json:"line,omitempty"`
+	Text string `json:"text"`
 }
 
 // readBody reads the whole body and tells YAML from JSON.
@@ -74,6 +84,10 @@ func (a *api) apply(w http.ResponseWriter, r *http.Request, who Principal) *prob
 	default:
 		return newProblem(http.StatusBadRequest, "bad_query", "dryRun is neither true nor false", "use dryRun=true")
 	}
+	// Whoever may write nothing learns nothing of what a document should be, nor costs its decoding.
+	if !who.mayWriteSome() {
+		return newProblem(http.StatusForbidden, "forbidden", "not allowed to write", "use a token of an admin, or of a writer of the mesh")
+	}
 	body, isYAML, p := readBody(r)
 	if p != nil {
 		return p
@@ -82,7 +96,7 @@ func (a *api) apply(w http.ResponseWriter, r *http.Request, who Principal) *prob
 	var vs []resource.Violation
 	if isYAML {
 		batch := resource.Decode("body", body, opt)
-		pl.message, pl.puts, vs = r.URL.Query().Get("message"), batch.Resources, batch.Violations
+		pl.message, pl.puts, pl.notes, vs = r.URL.Query().Get("message"), batch.Resources, batch.Notes, batch.Violations
 	} else {
 		var in struct {
 			Message   string            `json:"message"`
@@ -104,9 +118,15 @@ func (a *api) apply(w http.ResponseWriter, r *http.Request, who Principal) *prob
 		for i, raw := range in.Resources {
 			batch := resource.Decode(fmt.Sprintf("resources[%d]", i), raw, opt)
 			pl.puts, vs = append(pl.puts, batch.Resources...), append(vs, batch.Violations...)
+			pl.notes = append(pl.notes, batch.Notes...)
 		}
 		for _, k := range in.Deletes {
 			pl.deletes = append(pl.deletes, resource.Key(k))
+		}
+	}
+	for _, key := range pl.keys() {
+		if kind, ok := resource.Lookup(key.Kind); ok && kind.Writer == resource.WriterUser && !who.mayWrite(key) {
+			return writable(kind, key, who)
 		}
 	}
 	vs = append(vs, pl.shape()...)
@@ -162,40 +182,6 @@ func (pl plan) shape() []resource.Violation {
 	return vs
 }
 
-// references finds meshes that would be missing, and deleted meshes that would leave users' resources behind.
-func (a *api) references(s *store.Snapshot, pl plan) []resource.Violation {
-	put, gone := map[resource.Key]bool{}, map[resource.Key]bool{}
-	for _, r := range pl.puts {
-		put[r.Key] = true
-	}
-	for _, k := range pl.deletes {
-		gone[k] = true
-	}
-	var vs []resource.Violation
-	for _, r := range pl.puts {
-		mesh := resource.Key{Kind: "Mesh", Name: r.Mesh}
-		if _, ok := s.Get(mesh); r.Mesh != "" && (gone[mesh] || !ok && !put[mesh]) {
-			vs = append(vs, resource.Violation{Path: "mesh", Message: fmt.Sprintf("%s: mesh %q does not exist", r.Key, r.Mesh), Hint: "create the mesh first or in the same change"})
-		}
-	}
-	for _, k := range pl.deletes {
-		if _, ok := s.Get(k); !ok || k.Kind != "Mesh" {
-			continue
-		}
-		for _, kind := range resource.Kinds() {
-			if kind.Global() || kind.Writer != resource.WriterUser {
-				continue
-			}
-			for e := range s.Each(kind.Name, k.Name) {
-				if !gone[e.Resource.Key] {
-					vs = append(vs, resource.Violation{Message: fmt.Sprintf("%s still holds %s", k, e.Resource.Key), Hint: "delete it in the same change"})
-				}
-			}
-		}
-	}
-	return vs
-}
-
 // carryOut checks a plan against the newest state and commits what differs.
 func (a *api) carryOut(ctx context.Context, who Principal, pl plan) (*result, *problem) {
 	select {
@@ -210,10 +196,14 @@ func (a *api) carryOut(ctx context.Context, who Principal, pl plan) (*result, *p
 			return nil, p
 		}
 	}
-	if vs := a.references(snap, pl); len(vs) > 0 {
+	vs, notes := references(snap, pl, a.Now())
+	if len(vs) > 0 {
 		return nil, invalid(vs)
 	}
 	res := &result{Revision: snap.Revision(), DryRun: pl.dryRun, Created: []keyJSON{}, Updated: []keyJSON{}, Unchanged: []keyJSON{}, Deleted: []keyJSON{}}
+	for _, n := range slices.Concat(pl.notes, notes) {
+		res.Notes = append(res.Notes, noteJSON(n))
+	}
 	var ops []store.Op
 	for _, r := range pl.puts {
 		b, err := resource.Marshal(r)
@@ -240,6 +230,7 @@ func (a *api) carryOut(ctx context.Context, who Principal, pl plan) (*result, *p
 		}
 		res.Deleted = append(res.Deleted, keyJSON(k))
 		ops = append(ops, store.Op{Key: k, Delete: true, IfRevision: &e.Revision})
+		ops = append(ops, belongings(snap, k)...)
 	}
 	for _, keys := range [][]keyJSON{res.Created, res.Updated, res.Unchanged, res.Deleted} {
 		slices.SortFunc(keys, func(x, y keyJSON) int { return resource.Key(x).Compare(resource.Key(y)) })

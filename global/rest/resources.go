@@ -117,7 +117,7 @@ func (a *api) put(w http.ResponseWriter, r *http.Request, who Principal) *proble
 	if len(batch.Resources) != 1 || batch.Resources[0].Key != key {
 		return invalid([]resource.Violation{{File: "body", Message: "the body is not " + key.String(), Hint: "send one document with the route's type, mesh and name"}})
 	}
-	return a.single(w, r, who, plan{message: "put " + key.String(), puts: batch.Resources}, key)
+	return a.single(w, r, who, plan{message: "put " + key.String(), puts: batch.Resources, notes: batch.Notes}, key)
 }
 
 func (a *api) delete(w http.ResponseWriter, r *http.Request, who Principal) *problem {

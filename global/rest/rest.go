@@ -51,6 +51,11 @@ func (p Principal) mayWrite(k resource.Key) bool {
 	return p.Role == RoleAdmin || p.Role == RoleWriter && k.Mesh != "" && slices.Contains(p.Meshes, k.Mesh)
 }
 
+// mayWriteSome is true of whoever may write at all.
+func (p Principal) mayWriteSome() bool {
+	return p.Role == RoleAdmin || p.Role == RoleWriter && len(p.Meshes) > 0
+}
+
 // Authenticator finds out who sent a request; an error means that nobody known did. Safe for concurrent use.
 type Authenticator interface {
 	Authenticate(*http.Request) (Principal, error)
@@ -65,7 +70,15 @@ type Config struct {
 	// Now is the time of changes; time.Now when nil.
 	Now func() time.Time
 	// Ready tells why requests should go elsewhere; nil means always ready.
-	Ready func() error
+	Ready func(context.Context) error
+	// Tokens issues and revokes; without it there are no such routes.
+	Tokens Tokens
+	// Zones knows the zones; without it there are no such routes.
+	Zones Zones
+	// Metrics serves /metrics to whoever may read; without it there is no such route.
+	Metrics http.Handler
+	// Version of the software, Epoch of the store and Replica of global, for /v1/version.
+	Version, Epoch, Replica string
 }
 
 // maxBody bounds a request's body, in bytes.
@@ -100,6 +113,24 @@ func New(cfg Config) http.Handler {
 	mux.HandleFunc("/readyz", a.readyz)
 	mux.HandleFunc("/v1/changes", a.guard(methods{http.MethodGet: a.history, http.MethodPost: a.apply}))
 	mux.HandleFunc("/v1/changes/{seq}", a.guard(methods{http.MethodGet: a.showChange}))
+	mux.HandleFunc("/v1/version", a.guard(methods{http.MethodGet: a.version}))
+	if a.Tokens != nil {
+		mux.HandleFunc("/v1/tokens/revocations", a.guard(methods{http.MethodPost: a.revoke}))
+		mux.HandleFunc("/v1/tokens/{what}", a.guard(methods{http.MethodPost: a.issue}))
+	}
+	if a.Zones != nil {
+		mux.HandleFunc("/v1/status/zones", a.guard(methods{http.MethodGet: a.zoneStatuses}))
+		mux.HandleFunc("/v1/status/zones/{zone}", a.guard(methods{http.MethodGet: a.zoneStatus}))
+		mux.HandleFunc("/v1/changes/{seq}/status", a.guard(methods{http.MethodGet: a.receipt}))
+		mux.HandleFunc("/v1/zones/{zone}/dataplanes", a.guard(methods{http.MethodGet: a.dataplanes}))
+		mux.HandleFunc("/v1/zones/{zone}/dataplanes/{mesh}/{name}", a.guard(methods{http.MethodGet: a.dataplane}))
+	}
+	if a.Metrics != nil {
+		mux.HandleFunc("/metrics", a.guard(methods{http.MethodGet: func(w http.ResponseWriter, r *http.Request, _ Principal) *problem {
+			a.Metrics.ServeHTTP(w, r)
+			return nil
+		}}))
+	}
 	one := a.guard(methods{http.MethodGet: a.get, http.MethodPut: a.put, http.MethodDelete: a.delete})
 	list := a.guard(methods{http.MethodGet: a.list})
 	mux.HandleFunc("/v1/{plural}", list)
@@ -110,14 +141,19 @@ func New(cfg Config) http.Handler {
 	return mux
 }
 
-func (a *api) readyz(w http.ResponseWriter, _ *http.Request) {
+func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
 	if a.Ready != nil {
-		if err := a.Ready(); err != nil {
+		if err := a.Ready(r.Context()); err != nil {
 			newProblem(http.StatusServiceUnavailable, "not_ready", err.Error(), "retry later or ask another replica").write(w)
 			return
 		}
 	}
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
+}
+
+func (a *api) version(w http.ResponseWriter, _ *http.Request, _ Principal) *problem {
+	writeJSON(w, http.StatusOK, map[string]string{"version": a.Version, "epoch": a.Epoch, "replica": a.Replica})
+	return nil
 }
 
 type handler func(http.ResponseWriter, *http.Request, Principal) *problem

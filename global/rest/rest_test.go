@@ -83,7 +83,7 @@ func TestAPI(t *testing.T) {
 		s.Close()
 	})
 	c := client{t, New(Config{Store: s, Authenticator: byName{}, Now: func() time.Time { return time.Unix(1000, 0) },
-		Ready: func() error { return errors.New("still loading") }})}
+		Ready: func(context.Context) error { return errors.New("still loading") }})}
 
 	const change = `{"message":"first","resources":[{"type":"Mesh","name":"default"},{"type":"Secret","mesh":"default","name":"s","data":"c2VjcmV0"}]}`
 	c.want(c.do("nobody", "GET", "/healthz", "", ""), 200, "ok")
