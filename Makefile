@@ -5,7 +5,7 @@ BUF_VERSION := 1.75.0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X github.com/zoneforge/zoneforge/cli.Version=$(VERSION)
 
-.PHONY: help build tools test race fuzz-short lint check-tidy generate check-generate golden check
+.PHONY: help build tools test race fuzz-short lint check-tidy generate docs check-generate golden check
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -49,10 +49,13 @@ check-tidy: ## go.mod and go.sum say what the code needs
 generate: .tools/bin/buf ## generate Go from proto/
 	cd proto && ../.tools/bin/buf generate
 
-check-generate: generate ## the generated code in the tree is what proto/ gives
-	git diff --exit-code -- proto
+docs: .tools/bin/buf ## generate docs/resources from proto/, the registry of kinds and deploy/examples
+	go run ./docs/generate
+
+check-generate: generate docs ## what is generated in the tree is what its sources give
+	git diff --exit-code -- proto docs/resources
 
 golden: tools ## rewrite the golden files after an intended change; read the diff
-	go test ./xds -update
+	go test ./xds ./resource -update
 
 check: lint check-generate build test race fuzz-short ## exactly what CI runs

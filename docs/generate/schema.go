@@ -1,0 +1,207 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/zoneforge/zoneforge/resource"
+)
+
+// schema is what proto/ says, with its comments.
+type schema struct{ files *protoregistry.Files }
+
+func readSchema(descriptors []byte) (*schema, error) {
+	var set descriptorpb.FileDescriptorSet
+	if err := proto.Unmarshal(descriptors, &set); err != nil {
+		return nil, fmt.Errorf("descriptors of proto/: %w", err)
+	}
+	files, err := protodesc.NewFiles(&set)
+	if err != nil {
+		return nil, fmt.Errorf("descriptors of proto/: %w", err)
+	}
+	return &schema{files}, nil
+}
+
+// spec finds the message of a kind, with its comments.
+func (s *schema) spec(kind *resource.Kind) (protoreflect.MessageDescriptor, error) {
+	name := kind.New().ProtoReflect().Descriptor().FullName()
+	d, err := s.files.FindDescriptorByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	m, ok := d.(protoreflect.MessageDescriptor)
+	if !ok {
+		return nil, fmt.Errorf("%s is no message", name)
+	}
+	return m, nil
+}
+
+// comment is the comment before a declaration, on one line.
+func comment(d protoreflect.Descriptor) string {
+	return strings.Join(strings.Fields(d.ParentFile().SourceLocations().ByDescriptor(d).LeadingComments), " ")
+}
+
+// field is one row of a table.
+type field struct {
+	path        string // as people write it: conf.http.rules[].backends[].weight
+	kind        string
+	fallback    string
+	description string
+}
+
+// fields lists what a message holds, each message field followed by its own fields.
+func fields(m protoreflect.MessageDescriptor) []field {
+	return appendFields(nil, "", m, nil)
+}
+
+func appendFields(out []field, prefix string, m protoreflect.MessageDescriptor, within []protoreflect.FullName) []field {
+	for i := range m.Fields().Len() {
+		fd := m.Fields().Get(i)
+		path := prefix + fd.JSONName()
+		said := describeField(fd)
+		row := field{path: path, kind: typeOf(fd), description: said}
+		if !fd.IsMap() { // there it is that of an entry
+			row.fallback = fallback(said)
+		}
+		out = append(out, row)
+		inner := fd.Message()
+		switch {
+		case fd.IsMap():
+			inner, path = fd.MapValue().Message(), path+".KEY"
+		case fd.IsList():
+			path += "[]"
+		}
+		if inner == nil || scalar(inner) {
+			continue
+		}
+		// A message within itself is listed once.
+		again := false
+		for _, outer := range within {
+			again = again || outer == inner.FullName()
+		}
+		if !again {
+			out = appendFields(out, path+".", inner, append(within, inner.FullName()))
+		}
+	}
+	return out
+}
+
+// describeField is the field's comment, or that of its message or enum, or what stands in uncommented.
+func describeField(fd protoreflect.FieldDescriptor) string {
+	if text := comment(fd); text != "" {
+		return text
+	}
+	if text, ok := uncommented[fd.FullName()]; ok {
+		return text
+	}
+	switch {
+	case fd.IsMap():
+		return ""
+	case fd.Enum() != nil:
+		return comment(fd.Enum())
+	case fd.Message() != nil && !scalar(fd.Message()):
+		return comment(fd.Message())
+	}
+	return ""
+}
+
+// uncommented describes fields to which proto/ gives no comment. A test fails for an entry that is not needed any more, and for
+// a field that nothing describes.
+var uncommented = map[protoreflect.FullName]string{
+	"zoneforge.mesh.v1alpha1.Mesh.SecretReference.secret":             "Name of the Secret.",
+	"zoneforge.mesh.v1alpha1.MeshGateway.Listener.port":               "Port on which the gateway listens.",
+	"zoneforge.mesh.v1alpha1.MeshGateway.Certificate.secret":          "Name of the Secret: PEM of the chain, then PEM of the private key.",
+	"zoneforge.mesh.v1alpha1.MeshGatewayRoute.Path.value":             "Path or expression to compare with; a path begins with /.",
+	"zoneforge.mesh.v1alpha1.MeshGatewayRoute.ValueMatch.name":        "Name of the header, in any case, or of the query parameter.",
+	"zoneforge.mesh.v1alpha1.MeshGatewayRoute.ValueMatch.value":       "Value to compare with; none with PRESENT and ABSENT.",
+	"zoneforge.mesh.v1alpha1.MeshGatewayRoute.Cors.allow_methods":     "Methods that other origins may use.",
+	"zoneforge.mesh.v1alpha1.MeshGatewayRoute.Cors.allow_headers":     "Request headers that other origins may send.",
+	"zoneforge.mesh.v1alpha1.MeshGatewayRoute.Cors.expose_headers":    "Response headers that other origins may read.",
+	"zoneforge.mesh.v1alpha1.MeshGatewayRoute.Cors.allow_credentials": "Whether requests may carry credentials; excludes the origin \"*\". Default false.",
+	"zoneforge.mesh.v1alpha1.Retry.Http.per_try_timeout":              "Bound of each attempt; default none but that of the request.",
+	"zoneforge.mesh.v1alpha1.Retry.Grpc.per_try_timeout":              "Bound of each attempt; default none but that of the request.",
+	"zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.headers":          "Values of headers, by name.",
+	"zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.destination":       "Tags of the one destination; excludes split.",
+}
+
+func scalar(m protoreflect.MessageDescriptor) bool {
+	return m.ParentFile().Package() == "google.protobuf"
+}
+
+func typeOf(fd protoreflect.FieldDescriptor) string {
+	switch {
+	case fd.IsMap():
+		return "mapping of text to " + single(fd.MapValue())
+	case fd.IsList():
+		return "list of " + plural(single(fd))
+	}
+	return single(fd)
+}
+
+func plural(word string) string {
+	switch word {
+	case "text", "number", "object", "duration":
+		return word + "s"
+	}
+	return word
+}
+
+func single(fd protoreflect.FieldDescriptor) string {
+	switch fd.Kind() {
+	case protoreflect.StringKind:
+		return "text"
+	case protoreflect.BoolKind:
+		return "true or false"
+	case protoreflect.BytesKind:
+		return "base64"
+	case protoreflect.EnumKind:
+		return strings.Join(enumWords(fd.Enum()), ", ")
+	case protoreflect.MessageKind:
+		switch fd.Message().FullName() {
+		case "google.protobuf.Duration":
+			return "duration"
+		case "google.protobuf.Timestamp":
+			return "time (RFC 3339)"
+		}
+		return "object"
+	}
+	return "number"
+}
+
+// enumWords are an enum's values as they are written: without their prefix and without the unspecified one.
+func enumWords(e protoreflect.EnumDescriptor) []string {
+	prefix := strings.TrimSuffix(string(e.Values().Get(0).Name()), "UNSPECIFIED")
+	var out []string
+	for i := 1; i < e.Values().Len(); i++ {
+		out = append(out, "`"+strings.TrimPrefix(string(e.Values().Get(i).Name()), prefix)+"`")
+	}
+	return out
+}
+
+// Comments say a default in one of these ways.
+var (
+	defaultBefore = regexp.MustCompile(`(\S+) (?:\(the default\)|is the default)`)
+	// A colon begins what may hold commas.
+	defaultColon = regexp.MustCompile(`[Dd]efault: (.+?)(?:;|\)|\.(?: |$)|$)`)
+	defaultAfter = regexp.MustCompile(`[Dd]efault (.+?)(?:[,;)]|\.(?: |$)|$)`)
+)
+
+// fallback reads the default out of a comment; empty when it names none.
+func fallback(text string) string {
+	for _, re := range []*regexp.Regexp{defaultBefore, defaultColon, defaultAfter} {
+		if m := re.FindStringSubmatch(text); m != nil {
+			if strings.Contains(m[1], "(") {
+				return m[1] + ")"
+			}
+			return m[1]
+		}
+	}
+	return ""
+}
