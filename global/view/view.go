@@ -1,0 +1,224 @@
+// Package view owns what zones should hold: it turns snapshots of the store into views, at a cost that is proportional to what
+// changed, and knows which of the store's resources go to zones.
+//
+// It never writes to the store, never talks to a zone and starts no goroutine: a view is brought up to date by whoever asks
+// for one.
+package view
+
+import (
+	"sync"
+
+	"go.uber.org/zap"
+
+	"github.com/zoneforge/zoneforge/global/store"
+	"github.com/zoneforge/zoneforge/resource"
+	"github.com/zoneforge/zoneforge/sync/kds"
+
+	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
+)
+
+// Source gives the newest state; *store.Store is one. Snapshots of one epoch come in order.
+type Source interface {
+	Snapshot() *store.Snapshot
+}
+
+// The log's bounds; a zone that is further behind compares digests.
+const (
+	maxLogEntries = 1024
+	maxLogKeys    = 65536
+)
+
+// Views gives each zone its view. It is safe for concurrent use.
+type Views struct {
+	source Source
+	log    *zap.Logger
+
+	mu  sync.Mutex
+	now *projection // follows the source; guarded by mu
+	cur *View       // what now was when it was last brought up to date; guarded by mu
+	// skewed are kinds whose digest differs from the store's even when projected anew, as their records were written in the
+	// bytes of another version: comparing them finds nothing. Guarded by mu.
+	skewed map[string]bool
+	stats  Stats // guarded by mu
+}
+
+// Stats count what was done since New.
+type Stats struct {
+	// Rebuilds are projections from scratch, the first included; all others cost what changed.
+	Rebuilds uint64
+	// Mismatches are projections that differed from the store and were made anew.
+	Mismatches uint64
+}
+
+// New makes the views of a source; log may be nil.
+func New(source Source, log *zap.Logger) *Views {
+	if log == nil {
+		log = zap.NewNop()
+	}
+	return &Views{source: source, log: log, skewed: map[string]bool{}}
+}
+
+// View is what the zone should hold now; stale closes when there may be a newer one.
+func (v *Views) View(zone string) (kds.View, <-chan struct{}) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.update()
+	return v.view(zone, v.cur), v.cur.snap.Stale()
+}
+
+// view is the seam for what applies to some zones only: overlays of a change that is rolled out zone by zone are laid over
+// the stable state here. As yet all zones share it.
+func (v *Views) view(_ string, stable *View) *View { return stable }
+
+// Stable is the view without what applies to some zones only.
+func (v *Views) Stable() *View {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.update()
+	return v.cur
+}
+
+// Offers lists, ordered, the keys of what a zone offers to others (ZoneIngress, ServiceAvailability), whether or not the
+// zone is enabled, with the snapshot in which they are.
+func (v *Views) Offers(zone string) ([]resource.Key, *store.Snapshot) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.update()
+	return v.now.offers(zone), v.cur.snap
+}
+
+// Stats are the counts so far.
+func (v *Views) Stats() Stats {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.stats
+}
+
+// update brings cur up to the source's snapshot.
+func (v *Views) update() {
+	snap := v.source.Snapshot()
+	if v.cur != nil && snap == v.cur.snap {
+		return
+	}
+	if v.cur == nil || snap.Epoch() != v.cur.snap.Epoch() {
+		v.rebuild(snap)
+		v.publish(snap, nil)
+		return
+	}
+	keys, ok := snap.Since(v.cur.snap.Revision())
+	if !ok || snap.Revision() == v.cur.snap.Revision() {
+		v.rebuild(snap)
+		v.publish(snap, v.differing())
+		return
+	}
+	changed := v.now.apply(snap, keys)
+	if kind := v.mismatch(snap); kind != "" {
+		v.stats.Mismatches++
+		v.log.Warn("view differs from the store and is made anew", zap.String("kind", kind), zap.Int64("revision", snap.Revision()))
+		v.rebuild(snap)
+		changed = v.differing()
+		for kind = v.mismatch(snap); kind != ""; kind = v.mismatch(snap) {
+			v.skewed[kind] = true
+		}
+	}
+	v.publish(snap, changed)
+}
+
+func (v *Views) rebuild(snap *store.Snapshot) {
+	v.stats.Rebuilds++
+	clear(v.skewed)
+	v.now = project(snap, v.log)
+}
+
+// mismatch compares the kinds that go to zones whole with the store's own digests, which costs one comparison a kind.
+func (v *Views) mismatch(snap *store.Snapshot) string {
+	at := v.now.set.Position("", 0)
+	for _, k := range resource.Kinds() {
+		if k.ToZones && !filtered(k.Name) && !v.skewed[k.Name] && at.Kinds[k.Name] != snap.Digest(k.Name) {
+			return k.Name
+		}
+	}
+	return ""
+}
+
+// differing lists the keys in which a rebuilt projection differs from the view before.
+func (v *Views) differing() []resource.Key {
+	upserts, deletes := kds.Diff(v.cur.set, v.now.set)
+	keys := make([]resource.Key, 0, len(upserts)+len(deletes))
+	for _, r := range upserts {
+		keys = append(keys, keyOf(r.GetKey()))
+	}
+	for _, k := range deletes {
+		keys = append(keys, keyOf(k))
+	}
+	return keys
+}
+
+func keyOf(k *kdsv1.Key) resource.Key {
+	return resource.Key{Kind: k.GetKind(), Mesh: k.GetMesh(), Name: k.GetName()}
+}
+
+// publish makes cur of what now is; changed are the keys that differ from the view before.
+func (v *Views) publish(snap *store.Snapshot, changed []resource.Key) {
+	next := &View{snap: snap, set: v.now.set.Clone()}
+	next.at = next.set.Position(snap.Epoch(), uint64(snap.Revision()))
+	if v.cur != nil && v.cur.snap.Epoch() == snap.Epoch() {
+		next.log = extend(v.cur.log, logEntry{from: v.cur.at.Revision, to: next.at.Revision, keys: changed})
+	}
+	v.cur = next
+}
+
+// View is one state. It is immutable and safe for concurrent use.
+type View struct {
+	snap *store.Snapshot
+	set  *kds.Set
+	at   kds.Position
+	log  []logEntry
+}
+
+// logEntry says what differs between two revisions.
+type logEntry struct {
+	from, to uint64
+	keys     []resource.Key
+}
+
+// extend appends within the log's bounds, leaving the old log as it is.
+func extend(log []logEntry, e logEntry) []logEntry {
+	keep, total := 0, len(e.keys)
+	for i := len(log) - 1; i >= 0; i-- {
+		if total += len(log[i].keys); len(log)-i >= maxLogEntries || total > maxLogKeys {
+			keep = i + 1
+			break
+		}
+	}
+	out := make([]logEntry, 0, len(log)-keep+1)
+	return append(append(out, log[keep:]...), e)
+}
+
+// Position is of this view. Read-only.
+func (w *View) Position() kds.Position { return w.at }
+
+// Since lists the keys that changed or went after a revision; ok is false when the log doesn't reach there.
+func (w *View) Since(epoch string, revision uint64) (keys []resource.Key, ok bool) {
+	switch {
+	case epoch != w.at.Epoch || revision > w.at.Revision:
+		return nil, false
+	case revision == w.at.Revision:
+		return nil, true
+	case len(w.log) == 0 || w.log[0].from > revision:
+		return nil, false
+	}
+	for i := len(w.log) - 1; i >= 0 && w.log[i].to > revision; i-- {
+		keys = append(keys, w.log[i].keys...)
+	}
+	return keys, true
+}
+
+// Get finds a record.
+func (w *View) Get(key resource.Key) (*kdsv1.Record, bool) { return w.set.Get(key) }
+
+// Each calls fn for the records of a kind ("" for all), ordered by key, until it returns false.
+func (w *View) Each(kind string, fn func(resource.Key, *kdsv1.Record) bool) { w.set.Each(kind, fn) }
+
+// Snapshot is the state of the store that this is a view of.
+func (w *View) Snapshot() *store.Snapshot { return w.snap }
