@@ -1,8 +1,8 @@
 // Package dataplane owns the launcher of Envoy beside a workload: the bootstrap, finding the right Envoy, and keeping it
 // running until told to stop.
 //
-// It never decides what a proxy does: all configuration beyond the bootstrap comes from the zone control plane. It never
-// reads the token either; Envoy does, from its file, so that it is in no bootstrap, command line or config dump.
+// It never decides what a proxy does: all configuration beyond the bootstrap comes from the zone control plane. Envoy reads
+// the token from a file, so that it is in no bootstrap, command line, log or config dump.
 package dataplane
 
 import (

@@ -8,9 +8,11 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"os/exec"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -19,6 +21,8 @@ import (
 
 // ErrKilled says that the process didn't end in time and was killed.
 var ErrKilled = errors.New("killed after it did not end in time")
+
+var errUnasked = errors.New("it ended by itself with status 0")
 
 // adminTimeout bounds one request to the admin socket, which a stuck Envoy may never answer.
 const adminTimeout = 2 * time.Second
@@ -95,9 +99,9 @@ func New(c Config) (*Supervisor, error) {
 }
 
 // Run starts the process and starts it again whenever it crashes, until ctx ends; then it drains the process, stops it and
-// returns when it is gone. It returns nil when the process ended in order: after a stop, or by itself with status 0. It
-// fails when the process cannot be started the first time, and with ErrKilled when it had to be killed. It may be called
-// once at a time.
+// returns when it is gone. A process that ends unasked has crashed, whatever its status: without it the workload is cut off.
+// It returns nil when the process ended in order after the stop. It fails when the process cannot be started the first
+// time, and with ErrKilled when it had to be killed. It may be called once at a time.
 func (s *Supervisor) Run(ctx context.Context) error {
 	for crashes := 0; ctx.Err() == nil; crashes++ {
 		begun := time.Now()
@@ -112,8 +116,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 				return s.stop(p)
 			}
 			if err == nil {
-				s.config.Log.Info("the process ended by itself")
-				return nil
+				err = errUnasked
 			}
 		}
 		if time.Since(begun) >= s.config.Stable {
@@ -182,7 +185,7 @@ func (s *Supervisor) start() (*process, error) {
 func (s *Supervisor) stop(p *process) error {
 	if s.config.Drain > 0 && s.drain() {
 		s.config.Log.Info("the process drains", zap.Duration("drain", s.config.Drain))
-		if p.gone(s.config.Drain) {
+		if p.gone(s.config.Drain, s.idle) {
 			return nil
 		}
 	}
@@ -193,7 +196,7 @@ func (s *Supervisor) stop(p *process) error {
 	}
 	// It is its own group's leader, so a wrapper's children get the signal too. It may be gone by now, which is as well.
 	_ = syscall.Kill(-p.pid, syscall.SIGTERM)
-	if p.gone(s.config.Grace) {
+	if p.gone(s.config.Grace, nil) {
 		return nil
 	}
 	_ = syscall.Kill(-p.pid, syscall.SIGKILL)
@@ -219,14 +222,65 @@ func (s *Supervisor) drain() bool {
 	return true
 }
 
-// gone waits for the end of the process, at most for d.
-func (p *process) gone(d time.Duration) bool {
+// lookInterval parts two looks at a draining process.
+const lookInterval = 50 * time.Millisecond
+
+// gone waits for the end of the process, at most for d, and not longer than until idle, when set, says so twice in a row:
+// a client may be between two connections.
+func (p *process) gone(d time.Duration, idle func() bool) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	select {
-	case <-p.ended:
-		return true
-	case <-timer.C:
+	var looks <-chan time.Time
+	if idle != nil {
+		ticker := time.NewTicker(lookInterval)
+		defer ticker.Stop()
+		looks = ticker.C
+	}
+	for quiet := 0; quiet < 2; {
+		select {
+		case <-p.ended:
+			return true
+		case <-timer.C:
+			return false
+		case <-looks:
+			if quiet++; !idle() {
+				quiet = 0
+			}
+		}
+	}
+	return false
+}
+
+// maxStats bounds an answer of the admin socket, in bytes.
+const maxStats = 4 << 20
+
+// idle asks whether any client is still connected. It is false when that cannot be learnt.
+func (s *Supervisor) idle() bool {
+	response, err := s.admin.Get("http://admin/stats?filter=" + url.QueryEscape(`^listener\..*\.downstream_cx_active$`))
+	if err != nil {
 		return false
 	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxStats))
+	if err != nil || response.StatusCode != http.StatusOK {
+		return false
+	}
+	return connections(string(body)) == 0
+}
+
+// connections adds up the lines "listener.<address>.downstream_cx_active: <n>", but for the admin's own, and without the
+// counts by worker, which repeat them. A line that is not understood counts as a connection.
+func connections(stats string) (sum int) {
+	for line := range strings.Lines(stats) {
+		name, count, ok := strings.Cut(strings.TrimSpace(line), ": ")
+		if strings.HasPrefix(name, "listener.admin.") || strings.Contains(name, ".worker_") || name == "" {
+			continue
+		}
+		n, err := strconv.Atoi(count)
+		if !ok || err != nil {
+			n = 1
+		}
+		sum += n
+	}
+	return sum
 }

@@ -55,6 +55,10 @@ func play(mode, socket string) int {
 			return 1
 		}
 		go http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/stats" {
+				fmt.Fprintf(w, "listener.admin.downstream_cx_active: 1\nlistener.0.0.0.0_80.downstream_cx_active: %s\n", os.Getenv("ZONEFORGE_TEST_ACTIVE"))
+				return
+			}
 			fmt.Println(r.Method, r.URL)
 		}))
 	}
@@ -122,6 +126,34 @@ func TestStopDrainsFirst(t *testing.T) {
 	}
 }
 
+func TestStopWaitsForOpenConnectionsAlone(t *testing.T) {
+	t.Run("idle", func(t *testing.T) {
+		t.Setenv("ZONEFORGE_TEST_ACTIVE", "0")
+		lines, stop, done := run(t, "serve", func(c *Config) { c.Drain = time.Hour })
+		expect(t, lines, "ready")
+		stop()
+		expect(t, lines, "POST /healthcheck/fail", "POST /drain_listeners?graceful", "SIGTERM")
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("busy", func(t *testing.T) {
+		t.Setenv("ZONEFORGE_TEST_ACTIVE", "1")
+		const drain = 400 * time.Millisecond
+		lines, stop, done := run(t, "serve", func(c *Config) { c.Drain = drain })
+		expect(t, lines, "ready")
+		begun := time.Now()
+		stop()
+		expect(t, lines, "POST /healthcheck/fail", "POST /drain_listeners?graceful", "SIGTERM")
+		if took := time.Since(begun); took < drain {
+			t.Errorf("it ended after %s, with a connection open", took)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestStopKillsTheStubborn(t *testing.T) {
 	lines, stop, done := run(t, "stubborn", func(c *Config) { c.Grace = 100 * time.Millisecond })
 	expect(t, lines, "ready")
@@ -146,14 +178,32 @@ func TestCrashIsRestarted(t *testing.T) {
 	}
 }
 
-func TestEndInOrderIsNoCrash(t *testing.T) {
-	lines, _, done := run(t, "end", nil)
-	expect(t, lines, "ended")
-	if lines.Scan() {
-		t.Errorf("restarted: %q", lines.Text())
-	}
+func TestEndingUnaskedIsACrash(t *testing.T) {
+	lines, stop, done := run(t, "end", nil)
+	expect(t, lines, "ended", "ended", "ended")
+	stop()
+	go func() {
+		for lines.Scan() {
+		}
+	}()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+func TestConnections(t *testing.T) {
+	for stats, want := range map[string]int{
+		"": 0,
+		"listener.0.0.0.0_80.downstream_cx_active: 0\n":                                                       0,
+		"listener.admin.downstream_cx_active: 1\nlistener.admin.main_thread.downstream_cx_active: 1\n":        0,
+		"listener.0.0.0.0_80.downstream_cx_active: 3\nlistener.0.0.0.0_80.worker_0.downstream_cx_active: 3\n": 3,
+		"listener.[__]_80.downstream_cx_active: 2\nlistener.127.0.0.1_81.downstream_cx_active: 1\n":           3,
+		"listener.0.0.0.0_80.downstream_cx_active: many\n":                                                    1,
+		"no healthy upstream": 1,
+	} {
+		if got := connections(stats); got != want {
+			t.Errorf("%q: %d, want %d", stats, got, want)
+		}
 	}
 }
 
