@@ -38,7 +38,7 @@ var imports = map[string][]string{
 }
 
 // pure packages do no I/O, start no goroutine, read no clock and take no logger, so they need none of these.
-var pure = map[string]bool{"resource": true, "policy": true, "ir": true, "ingress": true, "xds": true, "sync/kds": true, "zone/proxyir": true}
+var pure = map[string]bool{"resource": true, "policy": true, "ir": true, "ingress": true, "xds": true, "sync/kds": true, "zone/proxyir": true, "zone/state": true}
 
 var impure = []string{"os", "net", "net/http", "os/exec", "go.uber.org/zap", "google.golang.org/grpc", "context"}
 

@@ -1,0 +1,179 @@
+package state
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/zoneforge/zoneforge/ingress"
+	"github.com/zoneforge/zoneforge/policy"
+	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
+	"github.com/zoneforge/zoneforge/resource"
+)
+
+// policyChanged puts a policy into its mesh and marks the proxies that the old or the new version can affect.
+func (s *State) policyChanged(m *mesh, key resource.Key, old, next *resource.Resource) {
+	list := slices.Clone(m.policies[key.Kind])
+	i, found := slices.BinarySearchFunc(list, key.Name, func(r *resource.Resource, name string) int { return cmp.Compare(r.Name, name) })
+	switch {
+	case next == nil && found:
+		list = slices.Delete(list, i, i+1)
+	case next != nil && found:
+		list[i] = next
+	case next != nil:
+		list = slices.Insert(list, i, next)
+	}
+	m.policies[key.Kind] = list
+	for _, r := range []*resource.Resource{old, next} {
+		if r != nil {
+			s.affects(m, r)
+		}
+	}
+	s.subsetsChanged(m, old, -1)
+	s.subsetsChanged(m, next, +1)
+}
+
+func (s *State) affects(m *mesh, r *resource.Resource) {
+	switch v := r.Spec.(type) {
+	case *meshv1.MeshGateway:
+		s.markIf(m.gateways, func(p *proxy) bool { return matches(v.GetSelectors(), p.source) })
+	case *meshv1.MeshGatewayRoute:
+		s.markIf(m.gateways, func(p *proxy) bool { return s.routeReaches(m, v, p) })
+	case *meshv1.TrafficPermission:
+		if !m.mtls() {
+			return
+		}
+		s.each(m.byInbound, m.proxies, v.GetDestinations(), func(p *proxy) bool {
+			return slices.ContainsFunc(p.inbounds, func(t map[string]string) bool { return matches(v.GetDestinations(), t) })
+		})
+	case *meshv1.TrafficRoute:
+		s.connections(m, v, func(p *proxy) [][]map[string]string { return [][]map[string]string{p.outbounds} })
+	case *meshv1.Timeout:
+		s.connections(m, v, func(p *proxy) [][]map[string]string { return [][]map[string]string{p.outbounds, p.destinations} })
+	case *meshv1.Retry:
+		s.connections(m, v, func(p *proxy) [][]map[string]string { return [][]map[string]string{p.outbounds, p.destinations} })
+	}
+}
+
+// connections marks the clients with a connection that a policy matches.
+func (s *State) connections(m *mesh, v policy.ConnectionPolicy, to func(*proxy) [][]map[string]string) {
+	fits := func(p *proxy) bool {
+		return matches(v.GetSources(), p.source) && slices.ContainsFunc(to(p), func(list []map[string]string) bool {
+			return slices.ContainsFunc(list, func(t map[string]string) bool { return matches(v.GetDestinations(), t) })
+		})
+	}
+	if _, exact := services(v.GetDestinations()); exact {
+		s.each(m.byDestination, m.proxies, v.GetDestinations(), fits)
+		return
+	}
+	s.each(m.bySource, m.proxies, v.GetSources(), fits)
+}
+
+// each marks the proxies that fit, looking only at those of the services that the selectors name, where all of them do.
+func (s *State) each(index map[string]set[string], all set[string], selectors []*meshv1.Selector, fits func(*proxy) bool) {
+	names, exact := services(selectors)
+	if !exact {
+		s.markIf(all, fits)
+		return
+	}
+	for _, name := range names {
+		s.markIf(index[name], fits)
+	}
+}
+
+func (s *State) markIf(ids set[string], fits func(*proxy) bool) {
+	for id := range ids {
+		if p := s.proxies[id]; p != nil && p.live && fits(p) {
+			s.dirty.proxies[id] = struct{}{}
+		}
+	}
+}
+
+// services are those that selectors name; exact is false where one of them takes any.
+func services(selectors []*meshv1.Selector) (names []string, exact bool) {
+	for _, v := range selectors {
+		name := v.GetMatch()[resource.TagService]
+		if name == "" || name == resource.AnyValue {
+			return nil, false
+		}
+		names = append(names, name)
+	}
+	return names, true
+}
+
+func matches(selectors []*meshv1.Selector, tags map[string]string) bool {
+	_, ok := policy.Best(selectors, tags)
+	return ok
+}
+
+// routeReaches tells whether a route selects a gateway or one of its listeners.
+func (s *State) routeReaches(m *mesh, v *meshv1.MeshGatewayRoute, p *proxy) bool {
+	if matches(v.GetSelectors(), p.source) {
+		return true
+	}
+	gateway := spec[*meshv1.MeshGateway](policy.MostSpecific(m.policies["MeshGateway"], m.name, p.source))
+	for _, l := range gateway.GetConf().GetListeners() {
+		tags := s.inZone(p.source)
+		for k, value := range l.GetTags() {
+			tags[k] = value
+		}
+		if matches(v.GetSelectors(), tags) {
+			return true
+		}
+	}
+	return false
+}
+
+// subsetsChanged counts the subsets that a route asks for, which ingresses have to offer.
+func (s *State) subsetsChanged(m *mesh, r *resource.Resource, by int) {
+	if r == nil {
+		return
+	}
+	var tags []map[string]string
+	switch v := r.Spec.(type) {
+	case *meshv1.TrafficRoute:
+		tags = append(tags, v.GetConf().GetDestination())
+		for _, split := range v.GetConf().GetSplit() {
+			tags = append(tags, split.GetDestination())
+		}
+		for _, rule := range v.GetConf().GetHttp() {
+			tags = append(tags, rule.GetDestination())
+			for _, split := range rule.GetSplit() {
+				tags = append(tags, split.GetDestination())
+			}
+		}
+	case *meshv1.MeshGatewayRoute:
+		for _, rule := range v.GetConf().GetHttp().GetRules() {
+			for _, b := range rule.GetBackends() {
+				tags = append(tags, b.GetDestination())
+			}
+		}
+	}
+	for _, t := range tags {
+		if len(t) < 2 || t[resource.TagService] == "" {
+			continue
+		}
+		d := ingress.Destination{Mesh: m.name, Service: t[resource.TagService], Subset: map[string]string{}}
+		for k, value := range t {
+			if k != resource.TagService {
+				d.Subset[k] = value
+			}
+		}
+		sni, err := d.SNI()
+		if err != nil {
+			continue
+		}
+		v := m.service(d.Service)
+		if v.subsets[sni] == nil {
+			v.subsets[sni] = &subset{destination: d}
+		}
+		before := v.subsets[sni].count
+		v.subsets[sni].count += by
+		after := v.subsets[sni].count
+		if after <= 0 {
+			delete(v.subsets, sni)
+		}
+		if (before > 0) != (after > 0) && len(v.tagSets) > 0 {
+			s.dirty.ingresses = true
+		}
+	}
+}

@@ -1,0 +1,252 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/zoneforge/zoneforge/ingress"
+	"github.com/zoneforge/zoneforge/ir"
+	"github.com/zoneforge/zoneforge/resource"
+	"github.com/zoneforge/zoneforge/xds"
+	"github.com/zoneforge/zoneforge/zone/proxyir"
+)
+
+// endpoints are those of a destination in a view, shared by all proxies that need them.
+type endpoints struct {
+	destination ingress.Destination
+	view        ingress.View
+	users       set[string]
+}
+
+// Built is what a proxy is to be configured with, but for endpoints and the bytes of secrets.
+type Built struct {
+	Proxy     *ir.Proxy
+	Resources *xds.Resources
+}
+
+// BuildProxy builds a live proxy. A policy that can't be used costs itself only: see Rejected. It fails where the proxy itself
+// can't be used, and when it is not there (ErrUnknown); the endpoints that it needed before are kept then.
+func (s *State) BuildProxy(id string) (*Built, error) {
+	p := s.proxies[id]
+	if p == nil || !p.live {
+		return nil, fmt.Errorf("proxy %s: %w", id, ErrUnknown)
+	}
+	if p.ZoneIngress != nil {
+		return s.buildIngress(p)
+	}
+	m := s.mesh(p.Mesh)
+	wanted := set[string]{}
+	in := proxyir.Input{
+		Mesh: m.spec, MeshName: m.name, Zone: s.zone, Domain: m.bundle.GetDomain(), Name: p.Name, Dataplane: p.Dataplane,
+		Policies: m.policies, Protocols: m.protocols(),
+		HasSecret: func(name string) bool { wanted[name] = struct{}{}; return m.hasSecret(name) },
+	}
+	build := proxyir.Sidecar
+	if p.Dataplane.GetNetworking().GetGateway() != nil {
+		build = proxyir.Gateway
+	}
+	result, err := build(in)
+	if err != nil {
+		return nil, err
+	}
+	resources, err := xds.Build(result.Proxy)
+	if err != nil {
+		if result, resources, err = withoutBad(build, in, result, err); err != nil {
+			return nil, err
+		}
+	}
+
+	s.unindex(m, p)
+	p.rejected, p.uses, p.secrets, p.destinations = result.Rejected, result.Uses, slices.Sorted(maps.Keys(wanted)), nil
+	for _, d := range result.Destinations {
+		tags := maps.Clone(d.Subset)
+		if tags == nil {
+			tags = map[string]string{}
+		}
+		tags[resource.TagService] = d.Service
+		p.destinations = append(p.destinations, tags)
+	}
+	s.index(m, p)
+	if err := s.needs(p, result.Destinations, ingress.ClientView); err != nil {
+		return nil, err
+	}
+	return &Built{Proxy: result.Proxy, Resources: resources}, nil
+}
+
+// ErrUnknown says that a proxy is not registered, or has no stream.
+var ErrUnknown = errors.New("not a live proxy")
+
+// refusable are the kinds of which one may be left out of a proxy without opening what should be closed.
+var refusable = map[string]bool{"MeshGatewayRoute": true, "TrafficRoute": true, "Timeout": true, "Retry": true}
+
+// withoutBad finds the policies that make a proxy into something that Envoy's own rules refuse, by adding them one by one to a
+// proxy without any, and builds the proxy without those. It costs a build a policy, in a case that validation should prevent.
+func withoutBad(build func(proxyir.Input) (*proxyir.Result, error), in proxyir.Input, result *proxyir.Result, why error) (*proxyir.Result, *xds.Resources, error) {
+	without := map[resource.Key]bool{}
+	var keys []resource.Key
+	for _, u := range result.Uses {
+		if refusable[u.Key.Kind] && !without[u.Key] {
+			without[u.Key] = true
+			keys = append(keys, u.Key)
+		}
+	}
+	in.Without = without
+	try := func() (*proxyir.Result, *xds.Resources, error) {
+		r, err := build(in)
+		if err != nil {
+			return nil, nil, err
+		}
+		resources, err := xds.Build(r.Proxy)
+		return r, resources, err
+	}
+	best, resources, err := try()
+	if err != nil {
+		return nil, nil, why
+	}
+	var rejected []proxyir.Rejected
+	for _, key := range keys {
+		delete(without, key)
+		r, made, err := try()
+		if err != nil {
+			without[key] = true
+			rejected = append(rejected, proxyir.Rejected{Key: key, Reason: err.Error()})
+			continue
+		}
+		best, resources = r, made
+	}
+	best.Rejected = append(best.Rejected, rejected...)
+	slices.SortStableFunc(best.Rejected, func(a, b proxyir.Rejected) int { return a.Key.Compare(b.Key) })
+	return best, resources, nil
+}
+
+// buildIngress offers each service that is there, with its subsets.
+func (s *State) buildIngress(p *proxy) (*Built, error) {
+	var destinations []ingress.Destination
+	for _, name := range slices.Sorted(maps.Keys(s.meshes)) {
+		m := s.meshes[name]
+		if !m.mtls() {
+			continue
+		}
+		for _, service := range slices.Sorted(maps.Keys(m.services)) {
+			destinations = append(destinations, m.offered(service, s.zone)...)
+		}
+	}
+	out, err := ingress.Proxy(p.Name, p.ZoneIngress, destinations)
+	if err != nil {
+		return nil, err
+	}
+	resources, err := xds.Build(&out)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.needs(p, destinations, ingress.IngressView); err != nil {
+		return nil, err
+	}
+	return &Built{Proxy: &out, Resources: resources}, nil
+}
+
+func (m *mesh) offered(name, zone string) []ingress.Destination {
+	v := m.services[name]
+	if len(v.tagSets) == 0 {
+		return nil
+	}
+	out := []ingress.Destination{{Mesh: m.name, Service: name}, {Mesh: m.name, Service: name, Subset: map[string]string{resource.TagZone: zone}}}
+	for _, tag := range v.singles() {
+		if k, value, ok := strings.Cut(tag, "\x00"); ok {
+			out = append(out, ingress.Destination{Mesh: m.name, Service: name, Subset: map[string]string{k: value}})
+		}
+	}
+	for _, sni := range slices.Sorted(maps.Keys(v.subsets)) {
+		out = append(out, v.subsets[sni].destination)
+	}
+	return out
+}
+
+// needs says which endpoints a proxy needs from now on.
+func (s *State) needs(p *proxy, destinations []ingress.Destination, view ingress.View) error {
+	wanted := map[string]ingress.Destination{}
+	for _, d := range destinations {
+		sni, err := d.SNI()
+		if err != nil {
+			return fmt.Errorf("proxy %s: %w", p.ID, err)
+		}
+		wanted[ingress.EndpointsName(sni, view)] = d
+	}
+	for name, d := range wanted {
+		if s.endpoints[name] == nil {
+			s.endpoints[name] = &endpoints{destination: d, view: view, users: set[string]{}}
+			s.mesh(d.Mesh).service(d.Service).names[name] = struct{}{}
+			s.dirty.endpoints[name] = struct{}{}
+		}
+	}
+	s.need(p, slices.Sorted(maps.Keys(wanted)))
+	return nil
+}
+
+// need counts the users of endpoints; those without any become dirty, and BuildEndpoints tells that they are not wanted.
+func (s *State) need(p *proxy, names []string) {
+	for _, name := range names {
+		s.endpoints[name].users[p.ID] = struct{}{}
+	}
+	for _, name := range p.needs {
+		e := s.endpoints[name]
+		if e == nil || slices.Contains(names, name) {
+			continue
+		}
+		if delete(e.users, p.ID); len(e.users) == 0 {
+			delete(s.endpoints, name)
+			delete(s.mesh(e.destination.Mesh).service(e.destination.Service).names, name)
+			s.dirty.endpoints[name] = struct{}{}
+		}
+	}
+	p.needs = names
+}
+
+// Users lists the proxies that need endpoints, sorted.
+func (s *State) Users(endpoints string) []string {
+	e := s.endpoints[endpoints]
+	if e == nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(e.users))
+}
+
+// Needs lists the endpoints that a proxy needs, sorted.
+func (s *State) Needs(id string) []string {
+	if p := s.proxies[id]; p != nil {
+		return p.needs
+	}
+	return nil
+}
+
+// BuildEndpoints builds shared endpoints by their name; nil where no proxy needs them any more.
+func (s *State) BuildEndpoints(name string) (*ir.Endpoints, error) {
+	e := s.endpoints[name]
+	if e == nil {
+		return nil, nil
+	}
+	m := s.mesh(e.destination.Mesh)
+	v := m.service(e.destination.Service)
+	in := ingress.Endpoints{Destination: e.destination, Zone: s.zone, MTLS: m.mtls()}
+	for _, id := range slices.Sorted(maps.Keys(v.local)) {
+		in.Local = append(in.Local, v.local[id]...)
+	}
+	if e.view == ingress.ClientView {
+		for _, zone := range slices.Sorted(maps.Keys(v.available)) {
+			in.Available = append(in.Available, v.available[zone])
+		}
+		for _, key := range slices.SortedFunc(maps.Keys(s.remotes), resource.Key.Compare) {
+			if r := s.remotes[key]; v.available[r.Zone] != nil {
+				in.Ingresses = append(in.Ingresses, r)
+			}
+		}
+	}
+	out, err := in.Build(e.view)
+	if err != nil {
+		return nil, fmt.Errorf("endpoints %s: %w", name, err)
+	}
+	return &out, nil
+}

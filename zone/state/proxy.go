@@ -1,0 +1,193 @@
+package state
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/zoneforge/zoneforge/ingress"
+	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
+	"github.com/zoneforge/zoneforge/resource"
+	"github.com/zoneforge/zoneforge/zone/proxyir"
+)
+
+// Proxy is what a proxy presents; exactly one of Dataplane and ZoneIngress is set.
+type Proxy struct {
+	ID          string
+	Mesh        string
+	Name        string
+	Dataplane   *meshv1.Dataplane
+	ZoneIngress *meshv1.ZoneIngress
+}
+
+// proxy is a proxy of the zone: live while it has a stream, else known from disk or about to go, which keeps its endpoints only.
+type proxy struct {
+	Proxy
+	live bool
+	// inbounds, outbounds and source hold tags with the zone's; source are those by which policies know it as a client.
+	inbounds  []map[string]string
+	outbounds []map[string]string
+	source    map[string]string
+
+	// The rest is of the last build.
+	destinations []map[string]string
+	needs        []string
+	secrets      []string
+	rejected     []proxyir.Rejected
+	uses         []proxyir.Use
+}
+
+// Register adds a proxy or replaces one of the same ID. One that is not live gives its endpoints only, and never replaces a
+// live one; what it presents is the same as before, or the proxy was restarted with another document.
+func (s *State) Register(in Proxy, live bool) {
+	old := s.proxies[in.ID]
+	if old != nil && old.live && !live {
+		return
+	}
+	p := &proxy{Proxy: in, live: live}
+	s.proxies[in.ID] = p
+	if in.ZoneIngress != nil {
+		if old != nil {
+			p.needs = old.needs
+		}
+		s.dirty.offer[serviceKey{service: in.ID}] = struct{}{}
+		if live {
+			s.ingresses[in.ID] = struct{}{}
+			s.dirty.proxies[in.ID] = struct{}{}
+		}
+		return
+	}
+	m := s.mesh(in.Mesh)
+	n := in.Dataplane.GetNetworking()
+	locals := map[string][]ingress.Local{}
+	for _, i := range n.GetInbound() {
+		tags := s.inZone(i.GetTags())
+		p.inbounds = append(p.inbounds, tags)
+		name := tags[resource.TagService]
+		locals[name] = append(locals[name], ingress.Local{Address: cmp.Or(i.GetAddress(), n.GetAddress()), Port: i.GetPort(), Tags: i.GetTags()})
+	}
+	for _, o := range n.GetOutbound() {
+		p.outbounds = append(p.outbounds, o.GetTags())
+	}
+	if g := n.GetGateway(); g != nil {
+		p.source = s.inZone(g.GetTags())
+	} else if len(p.inbounds) > 0 {
+		p.source = p.inbounds[0]
+	} else {
+		p.source = s.inZone(nil)
+	}
+	if old != nil {
+		s.unindex(m, old)
+		for _, i := range old.inbounds {
+			if name := i[resource.TagService]; locals[name] == nil {
+				s.setLocal(m, name, in.ID, nil)
+			}
+		}
+		// What the last build found holds until the next one, so that shared endpoints don't come and go between.
+		p.destinations, p.needs, p.secrets = old.destinations, old.needs, old.secrets
+	}
+	m.proxies[in.ID] = struct{}{}
+	for _, name := range slices.Sorted(maps.Keys(locals)) {
+		s.setLocal(m, name, in.ID, locals[name])
+	}
+	if live {
+		s.index(m, p)
+		s.dirty.proxies[in.ID] = struct{}{}
+	}
+}
+
+// Unregister removes a proxy with its endpoints. It reports whether there was one.
+func (s *State) Unregister(id string) bool {
+	p := s.proxies[id]
+	if p == nil {
+		return false
+	}
+	delete(s.proxies, id)
+	delete(s.dirty.proxies, id)
+	s.need(p, nil)
+	if p.ZoneIngress != nil {
+		delete(s.ingresses, id)
+		s.dirty.offer[serviceKey{service: id}] = struct{}{}
+		return true
+	}
+	m := s.mesh(p.Mesh)
+	s.unindex(m, p)
+	delete(m.proxies, id)
+	for _, i := range p.inbounds {
+		s.setLocal(m, i[resource.TagService], id, nil)
+	}
+	return true
+}
+
+// Live tells whether a proxy is registered as live.
+func (s *State) Live(id string) bool { p := s.proxies[id]; return p != nil && p.live }
+
+// Proxy returns what a registered proxy presents.
+func (s *State) Proxy(id string) (Proxy, bool) {
+	p := s.proxies[id]
+	if p == nil {
+		return Proxy{}, false
+	}
+	return p.Proxy, true
+}
+
+// Proxies lists the registered proxies by ID; with live set, only those that are.
+func (s *State) Proxies(live bool) []string {
+	var out []string
+	for id, p := range s.proxies {
+		if p.live || !live {
+			out = append(out, id)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Uses lists the policies that a proxy was last built from.
+func (s *State) Uses(id string) []proxyir.Use {
+	if p := s.proxies[id]; p != nil {
+		return p.uses
+	}
+	return nil
+}
+
+func (s *State) inZone(tags map[string]string) map[string]string {
+	out := make(map[string]string, len(tags)+1)
+	maps.Copy(out, tags)
+	out[resource.TagZone] = s.zone
+	return out
+}
+
+func (s *State) index(m *mesh, p *proxy) {
+	if p.Dataplane.GetNetworking().GetGateway() != nil {
+		m.gateways[p.ID] = struct{}{}
+	}
+	add(m.bySource, p.source[resource.TagService], p.ID)
+	for _, i := range p.inbounds {
+		add(m.byInbound, i[resource.TagService], p.ID)
+	}
+	for _, list := range [][]map[string]string{p.outbounds, p.destinations} {
+		for _, tags := range list {
+			add(m.byDestination, tags[resource.TagService], p.ID)
+		}
+	}
+	for _, name := range p.secrets {
+		add(m.bySecret, name, p.ID)
+	}
+}
+
+func (s *State) unindex(m *mesh, p *proxy) {
+	delete(m.gateways, p.ID)
+	remove(m.bySource, p.source[resource.TagService], p.ID)
+	for _, i := range p.inbounds {
+		remove(m.byInbound, i[resource.TagService], p.ID)
+	}
+	for _, list := range [][]map[string]string{p.outbounds, p.destinations} {
+		for _, tags := range list {
+			remove(m.byDestination, tags[resource.TagService], p.ID)
+		}
+	}
+	for _, name := range p.secrets {
+		remove(m.bySecret, name, p.ID)
+	}
+}

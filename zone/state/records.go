@@ -1,0 +1,311 @@
+package state
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/zoneforge/zoneforge/ingress"
+	"github.com/zoneforge/zoneforge/ir"
+	federationv1 "github.com/zoneforge/zoneforge/proto/federation/v1"
+	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
+	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
+	"github.com/zoneforge/zoneforge/resource"
+	"github.com/zoneforge/zoneforge/sync/kds"
+)
+
+// Apply takes a delta, or a snapshot of which everything that it doesn't hold goes. It returns the records that can't be used:
+// the last good version of each stays in force. Records that are equal to what is held change nothing.
+func (s *State) Apply(upserts []*kdsv1.Record, deletes []resource.Key, snapshot bool) []*kdsv1.Rejection {
+	keep := make(map[resource.Key]bool, len(upserts))
+	var rejected []*kdsv1.Rejection
+	for _, u := range upserts {
+		key, err := kds.KeyFrom(u.GetKey())
+		if err != nil {
+			rejected = append(rejected, &kdsv1.Rejection{Key: u.GetKey(), Hash: u.GetHash(), Reason: err.Error()})
+			continue
+		}
+		keep[key] = true
+		s.put(key, u)
+		if r := s.records[key]; r.reason != "" {
+			rejected = append(rejected, s.rejection(key, r.reason))
+		}
+	}
+	if snapshot {
+		for key := range s.records {
+			if !keep[key] {
+				deletes = append(deletes, key)
+			}
+		}
+	}
+	for _, key := range deletes {
+		if keep[key] {
+			continue
+		}
+		if r := s.records[key]; r != nil {
+			delete(s.records, key)
+			s.changed(key, r.resource, nil)
+		}
+	}
+	slices.SortFunc(rejected, func(a, b *kdsv1.Rejection) int {
+		x, _ := kds.KeyFrom(a.GetKey())
+		y, _ := kds.KeyFrom(b.GetKey())
+		return x.Compare(y)
+	})
+	return rejected
+}
+
+func (s *State) put(key resource.Key, u *kdsv1.Record) {
+	r := s.records[key]
+	if r == nil {
+		r = &record{}
+		s.records[key] = r
+	} else if bytes.Equal(r.hash, u.GetHash()) {
+		return
+	}
+	r.hash, r.reason = u.GetHash(), ""
+	next, err := usable(key, u.GetPayload())
+	if err != nil {
+		r.reason = err.Error()
+		return
+	}
+	old := r.resource
+	r.resource = next
+	s.changed(key, old, next)
+}
+
+// usable decodes a record and checks it, as a newer global may send what this version can't take. What control planes write
+// has no rules for users.
+func usable(key resource.Key, payload []byte) (*resource.Resource, error) {
+	r, err := resource.Unmarshal(key, payload)
+	if err != nil {
+		return nil, err
+	}
+	if kind, ok := resource.Lookup(key.Kind); ok && kind.Writer == resource.WriterUser {
+		var errs []error
+		for _, v := range resource.Validate(r) {
+			errs = append(errs, v)
+		}
+		if err := errors.Join(errs...); err != nil {
+			return nil, fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	if key.Kind == "Secret" {
+		if spec, ok := r.Spec.(*meshv1.Secret); !ok || len(spec.GetData()) == 0 {
+			return nil, fmt.Errorf("%s is empty", key)
+		}
+	}
+	return r, nil
+}
+
+// changed marks what a record's change can affect. old and new may be nil, not both.
+func (s *State) changed(key resource.Key, old, next *resource.Resource) {
+	if old == nil && next == nil {
+		return
+	}
+	switch key.Kind {
+	case "Mesh":
+		s.meshChanged(s.mesh(key.Name), spec[*meshv1.Mesh](next))
+	case "TrustBundle":
+		m := s.mesh(key.Mesh)
+		bundle := spec[*federationv1.TrustBundle](next)
+		if m.bundle.GetDomain() != bundle.GetDomain() {
+			s.allProxies(m)
+		}
+		m.bundle = bundle
+		s.dirty.meshes[m.name] = struct{}{}
+	case "Secret":
+		m := s.mesh(key.Mesh)
+		delete(m.secrets, key.Name)
+		if v := spec[*meshv1.Secret](next); v != nil {
+			m.secrets[key.Name] = newSecret(key.Name, v.GetData())
+		}
+		s.mark(m.bySecret[key.Name])
+	case "ServiceAvailability":
+		s.availabilityChanged(key.Mesh, spec[*federationv1.ServiceAvailability](old), spec[*federationv1.ServiceAvailability](next))
+	case "ZoneIngress":
+		s.remoteChanged(key, spec[*meshv1.ZoneIngress](next))
+	case "VerificationKeys":
+		s.dirty.keys = true
+	default:
+		if key.Mesh != "" {
+			s.policyChanged(s.mesh(key.Mesh), key, old, next)
+		}
+	}
+}
+
+// spec is the zero value for nil and for another type.
+func spec[M proto.Message](r *resource.Resource) M {
+	var none M
+	if r == nil {
+		return none
+	}
+	m, ok := r.Spec.(M)
+	if !ok {
+		return none
+	}
+	return m
+}
+
+func (s *State) meshChanged(m *mesh, next *meshv1.Mesh) {
+	old := m.spec
+	m.spec = next
+	s.dirty.meshes[m.name] = struct{}{}
+	if backendOf(old) != backendOf(next) {
+		s.allProxies(m)
+	}
+	if (old.GetMtls().GetEnabledBackend() != "") != m.mtls() {
+		for _, v := range m.services {
+			s.markEndpoints(v, ingress.ClientView)
+		}
+		s.dirty.ingresses = true
+	}
+}
+
+// backend is what of a Mesh stands in the configuration of its proxies.
+type backend struct {
+	enabled bool
+	mode    meshv1.Mesh_Mode
+}
+
+func backendOf(m *meshv1.Mesh) backend {
+	b := backend{enabled: m.GetMtls().GetEnabledBackend() != ""}
+	for _, c := range m.GetMtls().GetBackends() {
+		if b.enabled && c.GetName() == m.GetMtls().GetEnabledBackend() && c.GetMode() == meshv1.Mesh_MODE_PERMISSIVE {
+			b.mode = meshv1.Mesh_MODE_PERMISSIVE
+		}
+	}
+	return b
+}
+
+func (s *State) availabilityChanged(mesh string, old, next *federationv1.ServiceAvailability) {
+	// What this zone reports it knows better itself.
+	if old != nil && old.GetZone() != s.zone {
+		s.setAvailable(mesh, old.GetService(), old.GetZone(), nil)
+	}
+	if next != nil && next.GetZone() != s.zone {
+		s.setAvailable(mesh, next.GetService(), next.GetZone(), next)
+	}
+}
+
+func (s *State) setAvailable(mesh, name, zone string, a *federationv1.ServiceAvailability) {
+	m := s.mesh(mesh)
+	v := m.service(name)
+	key := serviceKey{mesh, name}
+	if a == nil {
+		delete(v.available, zone)
+		delete(s.reaches[zone], key)
+		if len(s.reaches[zone]) == 0 {
+			delete(s.reaches, zone)
+		}
+	} else {
+		v.available[zone] = a
+		if s.reaches[zone] == nil {
+			s.reaches[zone] = set[serviceKey]{}
+		}
+		s.reaches[zone][key] = struct{}{}
+	}
+	s.markEndpoints(v, ingress.ClientView)
+	s.protocolChanged(m, name, v)
+}
+
+func (s *State) remoteChanged(key resource.Key, next *meshv1.ZoneIngress) {
+	old, had := s.remotes[key]
+	delete(s.remotes, key)
+	now, has := ingress.RemoteOf(next)
+	if has = has && now.Zone != s.zone; has {
+		s.remotes[key] = now
+	}
+	if had == has && old == now {
+		return
+	}
+	for _, zone := range []string{old.Zone, now.Zone} {
+		for k := range s.reaches[zone] {
+			s.markEndpoints(s.mesh(k.mesh).service(k.service), ingress.ClientView)
+		}
+	}
+}
+
+// protocolChanged looks again at which protocol a service speaks. One that nobody names any more stays; of several the
+// first by name counts, so that all zones agree.
+func (s *State) protocolChanged(m *mesh, name string, v *service) {
+	var all []string
+	for _, t := range v.tagSets {
+		all = append(all, t.tags[resource.TagProtocol])
+	}
+	for _, a := range v.available {
+		for _, t := range a.GetTagSets() {
+			all = append(all, t.GetTags()[resource.TagProtocol])
+		}
+	}
+	all = slices.DeleteFunc(all, func(p string) bool { return p == "" })
+	if len(all) == 0 {
+		return
+	}
+	if p := slices.Min(all); p != v.protocol {
+		v.protocol, m.spoken = p, nil
+		s.mark(m.byDestination[name])
+	}
+}
+
+func (s *State) mark(ids set[string]) {
+	for id := range ids {
+		s.dirty.proxies[id] = struct{}{}
+	}
+}
+
+func (s *State) allProxies(m *mesh) {
+	for id := range m.proxies {
+		if s.proxies[id].live {
+			s.dirty.proxies[id] = struct{}{}
+		}
+	}
+}
+
+func (s *State) markEndpoints(v *service, views ...ingress.View) {
+	for name := range v.names {
+		if e := s.endpoints[name]; e != nil && slices.Contains(views, e.view) {
+			s.dirty.endpoints[name] = struct{}{}
+		}
+	}
+}
+
+// secret is a certificate with its key; certificate is nil when the bytes hold none.
+type secret struct{ ir ir.Secret }
+
+func newSecret(name string, data []byte) *secret {
+	chain, key := splitPEM(data)
+	if len(chain) == 0 || len(key) == 0 {
+		return &secret{}
+	}
+	return &secret{ir.Secret{Name: "secret:" + name, Certificate: &ir.Certificate{Chain: chain, Key: key}}}
+}
+
+func (m *mesh) hasSecret(name string) bool {
+	v := m.secrets[name]
+	return v != nil && v.ir.Certificate != nil
+}
+
+// Secret is a Secret of a mesh that holds a certificate with its key; it must not be printed.
+func (s *State) Secret(mesh, name string) (*ir.Secret, bool) {
+	if m := s.meshes[mesh]; m != nil && m.hasSecret(name) {
+		return &m.secrets[name].ir, true
+	}
+	return nil, false
+}
+
+// protocols are those of the services; the map is replaced, never changed.
+func (m *mesh) protocols() map[string]string {
+	if m.spoken == nil {
+		m.spoken = make(map[string]string, len(m.services))
+		for name, v := range m.services {
+			if v.protocol != "" {
+				m.spoken[name] = v.protocol
+			}
+		}
+	}
+	return m.spoken
+}
