@@ -1,5 +1,6 @@
 // Package cli owns the verbs that people and scripts call: it reads files, prints results and maps errors to exit codes.
-// It never reaches into a control plane: it speaks REST only, and what it validates offline it leaves to package resource.
+// It never reaches into a control plane: it speaks REST only, what it validates offline it leaves to package resource, and
+// the commands that run processes are handed to it.
 package cli
 
 import (
@@ -36,9 +37,27 @@ type refusal struct{ error }
 
 func (r refusal) Unwrap() error { return r.error }
 
-// Main runs one command line, without the program's name, and returns its exit code.
-func Main(ctx context.Context, streams Streams, args []string) int {
+// exitError is an error with an exit code of its own.
+type exitError struct {
+	error
+	code int
+}
+
+func (e exitError) Unwrap() error { return e.error }
+
+// Exit gives a command's error an exit code; without one a command's error is one of usage. A nil error stays nil.
+func Exit(code int, err error) error {
+	if err == nil {
+		return nil
+	}
+	return exitError{err, code}
+}
+
+// Main runs one command line, without the program's name, and returns its exit code. Commands are those that this package
+// doesn't own.
+func Main(ctx context.Context, streams Streams, args []string, commands ...*cobra.Command) int {
 	root := newRoot(streams)
+	root.AddCommand(commands...)
 	root.SetArgs(args)
 	root.SetIn(streams.In)
 	root.SetOut(streams.Out)
@@ -49,6 +68,10 @@ func Main(ctx context.Context, streams Streams, args []string) int {
 	}
 	if !errors.Is(err, errReported) {
 		fmt.Fprintf(streams.Err, "zoneforge: %v\n", err)
+	}
+	var exit exitError
+	if errors.As(err, &exit) {
+		return exit.code
 	}
 	var refused refusal
 	if errors.As(err, &refused) {

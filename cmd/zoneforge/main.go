@@ -1,5 +1,5 @@
-// Command zoneforge is the one binary of the product. This package only wires: it turns signals into a context and the
-// result of a command into an exit code. It never holds behaviour of its own.
+// Command zoneforge is the one binary of the product. This package only wires: it turns signals into a context, settings
+// into the configuration of a process, and the result of a command into an exit code. It never holds behaviour of its own.
 package main
 
 import (
@@ -8,12 +8,26 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/spf13/cobra"
+
 	"github.com/zoneforge/zoneforge/cli"
 )
 
 func main() {
+	os.Exit(run(cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, os.Args[1:]))
+}
+
+func run(streams cli.Streams, args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := cli.Main(ctx, cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, os.Args[1:])
-	stop()
-	os.Exit(code)
+	defer stop()
+	// The second signal ends the process at once: a person who presses Ctrl-C again means it.
+	defer context.AfterFunc(ctx, stop)()
+	return cli.Main(ctx, streams, args, newDataplane(streams))
+}
+
+// group is a command that only holds others.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(commands...)
+	return cmd
 }
