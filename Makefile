@@ -49,11 +49,11 @@ check-tidy: ## go.mod and go.sum say what the code needs
 generate: .tools/bin/buf ## generate Go from proto/
 	cd proto && ../.tools/bin/buf generate
 
-docs: .tools/bin/buf ## generate docs/resources from proto/, the registry of kinds and deploy/examples
+docs: .tools/bin/buf ## generate docs/resources and docs/settings.md from proto/, the registry of kinds, deploy/examples and config/
 	go run ./docs/generate
 
 check-generate: generate docs ## what is generated in the tree is what its sources give
-	git diff --exit-code -- proto docs/resources
+	git diff --exit-code -- proto docs
 
 golden: tools ## rewrite the golden files after an intended change; read the diff
 	go test ./xds ./resource -update

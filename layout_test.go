@@ -33,7 +33,7 @@ var imports = map[string][]string{
 	"gossip":    {},
 	"config":    {},
 	"cli":       {"config", "resource", "proto"},
-	"docs":      {"resource", "proto"},
+	"docs":      {"config", "resource", "proto"},
 	"cmd":       {"cli", "config", "dataplane", "global", "zone", "resource", "proto"},
 }
 

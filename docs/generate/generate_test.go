@@ -27,21 +27,20 @@ func pages(t *testing.T) map[string][]byte {
 // The pages in the tree are what their sources give.
 func TestPagesAreFresh(t *testing.T) {
 	want := pages(t)
-	folder := filepath.Join(root, "docs", "resources")
 	for name, text := range want {
-		got, err := os.ReadFile(filepath.Join(folder, name))
+		got, err := os.ReadFile(filepath.Join(root, "docs", filepath.FromSlash(name)))
 		if err != nil {
 			t.Errorf("%v (run make docs)", err)
 		} else if !bytes.Equal(got, text) {
-			t.Errorf("docs/resources/%s is not what proto/, the registry and the examples give (run make docs)", name)
+			t.Errorf("docs/%s is not what its sources give (run make docs)", name)
 		}
 	}
-	found, err := filepath.Glob(filepath.Join(folder, "*"))
+	found, err := filepath.Glob(filepath.Join(root, "docs", "resources", "*"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range found {
-		if want[filepath.Base(path)] == nil {
+		if want["resources/"+filepath.Base(path)] == nil {
 			t.Errorf("%s belongs to no kind (run make docs)", path)
 		}
 	}

@@ -1,5 +1,6 @@
-// Command generate writes docs/resources: one page for each kind of resource that users or proxies write, from the comments of
-// proto/, the registry of kinds and deploy/examples. It owns nothing but these pages, and never says what no source says.
+// Command generate writes docs/resources, one page for each kind of resource that users or proxies write, from the comments of
+// proto/, the registry of kinds and deploy/examples; and docs/settings.md from package config. It owns nothing but these pages,
+// and never says what no source says.
 //
 // Run it by `make docs`, from the root of the checkout.
 package main
@@ -29,30 +30,30 @@ func run(root string) error {
 	if err != nil {
 		return err
 	}
-	folder := filepath.Join(root, "docs", "resources")
-	if err := os.MkdirAll(folder, 0o755); err != nil {
+	folder := filepath.Join(root, "docs")
+	if err := os.MkdirAll(filepath.Join(folder, "resources"), 0o755); err != nil {
 		return err
 	}
-	old, err := filepath.Glob(filepath.Join(folder, "*.md"))
+	old, err := filepath.Glob(filepath.Join(folder, "resources", "*.md"))
 	if err != nil {
 		return err
 	}
 	for _, path := range old {
-		if _, ok := pages[filepath.Base(path)]; !ok {
+		if pages["resources/"+filepath.Base(path)] == nil {
 			if err := os.Remove(path); err != nil {
 				return err
 			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(pages)) {
-		if err := os.WriteFile(filepath.Join(folder, name), pages[name], 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(folder, filepath.FromSlash(name)), pages[name], 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// generate renders the pages of a checkout, by file name.
+// generate renders the pages of a checkout, by their path below docs.
 func generate(root string) (map[string][]byte, error) {
 	descriptors, err := describe(root)
 	if err != nil {
@@ -62,7 +63,12 @@ func generate(root string) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return render(schema, func(plural string) ([]byte, error) { return example(root, plural) })
+	pages, err := render(schema, func(plural string) ([]byte, error) { return example(root, plural) })
+	if err != nil {
+		return nil, err
+	}
+	pages["settings.md"] = settings()
+	return pages, nil
 }
 
 // describe has buf read proto/ with its comments, which the generated Go code doesn't hold.

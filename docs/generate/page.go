@@ -20,15 +20,15 @@ func kinds() []*resource.Kind {
 	return slices.DeleteFunc(slices.Clone(resource.Kinds()), func(k *resource.Kind) bool { return k.Writer == resource.WriterSystem })
 }
 
-// render makes all pages, by file name. The example of a kind is asked for by its plural.
+// render makes the pages of the kinds and their index, by path below docs. The example of a kind is asked for by its plural.
 func render(s *schema, example func(plural string) ([]byte, error)) (map[string][]byte, error) {
-	pages := map[string][]byte{"README.md": index()}
+	pages := map[string][]byte{"resources/README.md": index()}
 	for _, kind := range kinds() {
 		text, err := example(kind.Plural)
 		if err != nil {
 			return nil, fmt.Errorf("%s needs an example: %w", kind.Name, err)
 		}
-		if pages[kind.Plural+".md"], err = page(s, kind, text); err != nil {
+		if pages["resources/"+kind.Plural+".md"], err = page(s, kind, text); err != nil {
 			return nil, fmt.Errorf("%s: %w", kind.Name, err)
 		}
 	}
