@@ -58,6 +58,7 @@ func read(t *testing.T, pattern string, opt resource.Options) []*resource.Resour
 
 func TestExamplesAreValid(t *testing.T) {
 	read(t, "examples/*.yaml", resource.Options{})
+	read(t, "by-hand/*.yaml", resource.Options{})
 }
 
 // gateway builds the gateway of a zone from the demo's policies, through to Envoy's resources.
