@@ -77,6 +77,8 @@ type Config struct {
 	Zones Zones
 	// Metrics serves /metrics to whoever may read; without it there is no such route.
 	Metrics http.Handler
+	// Done ends watches when it closes; nil for never.
+	Done <-chan struct{}
 	// Version of the software, Epoch of the store and Replica of global, for /v1/version.
 	Version, Epoch, Replica string
 }

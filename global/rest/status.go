@@ -117,6 +117,8 @@ func (a *api) follow(ctx context.Context, w http.ResponseWriter, change *store.S
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no") // proxies that buffer would hold the lines back
 	control := http.NewResponseController(w)
+	// The server's limits are for those who answer at once. A writer without deadlines has none to lift.
+	_ = control.SetReadDeadline(time.Time{})
 	var last []byte
 	for {
 		// Before the receipt is made, so that nothing falls between.
@@ -129,7 +131,6 @@ func (a *api) follow(ctx context.Context, w http.ResponseWriter, change *store.S
 		}
 		if !bytes.Equal(line, last) {
 			last = line
-			// A server without deadlines is not ours to correct.
 			_ = control.SetWriteDeadline(time.Now().Add(lineTimeout))
 			if _, err := w.Write(append(line, '\n')); err != nil {
 				return
@@ -137,6 +138,7 @@ func (a *api) follow(ctx context.Context, w http.ResponseWriter, change *store.S
 			if err := control.Flush(); err != nil {
 				return
 			}
+			_ = control.SetWriteDeadline(time.Time{})
 		}
 		if done {
 			return
@@ -144,6 +146,8 @@ func (a *api) follow(ctx context.Context, w http.ResponseWriter, change *store.S
 		select {
 		case <-changed:
 		case <-ctx.Done():
+			return
+		case <-a.Done:
 			return
 		}
 		pause := time.NewTimer(settle)

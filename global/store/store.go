@@ -273,6 +273,12 @@ func (s *Store) Close() {
 	})
 }
 
+// Ping asks etcd for the head, which needs a quorum; nil when it answered.
+func (s *Store) Ping(ctx context.Context) error {
+	_, err := s.readHead(ctx)
+	return err
+}
+
 // Epoch is the store's identity; revisions of different epochs can't be compared.
 func (s *Store) Epoch() string { return s.epoch }
 

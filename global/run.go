@@ -1,0 +1,284 @@
+package global
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/zoneforge/zoneforge/global/ca"
+	"github.com/zoneforge/zoneforge/global/rest"
+	"github.com/zoneforge/zoneforge/global/store"
+	"github.com/zoneforge/zoneforge/pki/token"
+)
+
+const (
+	// openEmbedded bounds the start of the embedded etcd, openCluster the first answer of a cluster.
+	openEmbedded = 2 * time.Minute
+	openCluster  = 30 * time.Second
+	// firstWrites bounds what a replica writes before it serves.
+	firstWrites = 30 * time.Second
+)
+
+// parts are the goroutines of a replica: those started later end earlier. The first failure ends all.
+type parts struct {
+	log    *zap.Logger
+	failed chan error
+}
+
+// stage is a set of goroutines that end together.
+type stage struct {
+	parts  *parts
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+func (p *parts) stage(ctx context.Context) *stage {
+	s := &stage{parts: p}
+	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	return s
+}
+
+// start runs f until the stage ends; a failure before is the replica's.
+func (s *stage) start(name string, f func(context.Context) error) {
+	s.wg.Go(func() {
+		err := f(s.ctx)
+		if s.ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			err = errors.New("ended by itself")
+		}
+		select {
+		case s.parts.failed <- fmt.Errorf("global: %s: %w", name, err):
+		default: // the first failure is told
+		}
+	})
+}
+
+func (s *stage) stop() {
+	s.cancel()
+	s.wg.Wait()
+}
+
+// Run serves until ctx ends, and then stops in order: no new requests, those under way to their end, zones, and the store
+// last. It returns nil when it stopped because of ctx, and else why it can't go on. Call it once.
+func (g *Global) Run(ctx context.Context) (err error) {
+	if !g.running.CompareAndSwap(false, true) {
+		return errors.New("global: Run is called a second time; make another Global")
+	}
+	known, err := openDir(g.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	cert, err := g.certificate()
+	if err != nil {
+		return err
+	}
+	restListener, err := listen("rest-address", g.cfg.RESTAddress)
+	if err != nil {
+		return err
+	}
+	defer restListener.Close()
+	kdsListener, err := listen("kds-address", g.cfg.KDSAddress)
+	if err != nil {
+		return err
+	}
+	defer kdsListener.Close()
+	g.mu.Lock()
+	g.addresses = Addresses{REST: restListener.Addr().String(), KDS: kdsListener.Addr().String()}
+	g.mu.Unlock()
+
+	p := &parts{log: g.log, failed: make(chan error, 1)}
+	front := p.stage(ctx) // what clients talk to
+	back := p.stage(ctx)  // what that needs
+	defer back.stop()
+	back.start("server certificate", cert.run)
+
+	// Health is told from the beginning, as opening a large store takes its time.
+	entrance := &door{}
+	server := httpServer(front.ctx, g.metrics.observe(entrance), cert.config(), g.log)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := server.ServeTLS(restListener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+			select {
+			case p.failed <- fmt.Errorf("global: REST server: %w", err):
+			default:
+			}
+		}
+	}()
+	ready, done := &readiness{}, make(chan struct{})
+	stopREST := func() {
+		if ready.stopping.CompareAndSwap(false, true) {
+			close(done)
+		}
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopping)
+		defer cancel()
+		if server.Shutdown(end) != nil {
+			front.cancel()
+			_ = server.Close() // all it can report is that a connection is gone
+		}
+		<-served
+		front.stop()
+	}
+	defer stopREST()
+
+	s, err := g.open(ctx, known)
+	if err != nil {
+		return g.orStopped(ctx, err)
+	}
+	// Deferred calls run last to first: REST stops before the goroutines behind it, and the store closes after those.
+	// But this one is deferred after back.stop, so it must join them itself.
+	defer func() {
+		stopREST()
+		back.stop()
+		s.Close()
+	}()
+	back.start("store", s.Run)
+	ready.store = s
+	g.metrics.registry.MustRegister(storeCollector{s})
+
+	authorities, err := g.prepare(ctx, s, known)
+	if err != nil {
+		return g.orStopped(ctx, err)
+	}
+	back.start("certificate authorities", authorities.Run)
+
+	api := rest.Config{
+		Store: countingStore{s, g.metrics}, Tokens: authorities, Metrics: g.metrics.handler(), Ready: ready.check, Done: done, Logger: g.log,
+		Authenticator: &authenticator{users: &verifier{purpose: token.User, store: s, ca: authorities}, trustLoopback: g.cfg.TrustLoopback},
+		Version:       g.cfg.Version, Epoch: s.Epoch(), Replica: g.cfg.Replica,
+	}
+	ready.kds.Store(true)
+	entrance.open(rest.New(api))
+	g.log.Info("global is ready", zap.String("rest", g.Addresses().REST), zap.String("kds", g.Addresses().KDS),
+		zap.Int64("revision", s.Snapshot().Revision()), zap.String("epoch", s.Epoch()))
+	close(g.ready)
+
+	select {
+	case <-ctx.Done():
+		g.log.Info("global stops")
+		return nil
+	case err := <-p.failed:
+		return err
+	}
+}
+
+// orStopped is nil when an error only says that the replica was told to stop while it started.
+func (g *Global) orStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// open opens the store with its key.
+func (g *Global) open(ctx context.Context, known *mark) (*store.Store, error) {
+	key, made, err := openKey(g.cfg.KeyEncryptionKeyFile, known != nil)
+	if err != nil {
+		return nil, err
+	}
+	cfg := store.Config{Seal: key, Logger: g.log}
+	limit := openEmbedded
+	if len(g.cfg.EtcdEndpoints) > 0 {
+		limit = openCluster
+		cfg.Endpoints, cfg.Username, cfg.Password = g.cfg.EtcdEndpoints, g.cfg.EtcdUsername, g.cfg.EtcdPassword
+		if cfg.TLS, err = g.etcdTLS(); err != nil {
+			return nil, err
+		}
+	} else {
+		cfg.DataDir = filepath.Join(g.cfg.DataDir, storeName)
+	}
+	opening, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	s, err := store.Open(opening, cfg)
+	if err == nil {
+		return s, nil
+	}
+	if made && errors.Is(err, store.ErrWrongKey) {
+		// The key that was just made opens nothing, and would only hide that the right one is missing.
+		_ = os.Remove(g.cfg.KeyEncryptionKeyFile)
+		return nil, fmt.Errorf("global: there is no key file %s, and the store is sealed with one; copy it from another replica or from a backup: %w",
+			g.cfg.KeyEncryptionKeyFile, err)
+	}
+	if errors.Is(err, context.DeadlineExceeded) && len(g.cfg.EtcdEndpoints) > 0 {
+		return nil, fmt.Errorf("global: etcd at %s does not answer within %s; check etcd-endpoints, its certificate files and the cluster: %w",
+			strings.Join(g.cfg.EtcdEndpoints, ", "), limit, err)
+	}
+	return nil, fmt.Errorf("global: %w", err)
+}
+
+func (g *Global) etcdTLS() (*tls.Config, error) {
+	secure := g.cfg.EtcdTLS != EtcdTLS{}
+	for _, e := range g.cfg.EtcdEndpoints {
+		secure = secure || strings.HasPrefix(e, "https://")
+	}
+	if !secure {
+		return nil, nil
+	}
+	out := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f := g.cfg.EtcdTLS.CA; f != "" {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			return nil, fmt.Errorf("global: roots of etcd: %w; set etcd-ca-file", err)
+		}
+		out.RootCAs = x509.NewCertPool()
+		if !out.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("global: %s holds no certificate in PEM; set etcd-ca-file to the roots of etcd", f)
+		}
+	}
+	if g.cfg.EtcdTLS.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(g.cfg.EtcdTLS.Cert, g.cfg.EtcdTLS.Key)
+		if err != nil {
+			return nil, fmt.Errorf("global: client certificate for etcd: %w; set etcd-cert-file and etcd-key-file", err)
+		}
+		out.Certificates = []tls.Certificate{pair}
+	}
+	return out, nil
+}
+
+// prepare checks that store, directory and configuration belong together, and makes what a federation begins with.
+func (g *Global) prepare(ctx context.Context, s *store.Store, known *mark) (*ca.Authorities, error) {
+	ctx, cancel := context.WithTimeout(ctx, firstWrites)
+	defer cancel()
+	if err := checkDomain(s.Snapshot(), g.cfg.Domain); err != nil {
+		return nil, err
+	}
+	if known != nil {
+		if err := known.fits(g.cfg.DataDir, s.Epoch(), g.cfg.Domain); err != nil {
+			return nil, err
+		}
+	}
+	authorities, err := ca.New(ca.Config{Store: s, Domain: g.cfg.Domain, Logger: g.log})
+	if err != nil {
+		return nil, fmt.Errorf("global: %w", err)
+	}
+	made, err := defaultMesh(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	if made {
+		g.log.Info("default mesh made, with mutual TLS and nothing permitted", zap.String("mesh", "default"))
+	}
+	if err := authorities.EnsureKeys(ctx); err != nil {
+		return nil, fmt.Errorf("global: %w", err)
+	}
+	if err := g.adminToken(ctx, authorities, known == nil); err != nil {
+		return nil, err
+	}
+	if known == nil { // last, so that a start that was cut short is a first one again
+		err = mark{Role: role, Epoch: s.Epoch(), Domain: g.cfg.Domain}.write(g.cfg.DataDir)
+	}
+	return authorities, err
+}

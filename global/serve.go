@@ -1,0 +1,114 @@
+package global
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/zoneforge/zoneforge/global/store"
+)
+
+const (
+	// stopping is how long requests may take to end when the replica stops.
+	stopping = 5 * time.Second
+	// pingTimeout bounds the question to etcd behind readiness, and pingLife is how long its answer stands, as readiness is
+	// open to all.
+	pingTimeout = 2 * time.Second
+	pingLife    = time.Second
+)
+
+// listen takes a port. The address that is in use is the commonest failure, so it is told how to mend it.
+func listen(setting, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("global: %s %s is in use by another process; stop it, or set another %s: %w", setting, address, setting, err)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("global: %s %s is not allowed to this user; set a port above 1023: %w", setting, address, err)
+	case err != nil:
+		return nil, fmt.Errorf("global: %s %s: %w; set an address of this machine", setting, address, err)
+	}
+	return l, nil
+}
+
+// door is the handler of the REST server, which answers before the API is there.
+type door struct{ api atomic.Pointer[http.Handler] }
+
+func (d *door) open(h http.Handler) { d.api.Store(&h) }
+
+func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h := d.api.Load(); h != nil {
+		(*h).ServeHTTP(w, r)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	if r.URL.Path == "/healthz" {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte("{\"status\":\"ok\"}\n"))
+		return
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(http.StatusServiceUnavailable)
+	_ = json.NewEncoder(w).Encode(map[string]any{
+		"type": "urn:zoneforge:problem:not_ready", "title": http.StatusText(http.StatusServiceUnavailable), "status": http.StatusServiceUnavailable,
+		"detail": "this replica is starting", "code": "not_ready", "mend": "retry later or ask another replica",
+	})
+}
+
+// httpServer bounds what a client may take; base ends the requests that would not end by themselves.
+func httpServer(base context.Context, h http.Handler, t *tls.Config, log *zap.Logger) *http.Server {
+	errorLog, err := zap.NewStdLogAt(log, zap.DebugLevel)
+	if err != nil {
+		errorLog = nil // a wrong level, which it isn't
+	}
+	return &http.Server{
+		Handler: h, TLSConfig: t, ErrorLog: errorLog,
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 64 << 10,
+		BaseContext:    func(net.Listener) context.Context { return base },
+	}
+}
+
+// readiness tells whether requests should come here.
+type readiness struct {
+	store *store.Store
+	// kds is true while the KDS server serves.
+	kds      atomic.Bool
+	stopping atomic.Bool
+
+	mu    sync.Mutex
+	asked time.Time
+	last  error
+}
+
+func (r *readiness) check(ctx context.Context) error {
+	switch {
+	case r.stopping.Load():
+		return errors.New("this replica is stopping")
+	case !r.kds.Load():
+		return errors.New("zones are not served")
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if time.Since(r.asked) < pingLife {
+		return r.last
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pingTimeout)
+	defer cancel()
+	r.last = nil
+	if r.store.Ping(ctx) != nil {
+		r.last = errors.New("the store does not answer") // no detail for whoever asks
+	}
+	r.asked = time.Now()
+	return r.last
+}
