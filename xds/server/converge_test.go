@@ -19,10 +19,46 @@ type model struct {
 	asked   map[string]map[string]bool
 	routeTo map[string]string
 	queue   []*discoveryv3.DeltaDiscoveryResponse
+	// nonces are the newest answered of each type, where the variant is state-of-the-world; nil otherwise.
+	nonces map[string]string
+	// told are the names of the newest response of each wildcard type.
+	told map[string]map[string]bool
+}
+
+// asDelta says what a response changes. One of state-of-the-world removes what was told before and is left out.
+func (m *model) asDelta(out *response) *discoveryv3.DeltaDiscoveryResponse {
+	resp := out.delta()
+	if out.world == nil {
+		return resp
+	}
+	resp.Resources, resp.RemovedResources = nil, nil
+	now := map[string]bool{}
+	for _, r := range out.world.contents {
+		now[r.Name] = true
+		resp.Resources = append(resp.Resources, &discoveryv3.Resource{Name: r.Name, Version: r.Version})
+	}
+	for _, name := range sortedKeys(m.told[out.typeURL]) {
+		if !now[name] {
+			resp.RemovedResources = append(resp.RemovedResources, name)
+		}
+	}
+	m.told[out.typeURL] = now
+	return resp
+}
+
+// inState is a request that names all that the model subscribes to at that moment.
+func (m *model) inState(req *discoveryv3.DeltaDiscoveryRequest) *discoveryv3.DiscoveryRequest {
+	typeURL := req.GetTypeUrl()
+	if req.GetResponseNonce() != "" {
+		m.nonces[typeURL] = req.GetResponseNonce()
+	}
+	return &discoveryv3.DiscoveryRequest{TypeUrl: typeURL, ResponseNonce: m.nonces[typeURL], ErrorDetail: req.GetErrorDetail(),
+		ResourceNames: sortedKeys(m.asked[typeURL])}
 }
 
 func newModel() *model {
-	m := &model{held: map[string]map[string]string{}, asked: map[string]map[string]bool{}, routeTo: map[string]string{}}
+	m := &model{held: map[string]map[string]string{}, asked: map[string]map[string]bool{}, routeTo: map[string]string{},
+		told: map[string]map[string]bool{}}
 	for _, t := range served {
 		m.held[t], m.asked[t] = map[string]string{}, map[string]bool{}
 	}
@@ -84,15 +120,22 @@ func (m *model) take(routeCluster map[string]string) []*discoveryv3.DeltaDiscove
 // TestNeverDanglesAndConverges holds, for random snapshots that come at any moment: no route of the proxy ever names a
 // cluster that it lacks, and when the snapshots stop (the last without a bad cluster) the proxy has exactly the last.
 func TestNeverDanglesAndConverges(t *testing.T) {
-	for seed := range uint64(150) {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { converge(t, rand.New(rand.NewPCG(seed, 1))) })
+	for seed := range uint64(300) {
+		t.Run(fmt.Sprint("delta/seed=", seed), func(t *testing.T) { converge(t, rand.New(rand.NewPCG(seed, 1)), false) })
+		t.Run(fmt.Sprint("state/seed=", seed), func(t *testing.T) { converge(t, rand.New(rand.NewPCG(seed, 1)), true) })
 	}
 }
 
-func converge(t *testing.T, random *rand.Rand) {
+func converge(t *testing.T, random *rand.Rand, state bool) {
 	endpoints, routeCluster := map[string]*xds.Resource{}, map[string]string{}
 	s := newSession(func(name string) *xds.Resource { return endpoints[name] })
 	m := newModel()
+	handle := s.Handle
+	if state {
+		s = newStateSession(func(name string) *xds.Resource { return endpoints[name] }, nil)
+		m.nonces = map[string]string{}
+		handle = func(req *discoveryv3.DeltaDiscoveryRequest) { s.HandleState(m.inState(req)) }
+	}
 	clusters := []string{"a", "b", "c", "d", "bad"}
 	for _, name := range clusters {
 		endpoints[name] = load(t, name, 0)
@@ -130,15 +173,17 @@ func converge(t *testing.T, random *rand.Rand) {
 			final = build(snapshots == 0)
 			s.SetSnapshot(newSnapshot(revision, final, nil, s.want))
 		case choice == 1 && len(pending) > 0:
-			s.Handle(pending[0])
+			handle(pending[0])
 			pending = pending[1:]
 		case len(m.queue) > 0:
 			pending = append(pending, m.take(routeCluster)...)
 		case len(pending) > 0:
-			s.Handle(pending[0])
+			handle(pending[0])
 			pending = pending[1:]
 		}
-		m.queue = append(m.queue, s.Ready()...)
+		for _, out := range s.Ready() {
+			m.queue = append(m.queue, m.asDelta(out))
+		}
 		for _, route := range sortedKeys(m.routeTo) {
 			if _, ok := m.held[xds.TypeCluster][m.routeTo[route]]; !ok {
 				t.Fatalf("step %d: route %s names cluster %q, which the proxy lacks", steps, route, m.routeTo[route])
@@ -166,7 +211,7 @@ func converge(t *testing.T, random *rand.Rand) {
 
 func clusterOf(route *xds.Resource, names []string) string {
 	for _, name := range names {
-		if refersTo(route, map[string]bool{name: true}) {
+		if refersTo(route, name) {
 			return name
 		}
 	}

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"io"
 	"strings"
 	"sync"
 
@@ -11,9 +10,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 
 	"github.com/zoneforge/zoneforge/xds"
 )
@@ -62,10 +59,13 @@ type Server struct {
 	log      *zap.Logger
 
 	mu sync.Mutex
-	// All below is guarded by mu, and so are the sessions.
+	// proxies is guarded by mu, and so is what it holds but for the streams.
 	proxies     map[ProxyID]*proxy
-	endpoints   map[string]*xds.Resource
 	endpointRev uint64
+
+	// endpointsMu is held only to look at the map or to change it, with mu or without.
+	endpointsMu sync.RWMutex
+	endpoints   map[string]*xds.Resource
 }
 
 // proxy outlives its streams, so that a status can be asked for while it is away.
@@ -73,15 +73,8 @@ type proxy struct {
 	want   *snapshot
 	stream *stream
 	last   Progress
-}
-
-// stream is one connection of a proxy.
-type stream struct {
-	session *session
-	// wake holds a token when the session may have something to send.
-	wake chan struct{}
-	// replaced is closed when a newer stream of the same proxy took over.
-	replaced chan struct{}
+	// worlds are what its last state-of-the-world stream acknowledged.
+	worlds map[string]*world
 }
 
 // New makes a server; it starts nothing.
@@ -115,8 +108,7 @@ func (s *Server) SetProxy(id ProxyID, revision uint64, resources *xds.Resources,
 	}
 	p.want = newSnapshot(revision, resources, secrets, p.want)
 	if p.stream != nil {
-		p.stream.session.SetSnapshot(p.want)
-		p.stream.signal()
+		p.stream.setSnapshot(p.want)
 	}
 }
 
@@ -128,6 +120,7 @@ func (s *Server) SetEndpoints(revision uint64, changed map[string]*xds.Resource)
 	defer s.mu.Unlock()
 	s.endpointRev = max(s.endpointRev, revision)
 	names := sortedKeys(changed)
+	s.endpointsMu.Lock()
 	for _, name := range names {
 		if r := changed[name]; r != nil {
 			s.endpoints[name] = r
@@ -135,10 +128,10 @@ func (s *Server) SetEndpoints(revision uint64, changed map[string]*xds.Resource)
 			delete(s.endpoints, name)
 		}
 	}
+	s.endpointsMu.Unlock()
 	for _, p := range s.proxies {
 		if p.stream != nil {
-			p.stream.session.EndpointsChanged(s.endpointRev, names)
-			p.stream.signal()
+			p.stream.setEndpoints(s.endpointRev, names)
 		}
 	}
 }
@@ -165,7 +158,7 @@ func (s *Server) Status(id ProxyID) (Status, bool) {
 	}
 	st := Status{Progress: p.last, Connected: p.stream != nil}
 	if p.stream != nil {
-		st.Progress = p.stream.session.Progress()
+		st.Progress, _ = p.stream.reached()
 	}
 	if p.want != nil {
 		st.Wanted = p.want.revision
@@ -182,124 +175,10 @@ func (s *Server) proxyLocked(id ProxyID) *proxy {
 	return p
 }
 
-// DeltaAggregatedResources pumps one stream: it returns when the client ends it or a newer stream of the proxy comes.
-func (s *Server) DeltaAggregatedResources(grpcStream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	ctx := grpcStream.Context()
-	first, err := grpcStream.Recv()
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	id, err := s.auth.Connect(ctx, first.GetNode(), bearer(ctx))
-	if err != nil {
-		return status.Errorf(codes.Unauthenticated, "proxy %q was not accepted: %v", first.GetNode().GetId(), err)
-	}
-	defer s.auth.Disconnect(id)
-	st := s.attach(id)
-	defer s.detach(id, st)
-
-	requests := make(chan *discoveryv3.DeltaDiscoveryRequest)
-	received := make(chan error, 1)
-	// gRPC unblocks Recv when this handler returns, so this goroutine ends just after it.
-	go func() {
-		for {
-			req, err := grpcStream.Recv()
-			if err != nil {
-				received <- err
-				return
-			}
-			select {
-			case requests <- req:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-
-	if err := s.step(grpcStream, id, st, first); err != nil {
-		return err
-	}
-	for {
-		var err error
-		select {
-		case req := <-requests:
-			err = s.step(grpcStream, id, st, req)
-		case <-st.wake:
-			err = s.step(grpcStream, id, st, nil)
-		case <-st.replaced:
-			return status.Errorf(codes.Aborted, "proxy %q was removed, or connected again and this stream is the older one", id)
-		case err := <-received:
-			if errors.Is(err, io.EOF) || ctx.Err() != nil {
-				return nil
-			}
-			return err
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// step gives the session a request, which may be nil, sends what it has ready, and reports its progress. Sending is
-// outside the lock, so that a slow proxy holds up none but itself.
-func (s *Server) step(grpcStream grpc.BidiStreamingServer[discoveryv3.DeltaDiscoveryRequest, discoveryv3.DeltaDiscoveryResponse],
-	id ProxyID, st *stream, req *discoveryv3.DeltaDiscoveryRequest) error {
-	s.mu.Lock()
-	if req != nil {
-		st.session.Handle(req)
-	}
-	out := st.session.Ready()
-	progress := st.session.Progress()
-	s.mu.Unlock()
-	if detail := req.GetErrorDetail(); detail != nil {
-		s.log.Warn("proxy rejected configuration", zap.String("proxy", string(id)), zap.String("kind", req.GetTypeUrl()),
-			zap.Uint64("revision", progress.Sent), zap.String("reason", detail.GetMessage()))
-	}
-	for _, resp := range out {
-		if err := grpcStream.Send(resp); err != nil {
-			return err
-		}
-	}
-	if s.observer != nil {
-		s.observer.OnProgress(id, progress)
-	}
-	return nil
-}
-
-func (s *Server) attach(id ProxyID) *stream {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.proxyLocked(id)
-	if p.stream != nil {
-		close(p.stream.replaced)
-	}
-	st := &stream{
-		session: newSession(func(name string) *xds.Resource { return s.endpoints[name] }),
-		wake:    make(chan struct{}, 1), replaced: make(chan struct{}),
-	}
-	st.session.EndpointsChanged(s.endpointRev, nil)
-	if p.want != nil {
-		st.session.SetSnapshot(p.want)
-	}
-	p.stream = st
-	return st
-}
-
-func (s *Server) detach(id ProxyID, st *stream) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if p := s.proxies[id]; p != nil && p.stream == st {
-		p.last, p.stream = st.session.Progress(), nil
-	}
-}
-
-func (st *stream) signal() {
-	select {
-	case st.wake <- struct{}{}:
-	default:
-	}
+func (s *Server) lookup(name string) *xds.Resource {
+	s.endpointsMu.RLock()
+	defer s.endpointsMu.RUnlock()
+	return s.endpoints[name]
 }
 
 // bearer returns the token of "authorization: Bearer <token>".

@@ -23,7 +23,8 @@ type Nack struct {
 type Progress struct {
 	// Sent is the newest revision of which something, or nothing because nothing differed, was sent.
 	Sent uint64
-	// Acked is the newest revision that the proxy acknowledged completely.
+	// Acked is the newest revision that the proxy acknowledged completely. What it should hold no more may remain where
+	// something that it refused to give up, or a listener that drains, still refers to it.
 	Acked uint64
 	// EndpointsAcked is the newest endpoint revision with nothing outstanding for this proxy.
 	EndpointsAcked uint64
@@ -36,73 +37,134 @@ var served = []string{
 	xds.TypeCluster, xds.TypeEndpoint, xds.TypeSecret, xds.TypeListener, xds.TypeExtension, xds.TypeRoute,
 }
 
+// second are the types that refer to clusters, and wait for them.
+var second = []string{xds.TypeListener, xds.TypeExtension, xds.TypeRoute}
+
 // session is the protocol state of one stream: requests and snapshots go in, ordered responses come out of Ready. It is
-// pure (no goroutine, clock or I/O) and not safe for concurrent use.
+// pure (no goroutine, clock or I/O) and not safe for concurrent use. Both variants of ADS share it; delta.go and
+// state.go hold what differs.
 //
 // Order of sending, each step only when the one before it was acknowledged:
 //  1. clusters added or changed, and their endpoints and secrets;
 //  2. listeners, extensions and routes added or changed;
-//  3. listeners, extensions and routes removed;
-//  4. clusters removed, then endpoints and secrets.
+//  3. listeners removed;
+//  4. clusters removed, then endpoints and secrets; each of them only once nothing that the proxy holds, or may hold,
+//     refers to it any more.
+//
+// Routes and extensions are never removed: a listener that drains, or an older one that stays because its successor was
+// refused, still takes requests by them. The proxy unsubscribes when it is done with them, and then their clusters go.
 type session struct {
+	// state says that responses carry the state of the world and not what changed.
+	state     bool
 	want      *snapshot
 	endpoints func(name string) *xds.Resource
 	endpRev   uint64
 	subs      map[string]*subscription
+	// kept maps clusters that should go but may still be held to the endpoints that they take, which stay current till then.
+	kept map[string]string
+	// worlds are what an earlier stream of the proxy acknowledged, by type; only for state-of-the-world.
+	worlds    map[string]*world
 	nonce     uint64
 	nacks     []Nack
 	sent      uint64
 	acked     uint64
 	endpAcked uint64
-	ready     []*discoveryv3.DeltaDiscoveryResponse
+	ready     []*response
+}
+
+// response is one message to the proxy, in neither variant's form yet.
+type response struct {
+	typeURL  string
+	nonce    string
+	revision uint64
+	upserts  []*xds.Resource
+	removed  []string
+	// world is set for the wildcard types of state-of-the-world.
+	world *world
 }
 
 // newSession makes a session. endpoints looks an EDS resource up among those shared by all proxies.
 func newSession(endpoints func(name string) *xds.Resource) *session {
-	s := &session{endpoints: endpoints, subs: map[string]*subscription{}}
+	s := &session{endpoints: endpoints, subs: make(map[string]*subscription, len(served)), kept: map[string]string{}}
 	for _, t := range served {
 		s.subs[t] = newSubscription(t)
 	}
 	return s
 }
 
-// Handle takes one request. Types that are not served are ignored rather than refused: a proxy whose bootstrap asks for
-// one more type must still get the others.
+// Handle takes one request of the delta variant. Types that are not served are ignored rather than refused: a proxy whose
+// bootstrap asks for one more type must still get the others.
 func (s *session) Handle(req *discoveryv3.DeltaDiscoveryRequest) {
 	sub := s.subs[req.GetTypeUrl()]
 	if sub == nil {
 		return
 	}
-	// Only the nonce in flight confirms or rejects anything; subscriptions count in every request.
-	if f := sub.inflight; f != nil && f.nonce == req.GetResponseNonce() {
-		if detail := req.GetErrorDetail(); detail != nil {
-			s.recordNack(sub, detail.GetMessage())
-		} else {
-			sub.acknowledge()
-		}
-	}
-	sub.subscribe(req, sub.typeURL == xds.TypeCluster || sub.typeURL == xds.TypeListener)
+	s.answer(sub, req.GetResponseNonce(), req.GetErrorDetail() != nil, req.GetErrorDetail().GetMessage())
+	sub.subscribe(req, s.wantedNames(sub.typeURL))
 	s.advance()
+}
+
+// answer takes an ACK or NACK. Only the nonce in flight confirms or rejects anything.
+func (s *session) answer(sub *subscription, nonce string, refused bool, message string) {
+	f := sub.inflight
+	if f == nil || f.nonce != nonce {
+		return
+	}
+	if !refused {
+		sub.acknowledge()
+		return
+	}
+	names := sub.reject(message)
+	nack := Nack{TypeURL: sub.typeURL, Names: names, Message: message}
+	for _, name := range names {
+		nack.Versions = append(nack.Versions, versionOf(f.sent[name]))
+	}
+	sub.inflight = nil
+	if len(names) > 0 {
+		s.nacks = append(s.nacks, nack)
+	}
 }
 
 // SetSnapshot replaces what the proxy should hold. Snapshots between two responses coalesce into the newest.
 func (s *session) SetSnapshot(snap *snapshot) {
+	old := s.want
 	s.want = snap
+	for _, t := range served {
+		sub := s.subs[t]
+		sub.reopen(snap.changed(t, old))
+		if old == nil {
+			sub.reopen(sortedKeys(sub.confirmed))
+		}
+	}
+	if old != nil {
+		for cluster, name := range old.endpointOf {
+			if snap.byType[xds.TypeCluster][cluster] == nil {
+				s.kept[cluster] = name
+			}
+		}
+	}
 	s.advance()
 }
 
 // EndpointsChanged says that the shared endpoints are now at the revision and that the names changed.
 func (s *session) EndpointsChanged(revision uint64, names []string) {
 	s.endpRev = revision
-	if slices.ContainsFunc(names, s.subs[xds.TypeEndpoint].wants) {
-		s.advance()
+	sub := s.subs[xds.TypeEndpoint]
+	if !slices.ContainsFunc(names, sub.wants) {
+		s.updateEndpointProgress()
 		return
 	}
-	s.updateProgress()
+	sub.reopen(names)
+	s.advance()
+}
+
+// AllEndpointsChanged is EndpointsChanged where too much changed to say what.
+func (s *session) AllEndpointsChanged(revision uint64) {
+	s.EndpointsChanged(revision, sortedKeys(s.subs[xds.TypeEndpoint].names))
 }
 
 // Ready returns the responses to send, in order, and forgets them.
-func (s *session) Ready() []*discoveryv3.DeltaDiscoveryResponse {
+func (s *session) Ready() []*response {
 	out := s.ready
 	s.ready = nil
 	return out
@@ -113,35 +175,38 @@ func (s *session) Progress() Progress {
 	return Progress{Sent: s.sent, Acked: s.acked, EndpointsAcked: s.endpAcked, Nacks: slices.Clone(s.nacks)}
 }
 
-func (s *session) recordNack(sub *subscription, message string) {
-	names := sub.reject(message)
-	nack := Nack{TypeURL: sub.typeURL, Names: names, Message: message}
-	for _, name := range names {
-		nack.Versions = append(nack.Versions, sub.inflight.versions[name])
+// desired is what the proxy may hold of a type under a name. A name that its snapshot does not permit does not exist.
+func (s *session) desired(typeURL, name string) *xds.Resource {
+	if s.want == nil {
+		return nil
 	}
-	sub.inflight = nil
-	if len(names) > 0 {
-		s.nacks = append(s.nacks, nack)
+	if typeURL != xds.TypeEndpoint {
+		return s.want.byType[typeURL][name]
 	}
+	if !s.want.permitted[name] && !s.keeps(name) {
+		return nil
+	}
+	return s.endpoints(name)
 }
 
-// desired is what the proxy may hold of a type under a name. A name that its snapshot does not permit does not exist.
-func (s *session) desired(typeURL string) func(string) *xds.Resource {
-	if typeURL == xds.TypeEndpoint {
-		return func(name string) *xds.Resource {
-			if !s.want.permitted[name] {
-				return nil
-			}
-			return s.endpoints(name)
+// keeps says whether a cluster that should go but is still held takes these endpoints.
+func (s *session) keeps(name string) bool {
+	for _, kept := range s.kept {
+		if kept == name {
+			return true
 		}
 	}
-	m := s.want.byType[typeURL]
-	return func(name string) *xds.Resource { return m[name] }
+	return false
 }
 
-func (s *session) diff(typeURL string) change {
-	return s.subs[typeURL].diff(s.desired(typeURL), s.want.names[typeURL])
+func (s *session) wantedNames(typeURL string) []string {
+	if s.want == nil {
+		return nil
+	}
+	return s.want.names[typeURL]
 }
+
+func (s *session) diff(typeURL string) change { return s.subs[typeURL].diff(s.desired) }
 
 // advance sends whatever the order allows now.
 func (s *session) advance() {
@@ -150,44 +215,100 @@ func (s *session) advance() {
 		return
 	}
 	clusters := s.diff(xds.TypeCluster)
+	s.releaseKept()
 	s.send(xds.TypeCluster, clusters.upserts, nil)
 	for _, t := range []string{xds.TypeEndpoint, xds.TypeSecret} {
 		c := s.diff(t)
 		s.send(t, c.upserts, c.answers)
 	}
-	firstSettled := s.firstStageSettled()
-	second := []string{xds.TypeListener, xds.TypeExtension, xds.TypeRoute}
-	dangling := s.missingClusters()
-	for _, t := range second {
-		c := s.diff(t)
-		var upserts []*xds.Resource
-		if firstSettled {
-			upserts = slices.DeleteFunc(c.upserts, func(r *xds.Resource) bool {
-				return len(dangling) > 0 && refersTo(r, dangling)
-			})
+	if s.firstStageSettled() {
+		s.sendSecond()
+		if s.idle(second...) {
+			s.sendRemovals()
 		}
-		if firstSettled || len(c.answers) > 0 {
-			s.send(t, upserts, c.answers)
-		}
-	}
-	if firstSettled && s.idle(second...) {
-		// Removals of listeners first, so that no route goes from under one that still takes requests.
+	} else {
 		for _, t := range second {
-			if c := s.diff(t); len(c.removals) > 0 {
-				s.send(t, nil, c.removals)
-				break
-			}
-		}
-	}
-	if firstSettled && s.idle(second...) && s.holdsExactly(second...) {
-		s.send(xds.TypeCluster, nil, s.diff(xds.TypeCluster).removals)
-		if s.idle(xds.TypeCluster) {
-			for _, t := range []string{xds.TypeEndpoint, xds.TypeSecret} {
-				s.send(t, nil, s.diff(t).removals)
+			if c := s.diff(t); len(c.answers) > 0 {
+				s.send(t, nil, c.answers)
 			}
 		}
 	}
 	s.updateProgress()
+}
+
+// releaseKept forgets the clusters that the proxy gave up, or that are wanted again.
+func (s *session) releaseKept() {
+	for cluster, name := range s.kept {
+		sub := s.subs[xds.TypeCluster]
+		if s.desired(xds.TypeCluster, cluster) != nil || !sub.open[cluster] {
+			delete(s.kept, cluster)
+			s.subs[xds.TypeEndpoint].reopen([]string{name})
+		}
+	}
+}
+
+// sendSecond sends what refers to clusters, but nothing that names a cluster which the proxy refused.
+func (s *session) sendSecond() {
+	dangling := s.missingClusters()
+	for _, t := range second {
+		c := s.diff(t)
+		upserts, removed := c.upserts, c.answers
+		if len(dangling) > 0 {
+			upserts = slices.DeleteFunc(upserts, func(r *xds.Resource) bool { return refersToAny(r, dangling) })
+		}
+		if t == xds.TypeListener {
+			var moved []string
+			upserts, moved = s.freeAddresses(upserts)
+			removed = append(removed, moved...)
+		}
+		s.send(t, upserts, removed)
+	}
+}
+
+// sendRemovals sends the removals that break nothing.
+func (s *session) sendRemovals() {
+	if c := s.diff(xds.TypeListener); len(c.removals) > 0 {
+		s.send(xds.TypeListener, nil, c.removals)
+		return
+	}
+	// A proxy that connected again says one type after the other what it has: all that may refer must have been heard.
+	for _, t := range second {
+		if !s.subs[t].requested && (t == xds.TypeListener || len(s.want.names[t]) > 0) {
+			return
+		}
+	}
+	for _, t := range []string{xds.TypeCluster, xds.TypeEndpoint, xds.TypeSecret} {
+		s.send(t, nil, s.removable(t))
+	}
+}
+
+// holders are the types that may refer to a resource of the type.
+var holders = map[string][]string{
+	xds.TypeCluster:  {xds.TypeListener, xds.TypeExtension, xds.TypeRoute},
+	xds.TypeEndpoint: {xds.TypeCluster},
+	xds.TypeSecret:   {xds.TypeCluster, xds.TypeListener},
+}
+
+// removable are the removals of a type to which nothing refers that the proxy holds beside what is wanted. What is wanted
+// refers to nothing that is not.
+func (s *session) removable(typeURL string) []string {
+	removals := s.diff(typeURL).removals
+	if len(removals) == 0 {
+		return nil
+	}
+	var stale []*xds.Resource
+	for _, t := range holders[typeURL] {
+		var known bool
+		if stale, known = s.subs[t].stale(stale, s.desired); !known {
+			return nil
+		}
+	}
+	if len(stale) == 0 {
+		return removals
+	}
+	return slices.DeleteFunc(removals, func(name string) bool {
+		return slices.ContainsFunc(stale, func(r *xds.Resource) bool { return refersTo(r, name) })
+	})
 }
 
 // send puts one response in flight unless one of the type is, or there is nothing to say.
@@ -197,30 +318,41 @@ func (s *session) send(typeURL string, upserts []*xds.Resource, removed []string
 		return
 	}
 	upserts, removed = sub.limit(upserts, removed)
-	s.nonce++
-	f := &inflight{nonce: strconv.FormatUint(s.nonce, 10), versions: map[string]string{}}
-	resp := &discoveryv3.DeltaDiscoveryResponse{
-		TypeUrl: typeURL, Nonce: f.nonce, RemovedResources: removed,
-		SystemVersionInfo: strconv.FormatUint(s.want.revision, 10),
+	var fillers []*xds.Resource
+	if s.state && !sub.wildcards() {
+		fillers = s.concludeAbsent(sub, removed)
+		if removed = nil; len(upserts)+len(fillers) == 0 {
+			return
+		}
 	}
+	s.nonce++
+	f := &inflight{nonce: strconv.FormatUint(s.nonce, 10), sent: make(map[string]*xds.Resource, len(upserts)+len(removed))}
 	for _, r := range upserts {
-		f.versions[r.Name] = r.Version
+		f.sent[r.Name] = r
 		delete(sub.due, r.Name)
-		resp.Resources = append(resp.Resources, &discoveryv3.Resource{Name: r.Name, Version: r.Version, Resource: r.Any})
 		// A changed cluster is warmed anew and waits for endpoints, but Envoy doesn't ask again for a name that the old
 		// cluster already watches: without this it would wait for its fetch timeout.
-		if name := s.want.endpointOf[r.Name]; typeURL == xds.TypeCluster && s.subs[xds.TypeEndpoint].names[name] {
-			s.subs[xds.TypeEndpoint].due[name] = true
+		if typeURL == xds.TypeCluster {
+			if name := s.want.endpointOf[r.Name]; s.subs[xds.TypeEndpoint].names[name] {
+				s.subs[xds.TypeEndpoint].due[name] = true
+				s.subs[xds.TypeEndpoint].open[name] = true
+			}
 		}
 	}
 	for _, name := range removed {
-		f.versions[name] = absent
+		f.sent[name] = nil
 		delete(sub.due, name)
 	}
+	if s.state && sub.wildcards() {
+		f.world = sub.worldWith(f.sent)
+	}
 	sub.firstDue = false
-	sub.inflight = f
+	sub.inflight, sub.nonce = f, f.nonce
 	s.sent = s.want.revision
-	s.ready = append(s.ready, resp)
+	s.ready = append(s.ready, &response{
+		typeURL: typeURL, nonce: f.nonce, revision: s.want.revision,
+		upserts: append(upserts, fillers...), removed: removed, world: f.world,
+	})
 }
 
 // firstStageSettled says whether the proxy has all clusters that it is going to take, with their endpoints and secrets.
@@ -248,14 +380,15 @@ func (s *session) firstStageSettled() bool {
 }
 
 // missingClusters are the wanted clusters of which the proxy has no version at all: it refused them.
-func (s *session) missingClusters() map[string]bool {
-	var missing map[string]bool
+func (s *session) missingClusters() []string {
+	sub := s.subs[xds.TypeCluster]
+	if sub.all && len(sub.rejected) == 0 {
+		return nil
+	}
+	var missing []string
 	for _, name := range s.want.names[xds.TypeCluster] {
-		if !s.subs[xds.TypeCluster].holds(name) {
-			if missing == nil {
-				missing = map[string]bool{}
-			}
-			missing[name] = true
+		if !sub.holds(name) {
+			missing = append(missing, name)
 		}
 	}
 	return missing
@@ -270,23 +403,17 @@ func (s *session) idle(typeURLs ...string) bool {
 	return true
 }
 
-// holdsExactly says whether the proxy confirmed exactly the wanted resources of the types: nothing refused, withheld or
-// left over. Clusters are removed only then, as an older route or listener may still name them.
-func (s *session) holdsExactly(typeURLs ...string) bool {
-	for _, t := range typeURLs {
-		desired, sub := s.desired(t), s.subs[t]
-		for _, name := range s.want.names[t] {
-			if sub.confirmed[name] != desired(name).Version {
-				return false
-			}
-		}
-		for name, version := range sub.confirmed {
-			if version != absent && desired(name) == nil {
-				return false
-			}
-		}
-		// What is due again after a refusal may be held in another version than the confirmed one.
-		if len(sub.due) > 0 {
+// complete says whether the proxy confirmed all wanted resources of the type.
+func (s *session) complete(typeURL string) bool {
+	sub := s.subs[typeURL]
+	if c := s.diff(typeURL); len(c.upserts)+len(c.answers)+len(sub.due) > 0 {
+		return false
+	}
+	if sub.all && len(sub.rejected) == 0 {
+		return true
+	}
+	for _, name := range s.want.names[typeURL] {
+		if sub.confirmed[name].version != versionOf(s.desired(typeURL, name)) {
 			return false
 		}
 	}
@@ -295,9 +422,6 @@ func (s *session) holdsExactly(typeURLs ...string) bool {
 
 // updateProgress drops refusals whose content changed and raises the acknowledged revisions.
 func (s *session) updateProgress() {
-	if s.want == nil {
-		return
-	}
 	s.nacks = slices.DeleteFunc(s.nacks, func(n Nack) bool {
 		for i, name := range n.Names {
 			if v, ok := s.subs[n.TypeURL].rejected[name]; ok && v == n.Versions[i] {
@@ -306,23 +430,34 @@ func (s *session) updateProgress() {
 		}
 		return true
 	})
-	endpoints := s.diff(xds.TypeEndpoint)
-	if s.idle(xds.TypeEndpoint) && len(endpoints.upserts)+len(endpoints.removals)+len(endpoints.answers) == 0 &&
-		len(s.subs[xds.TypeEndpoint].rejected) == 0 {
-		s.endpAcked = s.endpRev
-	}
-	if !s.subs[xds.TypeCluster].requested || !s.subs[xds.TypeListener].requested || len(s.nacks) > 0 || !s.firstStageSettled() {
+	s.updateEndpointProgress()
+	if s.acked == s.want.revision || len(s.nacks) > 0 || !s.subs[xds.TypeCluster].requested || !s.subs[xds.TypeListener].requested {
 		return
 	}
 	// Endpoints move all the time and don't hold the revision up, but the other types must be quiet.
-	if !s.idle(xds.TypeCluster, xds.TypeSecret, xds.TypeListener, xds.TypeExtension, xds.TypeRoute) ||
-		s.subs[xds.TypeListener].firstDue {
+	if s.subs[xds.TypeListener].firstDue || !s.idle(xds.TypeCluster, xds.TypeSecret) || !s.idle(second...) || !s.firstStageSettled() {
 		return
 	}
+	for _, t := range []string{xds.TypeCluster, xds.TypeListener, xds.TypeExtension, xds.TypeRoute} {
+		if !s.complete(t) {
+			return
+		}
+	}
 	secrets := s.diff(xds.TypeSecret)
-	if len(secrets.upserts)+len(secrets.removals)+len(secrets.answers) > 0 ||
-		!s.holdsExactly(xds.TypeCluster, xds.TypeListener, xds.TypeExtension, xds.TypeRoute) {
+	if len(secrets.upserts)+len(secrets.answers)+len(s.removable(xds.TypeSecret))+len(s.removable(xds.TypeCluster))+
+		len(s.diff(xds.TypeListener).removals) > 0 {
 		return
 	}
 	s.sent, s.acked = s.want.revision, s.want.revision
+}
+
+func (s *session) updateEndpointProgress() {
+	sub := s.subs[xds.TypeEndpoint]
+	if s.want == nil || sub.inflight != nil || len(sub.rejected) > 0 {
+		return
+	}
+	if c := s.diff(xds.TypeEndpoint); len(c.upserts)+len(c.answers) > 0 || len(c.removals) > 0 && len(s.removable(xds.TypeEndpoint)) > 0 {
+		return
+	}
+	s.endpAcked = s.endpRev
 }

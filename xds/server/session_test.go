@@ -98,7 +98,8 @@ func (d *driver) nack(letter, message string) {
 func (d *driver) expect(want ...string) {
 	d.t.Helper()
 	var got []string
-	for _, resp := range d.s.Ready() {
+	for _, out := range d.s.Ready() {
+		resp := out.delta()
 		for letter, typeURL := range letters {
 			if typeURL != resp.GetTypeUrl() {
 				continue
@@ -183,13 +184,20 @@ func TestMakeBeforeBreak(t *testing.T) {
 	d.expect()
 }
 
-func TestListenerGoesBeforeItsRouteAndCluster(t *testing.T) {
+// A listener that drains still takes requests by its route, until the proxy unsubscribes from it.
+func TestClusterOutlivesTheRouteOfADrainingListener(t *testing.T) {
 	d, _ := started(t)
 	d.set(&xds.Resources{})
 	d.expect("L-in")
+	d.acked(1)
 	d.ack("L")
-	d.expect("R-r")
-	d.ack("R")
+	d.expect()
+	d.acked(2)
+	d.endpoints["a"] = load(t, "a", 1)
+	d.s.EndpointsChanged(1, []string{"a"})
+	d.expect("E+a")
+	d.ack("E")
+	d.s.Handle(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeRoute, ResourceNamesUnsubscribe: []string{"r"}})
 	d.expect("C-a")
 	d.ack("C")
 	d.expect("E-a")

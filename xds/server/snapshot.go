@@ -2,8 +2,6 @@ package server
 
 import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	"google.golang.org/protobuf/reflect/protopath"
-	"google.golang.org/protobuf/reflect/protorange"
 
 	"github.com/zoneforge/zoneforge/xds"
 )
@@ -71,20 +69,36 @@ func endpointName(cluster *xds.Resource) string {
 	return c.GetName()
 }
 
-// refersTo reports whether any string in the resource, at any depth, is one of the names. It may say yes too often (a
-// cluster named like a header value), which only delays; what does not decode counts as referring.
-func refersTo(resource *xds.Resource, names map[string]bool) bool {
-	message, err := resource.Any.UnmarshalNew()
-	if err != nil {
-		return true
-	}
-	found := false
-	err = protorange.Range(message.ProtoReflect(), func(v protopath.Values) error {
-		if s, ok := v.Index(-1).Value.Interface().(string); ok && names[s] {
-			found = true
-			return protorange.Terminate
+// changed are the names of which a snapshot holds another resource than the one before it, which may be nil, or none.
+// Endpoints are shared, so of them only what may be asked for counts.
+func (s *snapshot) changed(typeURL string, previous *snapshot) []string {
+	var out []string
+	if typeURL == xds.TypeEndpoint {
+		for _, name := range s.names[typeURL] {
+			if previous == nil || !previous.permitted[name] {
+				out = append(out, name)
+			}
 		}
-		return nil
-	})
-	return found || err != nil
+		if previous != nil {
+			for _, name := range previous.names[typeURL] {
+				if !s.permitted[name] {
+					out = append(out, name)
+				}
+			}
+		}
+		return out
+	}
+	for name, r := range s.byType[typeURL] {
+		if previous == nil || previous.byType[typeURL][name] != r {
+			out = append(out, name)
+		}
+	}
+	if previous != nil {
+		for name := range previous.byType[typeURL] {
+			if s.byType[typeURL][name] == nil {
+				out = append(out, name)
+			}
+		}
+	}
+	return out
 }

@@ -13,13 +13,25 @@ import (
 // wildcard is the name by which a client asks for every resource of a type.
 const wildcard = "*"
 
-// absent is the version of a resource that does not exist: the proxy was told that there is none.
-const absent = ""
+const (
+	// absent is the version of a resource that does not exist: the proxy was told that there is none.
+	absent = ""
+	// unknown is the version of a resource that the proxy has from another stream, which did not say which.
+	unknown = "unknown"
+)
+
+// held is what the proxy confirmed to have under a name.
+type held struct {
+	version string
+	// content is nil where the proxy has nothing, and where only the version is known, of a stream before this one.
+	content *xds.Resource
+}
 
 // subscription is what one stream asked for and holds of one type.
 //
-// Invariants: a name is in confirmed only when the client told us so, by an ACK with the matching nonce or by
-// initial_resource_versions; a name in rejected is never sent again at that version; at most one response is in flight.
+// Invariants: a name is in confirmed only when the client told us so, by an ACK with the matching nonce or when its stream
+// began; a name in rejected is never sent again at that version; at most one response is in flight; a name of which the
+// wanted and the confirmed version differ is in open or in rejected.
 type subscription struct {
 	typeURL   string
 	requested bool
@@ -30,17 +42,28 @@ type subscription struct {
 	names    map[string]bool
 	// due names are owed an answer whatever the proxy is known to hold of them.
 	due       map[string]bool
-	confirmed map[string]string
+	confirmed map[string]held
 	rejected  map[string]string
-	inflight  *inflight
+	// maybe is what the proxy may hold beside what it confirmed, as it refused a response without saying what of it.
+	maybe    map[string][]*xds.Resource
+	inflight *inflight
+	// nonce is that of the newest response.
+	nonce string
+	// open are the names that may be owed something, so that a change of one costs nothing for the thousand others.
+	open    map[string]bool
+	scratch []string
 	// batch is how many names the next response may have while a bad one is looked for, 0 for any number. It doubles with
 	// each ACK.
 	batch int
+	// world is the newest acknowledged response of a state-of-the-world wildcard.
+	world *world
 }
 
 type inflight struct {
-	nonce    string
-	versions map[string]string
+	nonce string
+	// sent is nil for a removal.
+	sent  map[string]*xds.Resource
+	world *world
 }
 
 // change is what differs between what a proxy should hold and what it holds.
@@ -66,25 +89,35 @@ func (s *subscription) limit(upserts []*xds.Resource, removed []string) ([]*xds.
 
 func newSubscription(typeURL string) *subscription {
 	return &subscription{
-		typeURL: typeURL, names: map[string]bool{}, due: map[string]bool{},
-		confirmed: map[string]string{}, rejected: map[string]string{},
+		typeURL: typeURL, names: map[string]bool{}, due: map[string]bool{}, confirmed: map[string]held{},
+		rejected: map[string]string{}, maybe: map[string][]*xds.Resource{}, open: map[string]bool{},
 	}
+}
+
+// wildcards says whether a client may ask for all of a type without naming them.
+func (s *subscription) wildcards() bool {
+	return s.typeURL == xds.TypeCluster || s.typeURL == xds.TypeListener
+}
+
+// lingers says whether resources of the type are never removed: the proxy unsubscribes when it is done with them.
+func (s *subscription) lingers() bool {
+	return s.typeURL == xds.TypeRoute || s.typeURL == xds.TypeExtension
 }
 
 func (s *subscription) wants(name string) bool { return s.all || s.names[name] }
 
-// subscribe takes the subscription part of a request.
-func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest, wildcardType bool) {
+// subscribe takes the subscription part of a request. wanted are the names that a wildcard means.
+func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest, wanted []string) {
 	first := !s.requested
 	s.requested = true
+	everything := false
 	if first {
 		for name, version := range req.GetInitialResourceVersions() {
-			s.confirmed[name] = version
+			s.confirmed[name] = held{version: version}
+			s.open[name] = true
 		}
 		// The legacy wildcard: the first request of the type names nothing.
-		if wildcardType && len(req.GetResourceNamesSubscribe()) == 0 {
-			s.all, s.firstDue = true, true
-		}
+		everything = s.wildcards() && len(req.GetResourceNamesSubscribe()) == 0
 	}
 	for _, name := range req.GetResourceNamesUnsubscribe() {
 		if name == wildcard {
@@ -98,19 +131,33 @@ func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest, wildcar
 	}
 	for _, name := range req.GetResourceNamesSubscribe() {
 		if name == wildcard {
-			if wildcardType && !s.all {
-				s.all, s.firstDue = true, true
-			}
+			everything = s.wildcards() && !s.all
 			continue
 		}
 		s.names[name] = true
-		if _, held := s.confirmed[name]; !first || !held {
+		s.open[name] = true
+		if _, known := s.confirmed[name]; !first || !known {
 			s.due[name] = true
 		}
 	}
-	for name := range s.confirmed {
-		if !s.wants(name) {
-			s.forget(name)
+	if everything {
+		s.all, s.firstDue = true, true
+		s.reopen(wanted)
+	}
+	if !s.all {
+		for name := range s.confirmed {
+			if !s.names[name] {
+				s.forget(name)
+			}
+		}
+	}
+}
+
+// reopen has names looked at again.
+func (s *subscription) reopen(names []string) {
+	for _, name := range names {
+		if s.wants(name) {
+			s.open[name] = true
 		}
 	}
 }
@@ -119,72 +166,127 @@ func (s *subscription) forget(name string) {
 	delete(s.due, name)
 	delete(s.confirmed, name)
 	delete(s.rejected, name)
+	delete(s.maybe, name)
+	delete(s.open, name)
 }
 
-// diff compares what the proxy holds with the wanted resources, in the order of names.
-func (s *subscription) diff(desired func(name string) *xds.Resource, desiredNames []string) change {
+// diff compares what the proxy holds with the wanted resources, in the order of names, and closes the names that are
+// settled.
+func (s *subscription) diff(desired func(typeURL, name string) *xds.Resource) change {
 	var c change
-	seen := map[string]bool{}
-	for _, name := range desiredNames {
-		if s.wants(name) {
-			seen[name] = true
-		}
+	if len(s.open) == 0 {
+		return c
 	}
-	for name := range s.confirmed {
-		seen[name] = true
+	s.scratch = s.scratch[:0]
+	for name := range s.open {
+		s.scratch = append(s.scratch, name)
 	}
-	for name := range s.due {
-		seen[name] = true
-	}
-	for name := range s.rejected {
-		seen[name] = true
-	}
-	for _, name := range sortedKeys(seen) {
-		resource := desired(name)
-		version := absent
-		if resource != nil {
-			version = resource.Version
-		}
+	sort.Strings(s.scratch)
+	for _, name := range s.scratch {
+		resource := desired(s.typeURL, name)
+		version := versionOf(resource)
 		if bad, ok := s.rejected[name]; ok {
 			if bad == version {
 				delete(s.due, name)
+				delete(s.open, name)
 				continue
 			}
 			delete(s.rejected, name)
 		}
-		held, known := s.confirmed[name]
 		if s.inflight != nil {
-			if v, sent := s.inflight.versions[name]; sent && v == version && !s.due[name] {
+			sent, ok := s.inflight.sent[name]
+			if ok && versionOf(sent) == version && !s.due[name] {
 				continue
 			}
 		}
+		has, known := s.confirmed[name]
 		switch {
-		case known && held == version && !s.due[name]:
-		case resource != nil:
+		case known && has.version == version && !s.due[name]:
+			if has.content == nil && resource != nil {
+				s.confirmed[name] = held{version, resource}
+			}
+			s.settle(name)
+		case resource != nil && s.wants(name):
 			c.upserts = append(c.upserts, resource)
-		case known && held != absent, s.due[name] && !s.names[name]:
+		case resource != nil:
+			s.settle(name)
+		case known && has.version != absent && s.lingers():
+			delete(s.due, name)
+		case known && has.version != absent, s.due[name] && !s.names[name]:
 			// A name due without having been asked for was in a refused response of which the proxy may have taken it.
 			c.removals = append(c.removals, name)
 		case s.due[name]:
 			c.answers = append(c.answers, name)
+		default:
+			s.settle(name)
 		}
 	}
 	return c
 }
 
+// settle closes a name, unless another version of it is on its way.
+func (s *subscription) settle(name string) {
+	if s.inflight != nil {
+		if _, sent := s.inflight.sent[name]; sent {
+			return
+		}
+	}
+	delete(s.open, name)
+}
+
+// stale appends what the proxy holds, or may hold, of the type and should hold no more. It says false when it holds
+// something of which only the version is known.
+func (s *subscription) stale(to []*xds.Resource, desired func(typeURL, name string) *xds.Resource) ([]*xds.Resource, bool) {
+	allKnown := true
+	look := func(name string) {
+		want := versionOf(desired(s.typeURL, name))
+		if has := s.confirmed[name]; has.version != absent && has.version != want {
+			if has.content == nil {
+				allKnown = false
+			} else {
+				to = append(to, has.content)
+			}
+		}
+		if s.inflight != nil {
+			if sent := s.inflight.sent[name]; sent != nil && sent.Version != want {
+				to = append(to, sent)
+			}
+		}
+		for _, r := range s.maybe[name] {
+			if r.Version != want {
+				to = append(to, r)
+			}
+		}
+	}
+	for name := range s.open {
+		look(name)
+	}
+	for name := range s.rejected {
+		if !s.open[name] {
+			look(name)
+		}
+	}
+	return to, allKnown
+}
+
 // acknowledge moves the confirmed versions to what the response carried.
 func (s *subscription) acknowledge() {
 	s.batch *= 2
-	for name, version := range s.inflight.versions {
+	for name, sent := range s.inflight.sent {
 		if !s.wants(name) {
 			continue
 		}
-		if version == absent && s.all && !s.names[name] {
+		delete(s.maybe, name)
+		s.open[name] = true
+		if sent == nil && s.all && !s.names[name] {
 			// Nothing to remember of a resource that a wildcard subscriber no longer has.
 			delete(s.confirmed, name)
 			continue
 		}
-		s.confirmed[name] = version
+		s.confirmed[name] = held{versionOf(sent), sent}
+	}
+	if s.inflight.world != nil {
+		s.world = s.inflight.world
 	}
 	s.inflight = nil
 }
@@ -194,7 +296,7 @@ func (s *subscription) acknowledge() {
 // all for the sake of one, so they are sent again by halves until the bad one is alone. Either way the others are sent
 // again, and it ends, as a response of one resource is either taken or leaves that one out.
 func (s *subscription) reject(message string) []string {
-	all := sortedKeys(s.inflight.versions)
+	all := sortedKeys(s.inflight.sent)
 	var culprits []string
 	for _, name := range all {
 		if mentions(message, name) {
@@ -209,13 +311,20 @@ func (s *subscription) reject(message string) []string {
 		}
 	}
 	for _, name := range all {
-		switch {
-		case !s.wants(name):
-		case slices.Contains(culprits, name):
-			s.rejected[name] = s.inflight.versions[name]
+		sent := s.inflight.sent[name]
+		if !s.wants(name) {
+			continue
+		}
+		s.open[name] = true
+		if slices.Contains(culprits, name) {
+			s.rejected[name] = versionOf(sent)
 			delete(s.due, name)
-		default:
-			s.due[name] = true
+			s.maybe[name] = slices.DeleteFunc(s.maybe[name], func(r *xds.Resource) bool { return r.Version == versionOf(sent) })
+			continue
+		}
+		s.due[name] = true
+		if sent != nil && !slices.Contains(s.maybe[name], sent) {
+			s.maybe[name] = append(s.maybe[name], sent)
 		}
 	}
 	return culprits
@@ -232,7 +341,7 @@ func (s *subscription) answered(name string) bool {
 }
 
 // holds says whether the proxy has some version of the name.
-func (s *subscription) holds(name string) bool { return s.confirmed[name] != absent }
+func (s *subscription) holds(name string) bool { return s.confirmed[name].version != absent }
 
 // mentions reports whether the message names the resource as a whole word, so that "web" is not found in "web-2".
 func mentions(message, name string) bool {
@@ -257,11 +366,18 @@ func nameByte(b byte) bool {
 	return b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9' || strings.IndexByte("-_./", b) >= 0
 }
 
+func versionOf(r *xds.Resource) string {
+	if r == nil {
+		return absent
+	}
+	return r.Version
+}
+
 func sortedKeys[V any](m map[string]V) []string {
 	keys := make([]string, 0, len(m))
 	for k := range m {
 		keys = append(keys, k)
 	}
 	sort.Strings(keys)
-	return slices.Compact(keys)
+	return keys
 }

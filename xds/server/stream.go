@@ -1,0 +1,276 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"go.uber.org/zap"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// maxChanges is how many changes of endpoints wait for a stream one by one; with more, all are looked at again.
+const maxChanges = 64
+
+// stream is one connection of a proxy. Its session runs on the goroutine of the stream alone, so that proxies don't wait
+// for each other; what others have for it waits in its inbox.
+type stream struct {
+	// Set once.
+	// wake holds a token when the inbox may have something.
+	wake chan struct{}
+	// replaced is closed when a newer stream of the same proxy took over.
+	replaced chan struct{}
+
+	// Only on the stream's goroutine.
+	session *session
+
+	mu sync.Mutex
+	// Guarded by mu: the inbox, then what the session reached.
+	snapshot    *snapshot
+	endpointRev uint64
+	changed     [][]string
+	allChanged  bool
+	progress    Progress
+	worlds      map[string]*world
+}
+
+func (st *stream) setSnapshot(want *snapshot) {
+	st.mu.Lock()
+	st.snapshot = want
+	st.mu.Unlock()
+	st.signal()
+}
+
+// setEndpoints tells the stream which endpoints changed. It keeps names.
+func (st *stream) setEndpoints(revision uint64, names []string) {
+	st.mu.Lock()
+	st.endpointRev = revision
+	if len(st.changed) < maxChanges {
+		st.changed = append(st.changed, names)
+	} else {
+		st.changed, st.allChanged = st.changed[:0], true
+	}
+	st.mu.Unlock()
+	st.signal()
+}
+
+// deliver hands the inbox to the session.
+func (st *stream) deliver() {
+	st.mu.Lock()
+	want, revision, changed, all := st.snapshot, st.endpointRev, st.changed, st.allChanged
+	st.snapshot, st.changed, st.allChanged = nil, nil, false
+	st.mu.Unlock()
+	if want != nil {
+		st.session.SetSnapshot(want)
+	}
+	switch {
+	case all:
+		st.session.AllEndpointsChanged(revision)
+	case len(changed) == 1:
+		st.session.EndpointsChanged(revision, changed[0])
+	case len(changed) > 1:
+		var names []string
+		for _, more := range changed {
+			names = append(names, more...)
+		}
+		st.session.EndpointsChanged(revision, names)
+	}
+}
+
+// publish lets others see what the session reached.
+func (st *stream) publish() Progress {
+	progress := st.session.Progress()
+	var worlds map[string]*world
+	if st.session.state {
+		worlds = st.session.Worlds()
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.progress, st.worlds = progress, worlds
+	return progress
+}
+
+func (st *stream) reached() (Progress, map[string]*world) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.progress, st.worlds
+}
+
+func (st *stream) signal() {
+	select {
+	case st.wake <- struct{}{}:
+	default:
+	}
+}
+
+// attach makes a stream of a proxy, in place of the one that it may have.
+func (s *Server) attach(id ProxyID, state bool) *stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.proxyLocked(id)
+	if p.stream != nil {
+		close(p.stream.replaced)
+		p.last, p.worlds = p.stream.reached()
+	}
+	st := &stream{wake: make(chan struct{}, 1), replaced: make(chan struct{})}
+	if state {
+		st.session = newStateSession(s.lookup, p.worlds)
+	} else {
+		st.session = newSession(s.lookup)
+	}
+	st.session.EndpointsChanged(s.endpointRev, nil)
+	if p.want != nil {
+		st.session.SetSnapshot(p.want)
+	}
+	st.publish()
+	p.stream = st
+	return st
+}
+
+func (s *Server) detach(id ProxyID, st *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.proxies[id]; p != nil && p.stream == st {
+		p.last, p.worlds = st.reached()
+		p.stream = nil
+	}
+}
+
+// variant is what the two forms of ADS differ in.
+type variant[Req, Resp any] struct {
+	state  bool
+	node   func(*Req) *corev3.Node
+	handle func(*session, *Req)
+	encode func(*response) *Resp
+	// refusal returns the type of a NACK and what it says, nil for any other request.
+	refusal func(*Req) (string, *statuspb.Status)
+}
+
+var deltaVariant = variant[discoveryv3.DeltaDiscoveryRequest, discoveryv3.DeltaDiscoveryResponse]{
+	node:   (*discoveryv3.DeltaDiscoveryRequest).GetNode,
+	handle: (*session).Handle,
+	encode: (*response).delta,
+	refusal: func(r *discoveryv3.DeltaDiscoveryRequest) (string, *statuspb.Status) {
+		return r.GetTypeUrl(), r.GetErrorDetail()
+	},
+}
+
+var stateVariant = variant[discoveryv3.DiscoveryRequest, discoveryv3.DiscoveryResponse]{
+	state:  true,
+	node:   (*discoveryv3.DiscoveryRequest).GetNode,
+	handle: (*session).HandleState,
+	encode: (*response).state,
+	refusal: func(r *discoveryv3.DiscoveryRequest) (string, *statuspb.Status) {
+		return r.GetTypeUrl(), r.GetErrorDetail()
+	},
+}
+
+// DeltaAggregatedResources pumps one incremental stream: it returns when the client ends it or a newer stream of the
+// proxy comes.
+func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	return pump(s, g, deltaVariant)
+}
+
+// StreamAggregatedResources is DeltaAggregatedResources for the state-of-the-world variant, with the same order of
+// sending. A proxy that connects again to another server than before may lose clusters before the routes that name them,
+// as it can't say in this variant what it has; prefer the other.
+func (s *Server) StreamAggregatedResources(g discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	return pump(s, g, stateVariant)
+}
+
+func pump[Req, Resp any](s *Server, g grpc.BidiStreamingServer[Req, Resp], v variant[Req, Resp]) error {
+	ctx := g.Context()
+	first, err := g.Recv()
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	node := v.node(first)
+	id, err := s.auth.Connect(ctx, node, bearer(ctx))
+	if err != nil {
+		return status.Errorf(codes.Unauthenticated, "proxy %q was not accepted: %v", node.GetId(), err)
+	}
+	defer s.auth.Disconnect(id)
+	st := s.attach(id, v.state)
+	defer s.detach(id, st)
+
+	requests, received := receive(ctx, g)
+	if err := step(s, g, v, id, st, first); err != nil {
+		return err
+	}
+	for {
+		var err error
+		select {
+		case req := <-requests:
+			err = step(s, g, v, id, st, req)
+		case <-st.wake:
+			err = step(s, g, v, id, st, nil)
+		case <-st.replaced:
+			return status.Errorf(codes.Aborted, "proxy %q was removed, or connected again and this stream is the older one", id)
+		case err := <-received:
+			if errors.Is(err, io.EOF) || ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// receive reads requests until the stream ends. gRPC unblocks Recv when the handler returns, so its goroutine ends just
+// after it.
+func receive[Req, Resp any](ctx context.Context, g grpc.BidiStreamingServer[Req, Resp]) (<-chan *Req, <-chan error) {
+	requests := make(chan *Req)
+	received := make(chan error, 1)
+	go func() {
+		for {
+			req, err := g.Recv()
+			if err != nil {
+				received <- err
+				return
+			}
+			select {
+			case requests <- req:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return requests, received
+}
+
+// step gives the session what waits for it and a request, which may be nil, sends what it has ready, and reports its
+// progress. No lock is held meanwhile, so that a slow proxy holds up none but itself.
+func step[Req, Resp any](s *Server, g grpc.BidiStreamingServer[Req, Resp], v variant[Req, Resp], id ProxyID, st *stream, req *Req) error {
+	st.deliver()
+	if req != nil {
+		v.handle(st.session, req)
+	}
+	out := st.session.Ready()
+	progress := st.publish()
+	if req != nil {
+		if typeURL, detail := v.refusal(req); detail != nil {
+			s.log.Warn("proxy rejected configuration", zap.String("proxy", string(id)), zap.String("kind", typeURL),
+				zap.Uint64("revision", progress.Sent), zap.String("reason", detail.GetMessage()))
+		}
+	}
+	for _, resp := range out {
+		if err := g.Send(v.encode(resp)); err != nil {
+			return err
+		}
+	}
+	if s.observer != nil {
+		s.observer.OnProgress(id, progress)
+	}
+	return nil
+}
