@@ -134,32 +134,39 @@ func TestRoutesAreListed(t *testing.T) {
 	}
 }
 
-// Each guarantee of KDS names what holds it: a script, or a file with a test.
+// reference is how a page names what holds a statement: a script, or a file with a test.
+var reference = regexp.MustCompile("`([a-z][a-z0-9/]*/(?:[a-z0-9_]+_test\\.go|testdata/[a-z0-9]+\\.txt))`(?: ((?:Test|Fuzz)[A-Za-z0-9]+))?")
+
+// Each statement in a table of guarantees names what holds it.
 func TestGuaranteesAreHeld(t *testing.T) {
-	reference := regexp.MustCompile("`(sync/[^`]+)`(?: ((?:Test|Fuzz)[A-Za-z0-9]+))?")
-	rows := 0
-	_, table, _ := strings.Cut(read(t, "kds.md"), "| Guarantee | Held by |")
-	for line := range strings.Lines(table) {
-		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|---") {
-			continue
-		}
-		rows++
-		found := reference.FindAllStringSubmatch(line, -1)
-		if len(found) == 0 {
-			t.Errorf("no test is named in: %s", line)
-		}
-		for _, m := range found {
-			path := filepath.Join("..", m[1])
-			text := read(t, path)
-			if strings.HasSuffix(path, "_test.go") && (m[2] == "" || !strings.Contains(text, "\nfunc "+m[2]+"(")) {
-				t.Errorf("%s holds no test %q: %s", m[1], m[2], line)
+	for page, head := range map[string]string{"kds.md": "| Guarantee | Held by |", "policies.md": "| Rule | Test |"} {
+		rows := 0
+		_, table, _ := strings.Cut(read(t, page), head)
+		for line := range strings.Lines(table) {
+			if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|---") {
+				continue
+			}
+			rows++
+			found := reference.FindAllStringSubmatch(line, -1)
+			if len(found) == 0 {
+				t.Errorf("%s: no test is named in: %s", page, line)
+			}
+			for _, m := range found {
+				text := read(t, filepath.Join("..", m[1]))
+				if strings.HasSuffix(m[1], ".go") && (m[2] == "" || !strings.Contains(text, "\nfunc "+m[2]+"(")) {
+					t.Errorf("%s: %s holds no test %q: %s", page, m[1], m[2], line)
+				}
 			}
 		}
+		if rows < 10 {
+			t.Errorf("%d guarantees found in %s", rows, page)
+		}
 	}
-	if rows < 10 {
-		t.Errorf("%d guarantees found in kds.md", rows)
-	}
-	// Each script is some guarantee's.
+}
+
+// Each script of the protocol is some guarantee's.
+func TestScriptsAreListed(t *testing.T) {
+	table := read(t, "kds.md")
 	scripts, err := filepath.Glob("../sync/kds/testdata/*.txt")
 	if err != nil {
 		t.Fatal(err)
@@ -187,6 +194,20 @@ func TestFramesAreListed(t *testing.T) {
 			if !strings.Contains(page, "| "+frame+" |") {
 				t.Errorf("kds.md doesn't list %s of %s", f[1], name)
 			}
+		}
+	}
+}
+
+// Each page can be found from the first one.
+func TestPagesAreLinked(t *testing.T) {
+	pages, err := filepath.Glob("*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := read(t, "README.md")
+	for _, page := range pages {
+		if page != "README.md" && !strings.Contains(index, "]("+page+")") {
+			t.Errorf("README.md doesn't link %s", page)
 		}
 	}
 }
