@@ -203,6 +203,13 @@ func (g *Global) Admit(v Verdict, now time.Time) {
 	g.advance(now)
 }
 
+// Refuse ends the stream with a reason at any time, as when its zone is disabled or the replica shuts down.
+func (g *Global) Refuse(v Verdict) {
+	if g.state != Closed {
+		g.refuse(v)
+	}
+}
+
 // Tick lets time pass: heartbeats, retries and the end of a silent stream. See Next.
 func (g *Global) Tick(now time.Time) {
 	if g.state == Closed {

@@ -40,23 +40,36 @@ type Views interface {
 	View(zone string) (v kds.View, stale <-chan struct{})
 }
 
-// Admission decides who may connect. Both may block until ctx ends.
+// Admission finds out who connects. It may block until ctx ends.
 type Admission interface {
 	// Authenticate finds the zone that a bearer token is for; a code refuses it.
 	Authenticate(ctx context.Context, token string) (zone string, v kds.Verdict)
-	Admit(ctx context.Context, zone string, h *kdsv1.Hello) kds.Verdict
 }
 
-// Zones takes what admitted zones say. Calls of one stream come in order, one at a time; those of different streams at once.
-// They may block until ctx ends; that delays only the same stream.
+// Zones decides over the streams of authenticated zones. Calls come from many streams at once.
 type Zones interface {
+	// Open answers a Hello: with a Session, or with a code that refuses. It may block until ctx ends.
+	Open(ctx context.Context, zone string, h *kdsv1.Hello) (Session, kds.Verdict)
+}
+
+// Session takes what one admitted stream says. Calls come in order, one at a time, and may block until ctx ends; that delays only
+// the same stream.
+type Session interface {
 	// Report commits what a zone offers; an error ends the stream, and the zone sends a snapshot on the next.
-	Report(ctx context.Context, zone, replica string, r *kdsv1.Report) ([]*kdsv1.Rejection, error)
+	Report(ctx context.Context, r *kdsv1.Report) ([]*kdsv1.Rejection, error)
 	// Certificate signs; the id of the answer is set by the caller.
-	Certificate(ctx context.Context, zone string, r *kdsv1.CertificateRequest) *kdsv1.Certificate
-	Status(ctx context.Context, zone, replica string, s *kdsv1.Status)
-	// Confirmed tells what the zone has on its disk.
-	Confirmed(ctx context.Context, zone, replica string, p kds.Position)
+	Certificate(ctx context.Context, r *kdsv1.CertificateRequest) *kdsv1.Certificate
+	Status(ctx context.Context, s *kdsv1.Status)
+	// Confirmed tells what the zone has on its disk, and all records of it that the zone keeps without using them, by key.
+	Confirmed(ctx context.Context, p kds.Position, rejected []*kdsv1.Rejection)
+	// Nacked tells of a delta that the zone could not put on its disk.
+	Nacked(ctx context.Context, n kds.Nacked)
+	// Repaired lists kinds in which the zone differed from what it had confirmed.
+	Repaired(ctx context.Context, kinds []string)
+	// Seen tells that a frame came. Unlike the others it is called at any time and must not block.
+	Seen(at time.Time)
+	// Close is the last call, once the stream has ended.
+	Close()
 }
 
 // ServerConfig is of one replica of global. Machine's Zone is set per stream.
@@ -73,6 +86,13 @@ type Server struct {
 	kdsv1.UnimplementedKDSServer
 	cfg ServerConfig
 	wg  sync.WaitGroup
+
+	mu      sync.Mutex
+	conns   map[string][]*conn // by zone, oldest first
+	left    chan struct{}      // closed and replaced when a stream has ended
+	closing bool
+	// warned has the last reason for which a zone was refused; each is worth one line.
+	warned map[string]string
 }
 
 // NewServer makes a server; register it with kdsv1.RegisterKDSServer.
@@ -83,7 +103,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
-	return &Server{cfg: cfg}, nil
+	return &Server{cfg: cfg, conns: map[string][]*conn{}, left: make(chan struct{}), warned: map[string]string{}}, nil
 }
 
 // Wait joins the goroutines of all streams; call it after the gRPC server's Stop.
@@ -92,8 +112,11 @@ func (s *Server) Wait() { s.wg.Wait() }
 // Stream serves one replica of a zone until either end closes.
 func (s *Server) Stream(st grpc.BidiStreamingServer[kdsv1.ZoneFrame, kdsv1.GlobalFrame]) error {
 	zone, v := s.cfg.Admission.Authenticate(st.Context(), bearer(st.Context()))
+	if v.Code == kdsv1.Refusal_CODE_UNSPECIFIED && s.isClosing() {
+		v = shuttingDown()
+	}
 	if v.Code != kdsv1.Refusal_CODE_UNSPECIFIED {
-		s.cfg.Log.Warn("zone refused", zap.String("zone", zone), zap.String("reason", v.Reason))
+		s.warn(zone, v)
 		return st.Send(&kdsv1.GlobalFrame{Frame: &kdsv1.GlobalFrame_Refusal{Refusal: &kdsv1.Refusal{
 			Code: v.Code, Reason: v.Reason, RetryAfterMillis: uint32(v.RetryAfter.Milliseconds()),
 		}}})
@@ -104,8 +127,12 @@ func (s *Server) Stream(st grpc.BidiStreamingServer[kdsv1.ZoneFrame, kdsv1.Globa
 	cfg := s.cfg.Machine
 	cfg.Zone = zone
 	g := kds.NewGlobal(cfg, time.Now())
+	c := &conn{zone: zone, do: make(chan func(*kds.Global)), done: ctx.Done(), cancel: cancel, asked: map[uint64]*question{}}
+	if !s.enter(c) {
+		g.Refuse(shuttingDown())
+	}
+	defer s.leave(c)
 	var (
-		replica string
 		queue   []*kdsv1.GlobalFrame
 		calls   []func() func() // wait for the caller; what each returns runs on this loop
 		in      = make(chan *kdsv1.ZoneFrame)
@@ -114,7 +141,6 @@ func (s *Server) Stream(st grpc.BidiStreamingServer[kdsv1.ZoneFrame, kdsv1.Globa
 		results = make(chan func())
 		failed  = make(chan error, 2)
 		flushed <-chan time.Time
-		broken  error
 		tick    = time.NewTimer(time.Hour)
 	)
 	defer tick.Stop()
@@ -130,7 +156,12 @@ func (s *Server) Stream(st grpc.BidiStreamingServer[kdsv1.ZoneFrame, kdsv1.Globa
 			return err
 		}, out)
 	})
-	s.wg.Go(func() { call(ctx, work, results) })
+	s.wg.Go(func() {
+		call(ctx, work, results)
+		if c.opened != nil {
+			c.opened.Close()
+		}
+	})
 
 	view, stale := s.cfg.Views.View(zone)
 	if view != nil {
@@ -140,19 +171,16 @@ func (s *Server) Stream(st grpc.BidiStreamingServer[kdsv1.ZoneFrame, kdsv1.Globa
 		r := g.Ready()
 		queue = append(queue, r.Frames...)
 		for _, e := range r.Events {
-			if e.Hello != nil {
-				replica = e.Hello.GetReplica()
-			}
-			if c := s.event(ctx, g, zone, replica, e, &broken); c != nil {
-				calls = append(calls, c)
+			if fn := s.event(ctx, g, c, e); fn != nil {
+				calls = append(calls, fn)
 			}
 		}
-		if broken != nil {
-			s.cfg.Log.Warn("report not committed", zap.String("zone", zone), zap.String("replica", replica), zap.Error(broken))
+		if c.broken != nil {
+			s.cfg.Log.Warn("report not committed", zap.String("zone", zone), zap.String("replica", c.replica), zap.Error(c.broken))
 			return status.Error(codes.Unavailable, "the report was not committed")
 		}
 		if r.Closed != nil && flushed == nil {
-			s.cfg.Log.Warn("zone's stream closed", zap.String("zone", zone), zap.String("replica", replica), zap.Error(r.Closed))
+			s.closed(c, r.Closed)
 			if len(queue) == 0 {
 				return nil
 			}
@@ -192,13 +220,19 @@ func (s *Server) Stream(st grpc.BidiStreamingServer[kdsv1.ZoneFrame, kdsv1.Globa
 		case <-flushed:
 			return nil
 		case f := <-recv:
-			g.Receive(f, time.Now())
+			now := time.Now()
+			if c.session != nil {
+				c.session.Seen(now)
+			}
+			g.Receive(f, now)
 		case sendTo <- head:
 			queue = queue[1:]
 		case callTo <- first:
 			calls = calls[1:]
 		case done := <-results:
 			done()
+		case fn := <-c.do:
+			fn(g)
 		case <-stale:
 			if view, stale = s.cfg.Views.View(zone); view != nil {
 				g.SetView(view, time.Now())
@@ -210,40 +244,65 @@ func (s *Server) Stream(st grpc.BidiStreamingServer[kdsv1.ZoneFrame, kdsv1.Globa
 }
 
 // event gives the call that an event asks for; nil for none.
-func (s *Server) event(ctx context.Context, g *kds.Global, zone, replica string, e kds.GlobalEvent, broken *error) func() func() {
+func (s *Server) event(ctx context.Context, g *kds.Global, c *conn, e kds.GlobalEvent) func() func() {
 	nothing := func() {}
 	switch {
 	case e.Hello != nil:
+		c.replica = e.Hello.GetReplica()
 		return func() func() {
-			v := s.cfg.Admission.Admit(ctx, zone, e.Hello)
-			return func() { g.Admit(v, time.Now()) }
+			session, v := s.cfg.Zones.Open(ctx, c.zone, e.Hello)
+			c.opened = session
+			if v.Code == kdsv1.Refusal_CODE_UNSPECIFIED && session == nil {
+				v = kds.Verdict{Code: kdsv1.Refusal_CODE_UNAVAILABLE, Reason: "the zone was neither admitted nor refused"}
+			}
+			return func() {
+				if g.Admit(v, time.Now()); v.Code == kdsv1.Refusal_CODE_UNSPECIFIED {
+					c.session = session
+					s.welcomed(c)
+				}
+			}
 		}
 	case e.Report != nil:
 		return func() func() {
-			rejected, err := s.cfg.Zones.Report(ctx, zone, replica, e.Report)
+			rejected, err := c.opened.Report(ctx, e.Report)
 			return func() {
-				if *broken = err; err == nil {
+				if c.broken = err; err == nil {
 					g.Reported(e.Report.GetSequence(), rejected)
 				}
 			}
 		}
 	case e.CertificateRequest != nil:
 		return func() func() {
-			c := s.cfg.Zones.Certificate(ctx, zone, e.CertificateRequest)
+			cert := c.opened.Certificate(ctx, e.CertificateRequest)
 			return func() {
-				if c != nil {
-					c.Id = e.CertificateRequest.GetId()
-					g.Certificate(c)
+				if cert != nil {
+					cert.Id = e.CertificateRequest.GetId()
+					g.Certificate(cert)
 				}
 			}
 		}
 	case e.Status != nil:
-		return func() func() { s.cfg.Zones.Status(ctx, zone, replica, e.Status); return nothing }
+		return func() func() { c.opened.Status(ctx, e.Status); return nothing }
 	case e.Confirmed != nil:
-		return func() func() { s.cfg.Zones.Confirmed(ctx, zone, replica, *e.Confirmed); return nothing }
+		rejected := g.Rejected()
+		return func() func() { c.opened.Confirmed(ctx, *e.Confirmed, rejected); return nothing }
+	case len(e.Rejected) > 0:
+		for _, r := range e.Rejected {
+			k := r.GetKey()
+			s.cfg.Log.Warn("zone can't use a resource", zap.String("zone", c.zone), zap.String("replica", c.replica),
+				zap.String("kind", k.GetKind()), zap.String("mesh", k.GetMesh()), zap.String("name", k.GetName()),
+				zap.String("reason", r.GetReason()))
+		}
+	case len(e.Repair) > 0:
+		s.cfg.Log.Warn("zone differs from what it confirmed and is repaired", zap.String("zone", c.zone),
+			zap.String("replica", c.replica), zap.Strings("kind", e.Repair))
+		return func() func() { c.opened.Repaired(ctx, e.Repair); return nothing }
 	case e.Nacked != nil:
-		s.cfg.Log.Warn("zone could not apply", zap.String("zone", zone), zap.String("replica", replica),
+		s.cfg.Log.Warn("zone could not apply", zap.String("zone", c.zone), zap.String("replica", c.replica),
 			zap.Uint64("revision", e.Nacked.Revision), zap.String("reason", e.Nacked.Reason))
+		return func() func() { c.opened.Nacked(ctx, *e.Nacked); return nothing }
+	case e.Answer != nil:
+		c.answer(g, e.Answer)
 	}
 	return nil
 }

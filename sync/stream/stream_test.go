@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"testing"
@@ -45,10 +46,17 @@ func (v view) Each(kind string, fn func(resource.Key, *kdsv1.Record) bool) {
 // global is a behavioural fake of all that Server consumes.
 type global struct {
 	mu        sync.Mutex
-	view      view
+	view      kds.View
 	stale     chan struct{}
 	hellos    chan *kdsv1.Hello
 	confirmed chan kds.Position
+	rejected  chan []*kdsv1.Rejection
+	reports   chan *kdsv1.Report
+	statuses  chan *kdsv1.Status
+	nacks     chan kds.Nacked
+	repairs   chan []string
+	closed    chan string
+	verdict   kds.Verdict
 }
 
 func (g *global) View(string) (kds.View, <-chan struct{}) {
@@ -57,7 +65,9 @@ func (g *global) View(string) (kds.View, <-chan struct{}) {
 	return g.view, g.stale
 }
 
-func (g *global) set(v view) {
+func (g *global) set(v view) { g.setAny(v) }
+
+func (g *global) setAny(v kds.View) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	close(g.stale)
@@ -71,33 +81,63 @@ func (g *global) Authenticate(_ context.Context, token string) (string, kds.Verd
 	return "east", kds.Verdict{}
 }
 
-func (g *global) Admit(_ context.Context, _ string, h *kdsv1.Hello) kds.Verdict {
+func (g *global) Open(_ context.Context, _ string, h *kdsv1.Hello) (Session, kds.Verdict) {
+	g.mu.Lock()
+	v := g.verdict
+	g.mu.Unlock()
 	g.hellos <- h
-	return kds.Verdict{}
+	if v.Code != 0 {
+		return nil, v
+	}
+	return &session{global: g, replica: h.GetReplica()}, v
 }
 
-func (g *global) Report(context.Context, string, string, *kdsv1.Report) ([]*kdsv1.Rejection, error) {
-	return nil, nil
+// session passes what it is told to the channels of its global.
+type session struct {
+	*global
+	replica string
 }
 
-func (g *global) Certificate(_ context.Context, _ string, r *kdsv1.CertificateRequest) *kdsv1.Certificate {
+func (g *session) Report(_ context.Context, r *kdsv1.Report) ([]*kdsv1.Rejection, error) {
+	g.reports <- r
+	return []*kdsv1.Rejection{{Key: kds.KeyProto(resource.Key{Kind: "ZoneIngress", Name: "west.x"}), Reason: "not yours"}}, nil
+}
+
+func (g *session) Certificate(_ context.Context, r *kdsv1.CertificateRequest) *kdsv1.Certificate {
 	return &kdsv1.Certificate{Mesh: r.GetMesh()}
 }
-func (g *global) Status(context.Context, string, string, *kdsv1.Status) {}
-func (g *global) Confirmed(_ context.Context, _, _ string, p kds.Position) {
+func (g *session) Status(_ context.Context, s *kdsv1.Status) { g.statuses <- s }
+func (g *session) Confirmed(_ context.Context, p kds.Position, rejected []*kdsv1.Rejection) {
+	g.rejected <- rejected
 	g.confirmed <- p
 }
+func (g *session) Nacked(_ context.Context, n kds.Nacked)     { g.nacks <- n }
+func (g *session) Repaired(_ context.Context, kinds []string) { g.repairs <- kinds }
+func (g *session) Seen(time.Time)                             {}
+func (g *session) Close()                                     { g.closed <- g.replica }
 
+// applier takes all deltas but those with a record named huge, and can't use records named bad.
 type applier chan *kds.Apply
 
-func (a applier) Apply(_ context.Context, d *kds.Apply) ([]*kdsv1.Rejection, error) {
+var errDisk = errors.New("no space left on device")
+
+func (a applier) Apply(_ context.Context, d *kds.Apply) (rejected []*kdsv1.Rejection, err error) {
 	a <- d
-	return nil, nil
+	for _, r := range d.Upserts {
+		switch r.GetKey().GetName() {
+		case "bad":
+			rejected = append(rejected, &kdsv1.Rejection{Key: r.GetKey(), Hash: r.GetHash(), Reason: "can't use it"})
+		case "huge":
+			return nil, errDisk
+		}
+	}
+	return rejected, nil
 }
 
 type fixture struct {
 	*global
 	client  *Client
+	server  *Server
 	dial    func(context.Context, string) (net.Conn, error)
 	applies applier
 	events  chan kds.ZoneEvent
@@ -110,7 +150,9 @@ func start(t *testing.T, token string) *fixture {
 	core, logs := observer.New(zap.WarnLevel)
 	f := &fixture{
 		global: &global{view: newView(1, "a"), stale: make(chan struct{}), hellos: make(chan *kdsv1.Hello, 9),
-			confirmed: make(chan kds.Position, 99)},
+			confirmed: make(chan kds.Position, 99), rejected: make(chan []*kdsv1.Rejection, 99), reports: make(chan *kdsv1.Report, 99),
+			statuses: make(chan *kdsv1.Status, 99), nacks: make(chan kds.Nacked, 99), repairs: make(chan []string, 99),
+			closed: make(chan string, 99)},
 		applies: make(applier, 99), events: make(chan kds.ZoneEvent, 99), conns: make(chan net.Conn, 99), logs: logs,
 	}
 	s, err := NewServer(ServerConfig{Admission: f, Views: f, Zones: f})
@@ -143,7 +185,7 @@ func start(t *testing.T, token string) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.client = c
+	f.client, f.server = c, s
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = gs.Serve(lis) })
