@@ -61,8 +61,9 @@ const (
 	ym = "application/yaml"
 )
 
-// TestAPI walks through one store's life, as starting etcd is what costs.
-func TestAPI(t *testing.T) {
+// newStore opens a store that runs until the test ends.
+func newStore(t *testing.T) *store.Store {
+	t.Helper()
 	dir := t.TempDir()
 	seal, err := store.OpenKeyFile(filepath.Join(dir, "key"))
 	if err != nil {
@@ -82,6 +83,12 @@ func TestAPI(t *testing.T) {
 		}
 		s.Close()
 	})
+	return s
+}
+
+// TestAPI walks through one store's life, as starting etcd is what costs.
+func TestAPI(t *testing.T) {
+	s := newStore(t)
 	c := client{t, New(Config{Store: s, Authenticator: byName{}, Now: func() time.Time { return time.Unix(1000, 0) },
 		Ready: func(context.Context) error { return errors.New("still loading") }})}
 
