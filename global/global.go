@@ -85,6 +85,8 @@ type Global struct {
 	ready   chan struct{}
 	running atomic.Bool
 	metrics *metrics
+	// openCluster bounds the first answer of an etcd cluster; shorter in tests.
+	openCluster time.Duration
 
 	mu        sync.Mutex
 	addresses Addresses
@@ -137,7 +139,7 @@ func New(cfg Config) (*Global, error) {
 		cfg.Logger = zap.NewNop()
 	}
 	return &Global{
-		cfg: cfg, log: cfg.Logger.With(zap.String("replica", cfg.Replica)), ready: make(chan struct{}),
+		cfg: cfg, log: cfg.Logger.With(zap.String("replica", cfg.Replica)), ready: make(chan struct{}), openCluster: defaultOpenCluster,
 		metrics: newMetrics(prometheus.NewRegistry()),
 	}, nil
 }

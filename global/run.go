@@ -22,9 +22,9 @@ import (
 )
 
 const (
-	// openEmbedded bounds the start of the embedded etcd, openCluster the first answer of a cluster.
-	openEmbedded = 2 * time.Minute
-	openCluster  = 30 * time.Second
+	// openEmbedded bounds the start of the embedded etcd, defaultOpenCluster the first answer of a cluster.
+	openEmbedded       = 2 * time.Minute
+	defaultOpenCluster = 30 * time.Second
 	// firstWrites bounds what a replica writes before it serves.
 	firstWrites = 30 * time.Second
 )
@@ -192,7 +192,7 @@ func (g *Global) open(ctx context.Context, known *mark) (*store.Store, error) {
 	cfg := store.Config{Seal: key, Logger: g.log}
 	limit := openEmbedded
 	if len(g.cfg.EtcdEndpoints) > 0 {
-		limit = openCluster
+		limit = g.openCluster
 		cfg.Endpoints, cfg.Username, cfg.Password = g.cfg.EtcdEndpoints, g.cfg.EtcdUsername, g.cfg.EtcdPassword
 		if cfg.TLS, err = g.etcdTLS(); err != nil {
 			return nil, err
