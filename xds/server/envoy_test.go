@@ -62,15 +62,18 @@ func freePort(t *testing.T) uint32 {
 	return uint32(lis.Addr().(*net.TCPAddr).Port)
 }
 
+// apiTypes are the variants of ADS by Envoy's names.
+var apiTypes = []string{"DELTA_GRPC", "GRPC"}
+
 // startEnvoy runs an Envoy whose only configuration is where its ADS server is.
-func startEnvoy(t *testing.T, id string, adsPort uint32) {
+func startEnvoy(t *testing.T, id, apiType string, adsPort uint32) {
 	t.Helper()
 	dir := t.TempDir()
 	config := fmt.Sprintf(`
 node: {id: %s, cluster: test}
 dynamic_resources:
   ads_config:
-    api_type: DELTA_GRPC
+    api_type: %s
     transport_api_version: V3
     grpc_services:
     - envoy_grpc: {cluster_name: ads}
@@ -89,13 +92,13 @@ static_resources:
     load_assignment:
       cluster_name: ads
       endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]
-`, id, adsPort)
+`, id, apiType, adsPort)
 	path := filepath.Join(dir, "envoy.yaml")
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	cmd := exec.Command(envoyBinary(t), "-c", path, "--disable-hot-restart", "--concurrency", "1", "-l", "warning")
+	cmd := exec.Command(envoyBinary(t), "-c", path, "--disable-hot-restart", "--concurrency", "2", "-l", "warning")
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -130,10 +133,12 @@ func adsSource() *corev3.ConfigSource {
 		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
 }
 
-func adsCluster(t *testing.T, name string) *xds.Resource {
+func adsCluster(t *testing.T, name string) *xds.Resource { return timedCluster(t, name, 5*time.Second) }
+
+func timedCluster(t *testing.T, name string, connect time.Duration) *xds.Resource {
 	return res(t, xds.TypeCluster, name, &clusterv3.Cluster{
 		Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
-		ConnectTimeout: durationpb.New(5 * time.Second), EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{EdsConfig: adsSource()},
+		ConnectTimeout: durationpb.New(connect), EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{EdsConfig: adsSource()},
 	})
 }
 
@@ -183,10 +188,11 @@ func fetch(t *testing.T, client *http.Client, port uint32) string {
 	return string(body)
 }
 
-func TestRealEnvoy(t *testing.T) {
-	one, two := backend(t, "one"), backend(t, "two")
-	gate, watch := newGate(), newWatcher()
-	s, err := New(Config{Authenticator: gate, Observer: watch})
+// serve runs a server on a port of its own.
+func serve(t *testing.T) (*Server, *watcher, uint32) {
+	t.Helper()
+	watch := newWatcher()
+	s, err := New(Config{Authenticator: newGate(), Observer: watch})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,6 +211,18 @@ func TestRealEnvoy(t *testing.T) {
 		g.Stop()
 		<-served
 	})
+	return s, watch, uint32(lis.Addr().(*net.TCPAddr).Port)
+}
+
+func TestRealEnvoy(t *testing.T) {
+	for _, apiType := range apiTypes {
+		t.Run(apiType, func(t *testing.T) { realEnvoy(t, apiType) })
+	}
+}
+
+func realEnvoy(t *testing.T, apiType string) {
+	one, two := backend(t, "one"), backend(t, "two")
+	s, watch, adsPort := serve(t)
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	client := &http.Client{Transport: transport}
@@ -214,7 +232,7 @@ func TestRealEnvoy(t *testing.T) {
 	s.SetEndpoints(1, map[string]*xds.Resource{"one": endpointAt(t, "one", one), "two": endpointAt(t, "two", two)})
 	s.SetProxy("p", 1, &xds.Resources{Listeners: listeners, Clusters: []*xds.Resource{adsCluster(t, "one")},
 		Routes: []*xds.Resource{routeTo(t, "r", "one")}}, nil)
-	startEnvoy(t, "p", uint32(lis.Addr().(*net.TCPAddr).Port))
+	startEnvoy(t, "p", apiType, adsPort)
 	reach := func(revision uint64) {
 		t.Helper()
 		watch.await(t, s, "p", fmt.Sprintf("revision %d", revision), func(st Status) bool { return st.Acked == revision })
@@ -263,10 +281,7 @@ func TestRealEnvoy(t *testing.T) {
 	wants("one")
 
 	// A changed cluster is warmed anew, and its endpoints, which did not change, have to come again.
-	changed := res(t, xds.TypeCluster, "one", &clusterv3.Cluster{
-		Name: "one", ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
-		ConnectTimeout: durationpb.New(3 * time.Second), EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{EdsConfig: adsSource()},
-	})
+	changed := timedCluster(t, "one", 3*time.Second)
 	s.SetProxy("p", 5, &xds.Resources{Listeners: listeners, Clusters: []*xds.Resource{changed},
 		Routes: []*xds.Resource{routeTo(t, "r", "one")}}, nil)
 	reach(5)
