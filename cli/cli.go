@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 
 	"github.com/spf13/cobra"
 )
@@ -90,18 +89,7 @@ func newRoot(streams Streams) *cobra.Command {
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(newValidate(streams), newVersion(streams))
+	root.AddCommand(newApply(streams), newConfig(streams), newDelete(streams), newDiff(streams), newGet(streams), newHistory(streams),
+		newInspect(streams), newRollback(streams), newShow(streams), newToken(streams), newValidate(streams), newVersion(streams))
 	return root
-}
-
-func newVersion(streams Streams) *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(streams.Out, "zoneforge %s %s %s/%s\n", Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
-		},
-	}
 }

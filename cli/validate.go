@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -33,39 +34,58 @@ func newValidate(streams Streams) *cobra.Command {
 	return cmd
 }
 
-// validate prints what the inputs hold and all that is wrong with them. A key that stands in two files is wrong too,
-// since one apply could not hold both.
+// validate prints what the inputs hold and all that is wrong with them.
 func validate(streams Streams, inputs []input) error {
-	violations, resources := 0, 0
+	resources, err := decodeInputs(streams.Out, streams.Err, inputs, resource.Options{})
+	for _, r := range resources {
+		fmt.Fprintf(streams.Out, "%s: %s is valid\n", r.file, r.Key)
+	}
+	if err != nil {
+		return refusal{err}
+	}
+	return nil
+}
+
+// located is a resource with the file it stands in.
+type located struct {
+	*resource.Resource
+	file string
+}
+
+// decodeInputs decodes files, prints their notes to notes and all that is wrong with them to errs, and fails where
+// anything is, or where there is no resource at all. The resources of files without a violation are returned in any case. A
+// key that stands in two files is wrong too, since one change could not hold both.
+func decodeInputs(notes, errs io.Writer, inputs []input, opt resource.Options) ([]located, error) {
+	var out []located
+	violations := 0
 	first := map[resource.Key]string{}
 	for _, in := range inputs {
-		batch := resource.Decode(in.name, in.data, resource.Options{})
+		batch := resource.Decode(in.name, in.data, opt)
 		for _, note := range batch.Notes {
-			fmt.Fprintln(streams.Out, note)
+			fmt.Fprintln(notes, note)
 		}
 		for _, v := range batch.Violations {
-			fmt.Fprintln(streams.Err, v)
+			fmt.Fprintln(errs, v)
 		}
 		violations += len(batch.Violations)
 		for _, r := range batch.Resources {
 			if other, dup := first[r.Key]; dup && other != in.name {
-				fmt.Fprintf(streams.Err, "%s: %s stands in %s too (keep one of them)\n", in.name, r.Key, other)
+				fmt.Fprintf(errs, "%s: %s stands in %s too (keep one of them)\n", in.name, r.Key, other)
 				violations++
 				continue
 			}
 			first[r.Key] = in.name
-			resources++
 			if len(batch.Violations) == 0 {
-				fmt.Fprintf(streams.Out, "%s: %s is valid\n", in.name, r.Key)
+				out = append(out, located{r, in.name})
 			}
 		}
 	}
 	if violations > 0 {
-		fmt.Fprintf(streams.Err, "%d to mend\n", violations)
-		return refusal{errReported}
+		fmt.Fprintf(errs, "%d to mend\n", violations)
+		return out, errReported
 	}
-	if resources == 0 {
-		return refusal{errors.New("the files hold no resource of zoneforge")}
+	if len(out) == 0 {
+		return nil, errors.New("the files hold no resource of zoneforge")
 	}
-	return nil
+	return out, nil
 }
