@@ -191,3 +191,11 @@ func (s *State) unindex(m *mesh, p *proxy) {
 		remove(m.bySecret, name, p.ID)
 	}
 }
+
+// RejectedBy lists the policies that were left out of a proxy.
+func (s *State) RejectedBy(id string) []proxyir.Rejected {
+	if p := s.proxies[id]; p != nil {
+		return p.rejected
+	}
+	return nil
+}

@@ -1,0 +1,391 @@
+package zone
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	federationv1 "github.com/zoneforge/zoneforge/proto/federation/v1"
+	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
+	"github.com/zoneforge/zoneforge/resource"
+	"github.com/zoneforge/zoneforge/sync/kds"
+	"github.com/zoneforge/zoneforge/xds"
+	"github.com/zoneforge/zoneforge/xds/server"
+	"github.com/zoneforge/zoneforge/zone/admission"
+	"github.com/zoneforge/zoneforge/zone/disk"
+	"github.com/zoneforge/zoneforge/zone/identity"
+	"github.com/zoneforge/zoneforge/zone/state"
+)
+
+const (
+	// minHold and maxHold bound how long changes are gathered after work was done; the first change after a rest waits for
+	// nothing.
+	minHold, maxHold = time.Millisecond, 8 * time.Millisecond
+	// statusHold spaces what is reported upward.
+	statusHold = 3 * time.Millisecond
+	// tidyEvery is how often what nobody uses is forgotten.
+	tidyEvery = time.Minute
+)
+
+// core is the one owner of the zone's state. All but inbox, keys and metrics is for run's goroutine alone.
+type core struct {
+	zone     string
+	version  string
+	log      *zap.Logger
+	inbox    *inbox
+	state    *state.State
+	xds      *server.Server
+	identity *identity.Identity
+	admitted *admission.Admission
+	keys     *keys
+	files    *registrar
+	report   *reporter
+	metrics  *metrics
+
+	proxies  map[string]*proxy
+	restored map[string]*proxy
+	interner xds.Interner
+	// revision counts what was given to proxies, endpointRevision what was given of endpoints.
+	revision, endpointRevision uint64
+	revisions                  revisions
+	// applied is the revision of a delta that isn't configuration yet.
+	applied *uint64
+	// secrets holds resources by mesh and name, and usersOf the proxies that have them.
+	secrets map[secretKey]*sealed
+	usersOf map[secretKey]map[string]bool
+	// renew are proxies of which only secrets changed.
+	renew map[string]bool
+	// meshErrors say which TrustBundle can't be used.
+	meshErrors map[string]string
+	// settled counts the proxies that have everything.
+	settled     int
+	changed     bool // since the last status
+	graceEnds   <-chan time.Time
+	heldRecords int
+}
+
+// keys hands the newest keys of tokens to admission, on any goroutine.
+type keys struct {
+	current atomic.Pointer[federationv1.VerificationKeys]
+}
+
+// VerificationKeys is nil while none are known.
+func (k *keys) VerificationKeys() *federationv1.VerificationKeys { return k.current.Load() }
+
+// mergeKeys joins the records, of which there is one as a rule.
+func mergeKeys(all []*federationv1.VerificationKeys) *federationv1.VerificationKeys {
+	if len(all) == 0 {
+		return nil
+	}
+	out := &federationv1.VerificationKeys{}
+	for _, k := range all {
+		out.Keys = append(out.Keys, k.GetKeys()...)
+		out.Revoked = append(out.Revoked, k.GetRevoked()...)
+	}
+	return out
+}
+
+// load takes what the disk holds, before anything is served.
+func (c *core) load(set *kds.Set, at kds.Position, registrations []disk.Registration) {
+	var all []*kdsv1.Record
+	set.Each("", func(_ resource.Key, r *kdsv1.Record) bool {
+		all = append(all, r)
+		return true
+	})
+	for _, r := range c.state.Apply(all, nil, true) {
+		c.warnRejected(at.Revision, r)
+	}
+	var first *pending
+	if at.Epoch != "" {
+		first = c.revisions.take(at.Revision)
+	}
+	for _, r := range registrations {
+		in, err := readRegistration(r)
+		if err != nil {
+			c.log.Warn("known endpoint is not used", zap.String("proxy", r.Key), zap.Error(err))
+			c.files.remove(r.Key)
+			continue
+		}
+		c.state.Register(in, false)
+		p := &proxy{id: in.ID, since: r.Seen}
+		// What the zone held before it stopped is live again when those proxies are back.
+		if first != nil {
+			p.debts = owe(p.debts, debt{to: first, config: 1})
+		}
+		c.restored[in.ID] = p
+	}
+	c.flush()
+}
+
+// run owns the state until ctx ends.
+func (c *core) run(ctx context.Context, grace time.Duration) {
+	graceTimer, tidy := time.NewTimer(grace), time.NewTicker(tidyEvery)
+	defer graceTimer.Stop()
+	defer tidy.Stop()
+	c.graceEnds = graceTimer.C
+	hold, status := time.NewTimer(0), time.NewTimer(0)
+	defer hold.Stop()
+	defer status.Stop()
+	var holding, statusDue bool
+	<-hold.C
+	<-status.C
+	// Also an empty offer is said: global may hold what this zone offered in an earlier life.
+	c.report.setOffer(c.state.Offer())
+	c.inbox.signal()
+	for {
+		wake, secrets := c.inbox.wake, c.identity.Changed()
+		if holding {
+			wake, secrets = nil, nil
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+		case <-secrets:
+		case <-hold.C:
+			holding = false
+			continue
+		case <-c.graceEnds:
+			c.endGrace()
+		case <-tidy.C:
+			c.tidy()
+		case <-status.C:
+			statusDue = false
+			if c.changed {
+				c.changed = false
+				c.report.setStatus(c.status())
+			}
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		began := time.Now()
+		events, progress := c.inbox.take()
+		for _, e := range events {
+			e.run()
+		}
+		for id, p := range progress {
+			c.progressed(id, p)
+		}
+		for _, change := range c.identity.Take() {
+			c.secretChanged(change)
+		}
+		c.flush()
+		took := time.Since(began)
+		c.metrics.flush.Observe(took.Seconds())
+		holding = true
+		hold.Reset(min(max(took, minHold), maxHold))
+		if c.changed && !statusDue {
+			statusDue = true
+			status.Reset(statusHold)
+		}
+	}
+}
+
+// apply takes a delta that is on the disk; it is configuration after the next flush.
+func (c *core) apply(a *kds.Apply) []*kdsv1.Rejection {
+	rejected := c.state.Apply(a.Upserts, a.Deletes, a.Snapshot)
+	for _, r := range rejected {
+		c.warnRejected(a.Position.Revision, r)
+	}
+	c.applied, c.changed = &a.Position.Revision, true
+	c.heldRecords = int(a.Position.Digest.Count())
+	return rejected
+}
+
+func (c *core) warnRejected(revision uint64, r *kdsv1.Rejection) {
+	k := r.GetKey()
+	c.log.Warn("record is not used", zap.String("kind", k.GetKind()), zap.String("mesh", k.GetMesh()), zap.String("name", k.GetName()),
+		zap.Uint64("revision", revision), zap.String("reason", r.GetReason()))
+}
+
+// flush turns all that changed into configuration: endpoints before the clusters that name them, and proxies before endpoints
+// that nobody needs any more.
+func (c *core) flush() {
+	d := c.state.Take()
+	var revision *pending
+	if c.applied != nil {
+		revision, c.applied = c.revisions.take(*c.applied), nil
+	}
+	for _, name := range d.Meshes {
+		c.setMesh(name)
+	}
+	if d.Keys {
+		c.keys.current.Store(mergeKeys(c.state.VerificationKeys()))
+		c.dropRevoked()
+	}
+	send := c.renew
+	c.renew = map[string]bool{}
+	for _, id := range d.Proxies {
+		c.build(id)
+		send[id] = true
+		if p := c.proxies[id]; p != nil && revision != nil {
+			p.debts = owe(p.debts, debt{to: revision, config: c.revision + 1})
+		}
+	}
+	gone := c.endpoints(append(d.Endpoints, c.state.TakeEndpoints()...), revision)
+	ids := make([]string, 0, len(send))
+	for id := range send {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	// One revision for all that goes out together: every debt of this flush is to it.
+	if len(ids) > 0 {
+		c.revision++
+	}
+	for _, id := range ids {
+		c.give(id)
+	}
+	if len(gone) > 0 {
+		c.xds.SetEndpoints(c.endpointRevision, gone)
+	}
+	if len(d.Proxies)+len(d.Endpoints)+len(ids) > 0 {
+		c.changed = true
+	}
+	if c.revisions.settle(time.Now(), len(c.proxies)) {
+		c.changed = true
+	}
+	if d.Offer {
+		c.report.setOffer(c.state.Offer())
+	}
+}
+
+func (c *core) setMesh(name string) {
+	spec, bundle := c.state.Mesh(name)
+	if spec == nil {
+		c.identity.RemoveMesh(name)
+		delete(c.meshErrors, name)
+		return
+	}
+	if err := c.identity.SetMesh(name, spec, bundle); err != nil {
+		c.meshErrors[name] = err.Error()
+		c.log.Warn("record is not used", zap.String("kind", "TrustBundle"), zap.String("mesh", name), zap.String("reason", err.Error()))
+		return
+	}
+	delete(c.meshErrors, name)
+}
+
+// endpoints builds and sets those of the names that are wanted, and returns the others for removal. Proxies that have them owe
+// an acknowledgement for the revision that changed them.
+func (c *core) endpoints(names []string, revision *pending) (gone map[string]*xds.Resource) {
+	slices.Sort(names)
+	changed := map[string]*xds.Resource{}
+	gone = map[string]*xds.Resource{}
+	for _, name := range slices.Compact(names) {
+		e, err := c.state.BuildEndpoints(name)
+		if err == nil && e == nil {
+			gone[name] = nil
+			continue
+		}
+		var r *xds.Resource
+		if err == nil {
+			r, err = xds.BuildEndpoints(e)
+		}
+		if err != nil {
+			// The last good ones stay: an emptied cluster would be worse.
+			c.log.Error("endpoints can't be built", zap.String("name", name), zap.Error(err))
+			continue
+		}
+		changed[name] = r
+	}
+	if len(changed) == 0 {
+		return gone
+	}
+	c.endpointRevision++
+	c.xds.SetEndpoints(c.endpointRevision, changed)
+	c.metrics.endpoints.Add(float64(len(changed)))
+	if revision != nil {
+		for name := range changed {
+			for _, id := range c.state.Users(name) {
+				if p := c.proxies[id]; p != nil {
+					p.debts = owe(p.debts, debt{to: revision, endpoints: c.endpointRevision})
+				}
+			}
+		}
+	}
+	return gone
+}
+
+// endGrace lets go of the endpoints whose proxies did not come back.
+func (c *core) endGrace() {
+	c.graceEnds = nil
+	for id, p := range c.restored {
+		if !c.state.Live(id) {
+			c.state.Unregister(id)
+			c.files.remove(id)
+			c.log.Info("proxy did not come back", zap.String("proxy", id))
+		}
+		forgive(p.debts)
+	}
+	clear(c.restored)
+	c.changed = true
+}
+
+// tidy forgets resources and identities that no proxy has.
+func (c *core) tidy() {
+	used := map[*xds.Resource]bool{}
+	services := map[string][]string{}
+	for _, name := range c.state.Meshes() {
+		services[name] = nil
+	}
+	for _, p := range c.proxies {
+		if p.built == nil {
+			continue
+		}
+		r := p.built.Resources
+		for _, list := range [][]*xds.Resource{r.Listeners, r.Routes, r.Clusters, r.Extensions} {
+			for _, one := range list {
+				used[one] = true
+			}
+		}
+		services[p.mesh()] = append(services[p.mesh()], identity.Services(p.built.Proxy.Secrets)...)
+	}
+	c.interner.Keep(func(r *xds.Resource) bool { return used[r] })
+	for name, list := range services {
+		if name != "" {
+			slices.Sort(list)
+			c.identity.Retain(name, slices.Compact(list))
+		}
+	}
+	for key := range c.secrets {
+		if len(c.usersOf[key]) == 0 {
+			delete(c.secrets, key)
+		}
+	}
+}
+
+// status is what global is told of this zone's proxies.
+func (c *core) status() *kdsv1.Status {
+	s := &kdsv1.Status{Revision: c.revisions.taken, Proxies: uint32(len(c.proxies)), Acked: uint32(c.settled)}
+	for _, p := range c.proxies {
+		s.Nacks = append(s.Nacks, p.refusals(c.revisions.taken)...)
+	}
+	slices.SortFunc(s.Nacks, func(a, b *kdsv1.Status_ProxyNack) int {
+		return cmp.Or(b.GetTime().AsTime().Compare(a.GetTime().AsTime()), cmp.Compare(a.GetMesh(), b.GetMesh()), cmp.Compare(a.GetProxy(), b.GetProxy()),
+			cmp.Compare(a.GetTypeUrl(), b.GetTypeUrl()), cmp.Compare(a.GetError(), b.GetError()))
+	})
+	s.Nacks = s.Nacks[:min(len(s.Nacks), maxNacks)]
+	s.Rejected = c.state.Rejected()
+	for _, mesh := range c.state.Meshes() {
+		if reason := c.meshErrors[mesh]; reason != "" {
+			s.Rejected = append(s.Rejected, &kdsv1.Rejection{Key: &kdsv1.Key{Kind: "TrustBundle", Mesh: mesh, Name: mesh}, Reason: reason})
+		}
+	}
+	s.Rejected = s.Rejected[:min(len(s.Rejected), maxRejected)]
+	for _, l := range c.revisions.live {
+		s.Live = append(s.Live, l.proto())
+	}
+	c.metrics.observe(c, len(s.Nacks), len(s.Rejected))
+	return s
+}
+
+// Bounds of what a status holds.
+const (
+	maxNacks    = 100
+	maxRejected = 100
+)

@@ -1,0 +1,102 @@
+package zone
+
+import (
+	"encoding/json"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// metrics are what a replica tells Prometheus. Names begin with zoneforge_zone_ and are kept between versions; none has a
+// label for a mesh or a proxy, so that a scraper learns nothing of tenants.
+type metrics struct {
+	registry  *prometheus.Registry
+	proxies   prometheus.Gauge
+	settled   prometheus.Gauge
+	revision  prometheus.Gauge
+	live      prometheus.Gauge
+	records   prometheus.Gauge
+	standing  prometheus.Gauge
+	rejected  prometheus.Gauge
+	flush     prometheus.Histogram
+	builds    prometheus.Counter
+	endpoints prometheus.Counter
+	nacks     prometheus.Counter
+	refused   prometheus.Counter
+	welcomes  prometheus.Counter
+	repairs   prometheus.Counter
+}
+
+func newMetrics() *metrics {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "zoneforge_zone_" + name, Help: help})
+	}
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "zoneforge_zone_" + name, Help: help})
+	}
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		proxies:  gauge("proxies", "Proxies with a stream."),
+		settled:  gauge("proxies_acked", "Proxies that acknowledged all they were given."),
+		revision: gauge("revision", "Newest revision of global that became configuration."),
+		live:     gauge("revision_live", "Newest revision that is on all proxies that it touches."),
+		records:  gauge("records", "Records of global that are held."),
+		standing: gauge("proxy_nacks", "Refusals by proxies that stand."),
+		rejected: gauge("rejected_records", "Records that are not in force."),
+		flush: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "zoneforge_zone_flush_seconds", Help: "Time to turn gathered changes into configuration.",
+			Buckets: []float64{.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3}}),
+		builds:    counter("proxy_builds_total", "Times that a proxy's configuration was built."),
+		endpoints: counter("endpoint_builds_total", "Times that shared endpoints were built."),
+		nacks:     counter("proxy_nacks_total", "Refusals by proxies."),
+		refused:   counter("proxies_refused_total", "Streams that were not let in."),
+		welcomes:  counter("kds_welcomes_total", "Streams to global that were welcomed."),
+		repairs:   counter("kds_repairs_total", "Times that what is held differed from what global meant."),
+	}
+	m.registry.MustRegister(m.proxies, m.settled, m.revision, m.live, m.records, m.standing, m.rejected, m.flush, m.builds, m.endpoints, m.nacks,
+		m.refused, m.welcomes, m.repairs, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) observe(c *core, nacks, rejected int) {
+	m.proxies.Set(float64(len(c.proxies)))
+	m.settled.Set(float64(c.settled))
+	m.revision.Set(float64(c.revisions.taken))
+	if n := len(c.revisions.live); n > 0 {
+		m.live.Set(float64(c.revisions.live[n-1].revision))
+	}
+	m.records.Set(float64(c.heldRecords))
+	m.standing.Set(float64(nacks))
+	m.rejected.Set(float64(rejected))
+}
+
+// handler serves health, readiness and metrics to whoever asks; none of them tells what a tenant runs.
+func (m *metrics) handler(keys *keys, serving *atomic.Bool) http.Handler {
+	mux := http.NewServeMux()
+	say := func(w http.ResponseWriter, code int, status, detail string) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(code)
+		body := map[string]string{"status": status}
+		if detail != "" {
+			body["detail"] = detail
+		}
+		_ = json.NewEncoder(w).Encode(body)
+	}
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok", "") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		switch {
+		case !serving.Load():
+			say(w, http.StatusServiceUnavailable, "not_ready", "this replica is starting or stopping")
+		case keys.VerificationKeys() == nil:
+			say(w, http.StatusServiceUnavailable, "not_ready", "this zone has never heard of global: check its address, its CA file and the zone's token")
+		default:
+			say(w, http.StatusOK, "ok", "")
+		}
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Timeout: 10 * time.Second}))
+	return mux
+}

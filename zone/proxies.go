@@ -1,0 +1,347 @@
+package zone
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/zoneforge/zoneforge/ir"
+	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
+	"github.com/zoneforge/zoneforge/resource"
+	"github.com/zoneforge/zoneforge/xds"
+	"github.com/zoneforge/zoneforge/xds/server"
+	"github.com/zoneforge/zoneforge/zone/admission"
+	"github.com/zoneforge/zoneforge/zone/identity"
+	"github.com/zoneforge/zoneforge/zone/state"
+)
+
+// proxy is one with a stream at this replica.
+type proxy struct {
+	id      string
+	who     *admission.Proxy
+	streams int
+	since   time.Time
+
+	// built is the last good build, err why there is no newer one.
+	built *state.Built
+	err   error
+	errAt time.Time
+	// waiting says that a secret is missing, without which Envoy would be given nothing it could use.
+	waiting bool
+	// wanted is the revision given last, 0 before the first.
+	wanted   uint64
+	progress server.Progress
+	nackedAt map[string]time.Time
+	debts    []debt
+	settled  bool
+	secrets  []secretKey
+}
+
+func (p *proxy) mesh() string {
+	if p.who == nil {
+		return ""
+	}
+	return p.who.Mesh
+}
+
+type secretKey struct{ mesh, name string }
+
+// sealed is a secret's resource with what it was made of.
+type sealed struct {
+	of       ir.Secret
+	resource *xds.Resource
+}
+
+// door lets proxies in; its methods are called on the goroutines of streams.
+type door struct {
+	core      *core
+	admission *admission.Admission
+}
+
+// Connect admits a proxy and tells the owner of the state.
+func (d *door) Connect(ctx context.Context, node *server.Node, token string) (server.ProxyID, error) {
+	p, err := d.admission.Admit(ctx, node, token)
+	if err != nil {
+		d.core.metrics.refused.Inc()
+		d.core.log.Warn("proxy refused", zap.String("proxy", node.GetId()), zap.Error(err))
+		return "", err
+	}
+	d.core.inbox.post(event{connects: p.ID, run: func() { d.core.connect(p) }})
+	return server.ProxyID(p.ID), nil
+}
+
+// Disconnect ends one stream.
+func (d *door) Disconnect(id server.ProxyID) {
+	d.core.inbox.post(event{run: func() { d.core.disconnect(string(id)) }})
+}
+
+// OnProgress keeps the newest progress of a proxy.
+func (d *door) OnProgress(id server.ProxyID, p server.Progress) {
+	d.core.inbox.postProgress(string(id), p)
+}
+
+func (c *core) connect(who *admission.Proxy) {
+	p := c.proxies[who.ID]
+	if p == nil {
+		p = &proxy{id: who.ID, since: time.Now(), nackedAt: map[string]time.Time{}}
+		c.proxies[who.ID] = p
+		if r := c.restored[who.ID]; r != nil {
+			p.debts = r.debts
+			delete(c.restored, who.ID)
+		} else if newest := c.revisions.newest(); newest != nil {
+			// It has to take what is on its way, too.
+			p.debts = owe(p.debts, debt{to: newest, config: c.revision + 1})
+		}
+		for i := range p.debts {
+			p.debts[i].config = max(p.debts[i].config, c.revision+1)
+		}
+		c.log.Info("proxy connected", zap.String("proxy", who.ID))
+	}
+	p.streams++
+	again := p.who != nil && p.who.Hash == who.Hash
+	p.who = who
+	c.changed = true
+	if again {
+		return
+	}
+	c.state.Register(state.Proxy{ID: who.ID, Mesh: who.Mesh, Name: who.Name, Dataplane: who.Dataplane, ZoneIngress: who.ZoneIngress}, true)
+	c.files.put(who)
+}
+
+// disconnect lets a proxy's endpoints go with its last stream.
+func (c *core) disconnect(id string) {
+	p := c.proxies[id]
+	if p == nil {
+		return
+	}
+	p.streams--
+	c.changed = true
+	if p.streams > 0 {
+		return
+	}
+	c.inbox.unlessConnecting(id, func() {
+		c.xds.RemoveProxy(server.ProxyID(id))
+		delete(c.proxies, id)
+	})
+	if c.proxies[id] != nil {
+		return
+	}
+	forgive(p.debts)
+	if p.settled {
+		c.settled--
+	}
+	for _, key := range p.secrets {
+		delete(c.usersOf[key], id)
+	}
+	c.state.Unregister(id)
+	c.files.remove(id)
+	c.log.Info("proxy disconnected", zap.String("proxy", id))
+}
+
+// dropRevoked ends the streams of proxies whose token was revoked.
+func (c *core) dropRevoked() {
+	for id, p := range c.proxies {
+		if p.who != nil && c.admitted.Revoked(p.who) {
+			c.log.Warn("proxy's token is revoked", zap.String("proxy", id))
+			c.xds.RemoveProxy(server.ProxyID(id))
+		}
+	}
+}
+
+// build makes a proxy's configuration anew; where that fails it keeps what it has.
+func (c *core) build(id string) {
+	p := c.proxies[id]
+	if p == nil {
+		return
+	}
+	built, err := c.state.BuildProxy(id)
+	c.metrics.builds.Inc()
+	if err != nil {
+		if p.err == nil || p.err.Error() != err.Error() {
+			p.errAt = time.Now()
+			c.log.Warn("proxy can't be configured", zap.String("proxy", id), zap.Error(err))
+		}
+		p.err = err
+		return
+	}
+	c.interner.InternAll(built.Resources)
+	p.built, p.err = built, nil
+	for _, key := range p.secrets {
+		delete(c.usersOf[key], id)
+	}
+	p.secrets = p.secrets[:0]
+	for _, name := range built.Proxy.Secrets {
+		key := secretKey{p.mesh(), name}
+		p.secrets = append(p.secrets, key)
+		if c.usersOf[key] == nil {
+			c.usersOf[key] = map[string]bool{}
+		}
+		c.usersOf[key][id] = true
+	}
+}
+
+// give sends a proxy what was built, once all of its secrets are there.
+func (c *core) give(id string) {
+	p := c.proxies[id]
+	if p == nil {
+		return
+	}
+	c.unsettle(p)
+	if p.built == nil || p.err != nil {
+		return
+	}
+	secrets, ready := c.secretsOf(p)
+	if p.waiting = !ready; p.waiting {
+		return
+	}
+	p.wanted = c.revision
+	c.xds.SetProxy(server.ProxyID(id), c.revision, p.built.Resources, secrets)
+}
+
+func (c *core) unsettle(p *proxy) {
+	if p.settled {
+		p.settled = false
+		c.settled--
+	}
+}
+
+func (c *core) secretsOf(p *proxy) ([]*xds.Resource, bool) {
+	names := p.built.Proxy.Secrets
+	if len(names) == 0 {
+		return nil, true
+	}
+	var all []ir.Secret
+	if slices.Contains(names, identity.BundleName) {
+		own, ready := c.identity.Secrets(p.mesh(), identity.Services(names))
+		if !ready {
+			return nil, false
+		}
+		all = append(all, own...)
+	}
+	for _, name := range names {
+		if n, ok := strings.CutPrefix(name, "secret:"); ok {
+			s, ok := c.state.Secret(p.mesh(), n)
+			if !ok {
+				return nil, false
+			}
+			all = append(all, *s)
+		}
+	}
+	out := make([]*xds.Resource, 0, len(all))
+	for _, s := range all {
+		key := secretKey{p.mesh(), s.Name}
+		have := c.secrets[key]
+		if have == nil || have.of.Certificate != s.Certificate || !bytes.Equal(have.of.Bundle, s.Bundle) {
+			r, err := xds.BuildSecret(&s)
+			if err != nil {
+				c.log.Error("secret can't be built", zap.String("mesh", p.mesh()), zap.String("name", s.Name), zap.Error(err))
+				return nil, false
+			}
+			have = &sealed{s, r}
+			c.secrets[key] = have
+		}
+		out = append(out, have.resource)
+	}
+	return out, true
+}
+
+// secretChanged marks the proxies that have the secret.
+func (c *core) secretChanged(change identity.Change) {
+	name := identity.BundleName
+	if change.Service != "" {
+		name = identity.SVIDName(change.Service)
+	}
+	for id := range c.usersOf[secretKey{change.Mesh, name}] {
+		c.renew[id] = true
+	}
+}
+
+// progressed takes what a proxy acknowledged or refused.
+func (c *core) progressed(id string, progress server.Progress) {
+	p := c.proxies[id]
+	if p == nil {
+		return
+	}
+	now := time.Now()
+	seen := map[string]time.Time{}
+	for _, n := range progress.Nacks {
+		key := n.TypeURL + "\x00" + n.Message
+		at, ok := p.nackedAt[key]
+		if !ok {
+			at = now
+			c.metrics.nacks.Inc()
+		}
+		seen[key] = at
+	}
+	p.nackedAt, p.progress = seen, progress
+	p.debts = pay(p.debts, progress.Acked, progress.EndpointsAcked)
+	settled := p.wanted > 0 && !p.waiting && p.err == nil && progress.Acked >= p.wanted && len(progress.Nacks) == 0 && len(p.debts) == 0
+	if settled != p.settled {
+		if p.settled = settled; settled {
+			c.settled++
+		} else {
+			c.settled--
+		}
+	}
+	c.changed = true
+}
+
+// refusals are what Envoy refused, and what this zone could not build for it.
+func (p *proxy) refusals(revision uint64) []*kdsv1.Status_ProxyNack {
+	var out []*kdsv1.Status_ProxyNack
+	name, mesh := p.id, p.mesh()
+	if p.who != nil {
+		name = p.who.Name
+	}
+	if p.err != nil {
+		out = append(out, &kdsv1.Status_ProxyNack{Mesh: mesh, Proxy: name, Revision: revision, Error: p.err.Error(), Time: timestamppb.New(p.errAt)})
+	}
+	for _, n := range p.progress.Nacks {
+		at := p.nackedAt[n.TypeURL+"\x00"+n.Message]
+		out = append(out, &kdsv1.Status_ProxyNack{Mesh: mesh, Proxy: name, TypeUrl: n.TypeURL, Revision: revision,
+			Error: fmt.Sprintf("%s: %s", strings.Join(n.Names, ", "), n.Message), Time: timestamppb.New(at)})
+	}
+	return out
+}
+
+// onRevision is the newest revision of global that a proxy has all of.
+func (c *core) onRevision(p *proxy) uint64 {
+	if len(p.debts) > 0 {
+		return max(p.debts[0].to.revision, 1) - 1
+	}
+	return c.revisions.taken
+}
+
+func (l live) proto() *kdsv1.Status_Live {
+	return &kdsv1.Status_Live{Revision: l.revision, Since: timestamppb.New(l.since), Proxies: uint32(l.proxies)}
+}
+
+// proxyID is the node's.
+func proxyID(kind, mesh, name string) string {
+	if mesh == "" {
+		return kind + "/" + name
+	}
+	return kind + "/" + mesh + "/" + name
+}
+
+// find looks a proxy up by mesh, "" or "-" for a zone ingress, and name.
+func (c *core) find(mesh, name string) *proxy {
+	if mesh == "" || mesh == "-" {
+		return c.proxies[proxyID("ZoneIngress", "", name)]
+	}
+	return c.proxies[proxyID("Dataplane", mesh, name)]
+}
+
+// present is what a proxy shows of itself.
+func (p *proxy) present() *resource.Resource {
+	if p.who == nil {
+		return nil
+	}
+	return p.who.Resource
+}
