@@ -3,6 +3,7 @@ package ca
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"io/fs"
 	"os"
@@ -241,11 +242,109 @@ func TestRunMendsMeshes(t *testing.T) {
 	await(t, s, BundleKey("bad"))
 	checkIntermediate(t, a, "bad")
 
-	// Another backend signs from now on, and what the first one signed stays trusted.
+	// Another backend's root is trusted first, and signs only once zones had time to learn of it.
+	apply(t, s, &resource.Resource{Key: meshKey("bad"), Spec: &meshv1.Mesh{Mtls: &meshv1.Mesh_Mtls{
+		EnabledBackend: "ca-1", Backends: []*meshv1.Mesh_CertificateAuthority{provided(), builtin()},
+	}}})
+	checkIntermediate(t, a, "bad")
+	if roots := bundleOf(t, s, "bad").Roots(); len(roots) != 2 || !roots[0].Equal(root.Certificate) {
+		t.Errorf("%d roots after the change of the backend, the first must still be the old one", len(roots))
+	}
+	// Once the mesh names the old backend no more, there is nothing to wait for.
 	apply(t, s, mesh("bad", builtin()))
 	checkIntermediate(t, a, "bad")
 	if roots := bundleOf(t, s, "bad").Roots(); len(roots) != 2 || !roots[1].Equal(root.Certificate) {
-		t.Errorf("%d roots after the change of the backend", len(roots))
+		t.Errorf("%d roots, the last must be the one that signed before", len(roots))
+	}
+}
+
+// TestRootSettles follows a change of the backend through time, by a replica whose clock is moved.
+func TestRootSettles(t *testing.T) {
+	s, _ := newStore(t)
+	clock := now
+	a, err := New(Config{Store: s, Domain: "example.org", Now: func() time.Time { return clock }, Settle: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	backend := func(name string) *meshv1.Mesh_CertificateAuthority {
+		return &meshv1.Mesh_CertificateAuthority{Name: name, Type: "builtin"}
+	}
+	use := func(name string) {
+		t.Helper()
+		apply(t, s, mesh("m", backend(name)))
+		if err := a.EnsureMesh(testContext(t), "m"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rootOf := func(name string) *x509.Certificate {
+		t.Helper()
+		held, found, err := a.load(s.Snapshot(), "m", backend(name))
+		if err != nil || !found {
+			t.Fatalf("%s: %v", name, err)
+		}
+		return held.Root()
+	}
+	wants := func(when string, names ...string) {
+		t.Helper()
+		roots := bundleOf(t, s, "m").Roots()
+		if len(roots) != len(names) {
+			t.Fatalf("%s: %d roots, want %v", when, len(roots), names)
+		}
+		for i, name := range names {
+			if !roots[i].Equal(rootOf(name)) {
+				t.Errorf("%s: root %d is not that of %s", when, i, name)
+			}
+		}
+		// What is signed is trusted by those who know the first root alone, as zones that lag do.
+		td := pki.TrustDomain{Zone: "east", Mesh: "m", Domain: "example.org"}
+		key, err := pki.NewKey(a.random)
+		if err != nil {
+			t.Fatal(err)
+		}
+		csr, err := pki.NewRequest(a.random, key, td)
+		if err != nil {
+			t.Fatal(err)
+		}
+		chain, err := a.SignIntermediate(testContext(t), "east", "m", csr)
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		first, err := pki.ParseBundle(pki.EncodeCertificates(roots[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pki.LoadIntermediate(chain, key, td, first, clock); err != nil {
+			t.Errorf("%s: signed by another root: %v", when, err)
+		}
+	}
+	use("one")
+	wants("at first", "one")
+	use("two")
+	wants("after the change", "one", "two")
+	clock = now.Add(59 * time.Minute)
+	use("two")
+	wants("before it settled", "one", "two")
+	clock = now.Add(time.Hour)
+	use("two")
+	wants("once settled", "two", "one")
+	use("one")
+	use("two")
+	wants("back and forth", "two", "one")
+
+	// A root whose key is gone signs nothing, so that the next one can't wait.
+	done, err := s.Commit(testContext(t), store.Change{Internal: true, Ops: []store.Op{{Key: authorityKey("m", "two"), Delete: true}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Wait(testContext(t), done.Revision); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, s, mesh("m", backend("three")))
+	if err := a.EnsureMesh(testContext(t), "m"); err != nil {
+		t.Fatal(err)
+	}
+	if roots := bundleOf(t, s, "m").Roots(); len(roots) != 3 || !roots[0].Equal(rootOf("three")) {
+		t.Errorf("%d roots, and the first is not that of three", len(roots))
 	}
 }
 

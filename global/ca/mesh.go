@@ -1,11 +1,12 @@
 package ca
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -29,9 +30,10 @@ func BundleKey(mesh string) resource.Key {
 	return resource.Key{Kind: "TrustBundle", Mesh: mesh, Name: mesh}
 }
 
-// EnsureMesh makes the root and the trust bundle of a mesh where they are missing, in one change, and puts the root of the
-// backend in use first in the bundle. Roots of backends used before stay in the bundle until they expire. A mesh without
-// mutual TLS needs nothing. Errors name the mesh and wrap ErrNoMesh, ErrBackend or what the store gave.
+// EnsureMesh makes the root and the trust bundle of a mesh where they are missing, in one change, and puts the root that signs
+// first in the bundle: that of the backend in use. Where another root signs already, it goes on until the new one has been
+// in the bundle for Config.Settle, so that no zone meets a certificate before it learns to trust it. Roots of backends used
+// before stay in the bundle until they expire. A mesh without mutual TLS needs nothing. Errors name the mesh and wrap ErrNoMesh, ErrBackend or what the store gave.
 func (a *Authorities) EnsureMesh(ctx context.Context, mesh string) error {
 	err := a.converge(ctx, "certificate authority of mesh "+mesh, func(snap *store.Snapshot) ([]store.Op, error) {
 		return a.planMesh(snap, mesh)
@@ -158,30 +160,101 @@ func (a *Authorities) makeRoot(snap *store.Snapshot, mesh string, b *meshv1.Mesh
 	}), nil
 }
 
-// bundle is the mesh's trust bundle with the given root first.
-func (a *Authorities) bundle(snap *store.Snapshot, mesh string, first *x509.Certificate) (r *resource.Resource, changed bool, err error) {
+// labelSettles is the label of a TrustBundle that says when its newest root may sign, while another one does.
+const labelSettles = "zoneforge.io/settles"
+
+// bundle is the mesh's trust bundle, whose first root signs: next when it may, else the one that signs already.
+func (a *Authorities) bundle(snap *store.Snapshot, mesh string, next *x509.Certificate) (r *resource.Resource, changed bool, err error) {
 	key := BundleKey(mesh)
-	want := &federationv1.TrustBundle{Domain: a.domain, Roots: []string{string(pki.EncodeCertificates(first))}}
 	entry, exists := snap.Get(key)
 	if !exists {
-		return &resource.Resource{Key: key, Spec: want}, true, nil
+		return newBundle(key, a.domain, nil, []*x509.Certificate{next}), true, nil
 	}
-	old := resource.Spec[*federationv1.TrustBundle](entry.Resource)
-	for i, text := range old.GetRoots() {
+	have, err := a.trusted(entry.Resource)
+	if err != nil {
+		return nil, false, err
+	}
+	labels := maps.Clone(entry.Resource.Labels)
+	settles := labels[labelSettles]
+	delete(labels, labelSettles)
+	trusted := slices.ContainsFunc(have, next.Equal)
+	switch {
+	case len(have) == 0 || have[0].Equal(next) || !a.holds(snap, mesh, have[0]) || trusted && !a.now().Before(settleTime(settles)):
+		have = append([]*x509.Certificate{next}, slices.DeleteFunc(have, next.Equal)...)
+	default:
+		if !trusted {
+			have = append(have, next)
+			settles = a.now().Add(a.settle).UTC().Format(time.RFC3339)
+		}
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[labelSettles] = settles
+	}
+	made := newBundle(key, a.domain, labels, have)
+	same := proto.Equal(entry.Resource.Spec, made.Spec) && maps.Equal(entry.Resource.Labels, made.Labels)
+	return made, !same, nil
+}
+
+func newBundle(key resource.Key, domain string, labels map[string]string, roots []*x509.Certificate) *resource.Resource {
+	if len(labels) == 0 {
+		labels = nil
+	}
+	spec := &federationv1.TrustBundle{Domain: domain}
+	for _, c := range roots {
+		spec.Roots = append(spec.Roots, string(pki.EncodeCertificates(c)))
+	}
+	return &resource.Resource{Key: key, Labels: labels, Spec: spec}
+}
+
+// settleTime is long past for what is no time.
+func settleTime(label string) time.Time {
+	t, _ := time.Parse(time.RFC3339, label)
+	return t
+}
+
+// trusted are the roots of a bundle that have not expired, each once, in order.
+func (a *Authorities) trusted(bundle *resource.Resource) ([]*x509.Certificate, error) {
+	var out []*x509.Certificate
+	for i, text := range resource.Spec[*federationv1.TrustBundle](bundle).GetRoots() {
 		certs, err := pki.ParseCertificates([]byte(text))
 		if err != nil {
-			return nil, false, fmt.Errorf("root %d of %s: %w; delete the resource to have it made again", i, key, err)
+			return nil, fmt.Errorf("root %d of %s: %w; delete the resource to have it made again", i, bundle.Key, err)
 		}
 		for _, c := range certs {
-			if bytes.Equal(c.Raw, first.Raw) || a.now().After(c.NotAfter) {
-				continue
-			}
-			if again := string(pki.EncodeCertificates(c)); !slices.Contains(want.Roots, again) {
-				want.Roots = append(want.Roots, again)
+			if !a.now().After(c.NotAfter) && !slices.ContainsFunc(out, c.Equal) {
+				out = append(out, c)
 			}
 		}
 	}
-	return &resource.Resource{Key: key, Labels: entry.Resource.Labels, Spec: want}, !proto.Equal(old, want), nil
+	return out, nil
+}
+
+// holder finds the authority of a root, whatever backend it belongs to: a builtin one also when the mesh names it no more.
+func (a *Authorities) holder(snap *store.Snapshot, mesh string, root *x509.Certificate) (pki.Authority, bool) {
+	backends := []*meshv1.Mesh_CertificateAuthority{}
+	for e := range snap.Each("CertificateAuthority", mesh) {
+		backends = append(backends, &meshv1.Mesh_CertificateAuthority{Name: e.Resource.Name, Type: "builtin"})
+	}
+	if e, ok := snap.Get(meshKey(mesh)); ok {
+		for _, b := range resource.Spec[*meshv1.Mesh](e.Resource).GetMtls().GetBackends() {
+			if b.GetType() == "provided" {
+				backends = append(backends, b)
+			}
+		}
+	}
+	for _, b := range backends {
+		// One that can't be used any more is none.
+		if held, found, err := a.load(snap, mesh, b); err == nil && found && held.Root().Equal(root) {
+			return held, true
+		}
+	}
+	return pki.Authority{}, false
+}
+
+func (a *Authorities) holds(snap *store.Snapshot, mesh string, root *x509.Certificate) bool {
+	_, ok := a.holder(snap, mesh, root)
+	return ok
 }
 
 // SignIntermediate answers the request (DER of PKCS#10) of a zone for its intermediate in a mesh: PEM of the intermediate,
@@ -211,12 +284,19 @@ func (a *Authorities) sign(snap *store.Snapshot, td pki.TrustDomain, csrDER []by
 	if backend == nil {
 		return nil, fmt.Errorf("%w; set mtls.enabledBackend", ErrNoMTLS)
 	}
-	root, found, err := a.load(snap, td.Mesh, backend)
+	// By the first root of the bundle, which is not yet that of the backend while the latter settles.
+	entry, ok := snap.Get(BundleKey(td.Mesh))
+	if !ok {
+		return nil, fmt.Errorf("%w: the trust bundle of backend %s is gone; ask again", ErrBackend, backend.GetName())
+	}
+	roots, err := a.trusted(entry.Resource)
 	if err != nil {
 		return nil, err
 	}
-	if !found {
-		return nil, fmt.Errorf("%w: the root of backend %s is gone; ask again", ErrBackend, backend.GetName())
+	if len(roots) > 0 {
+		if root, ok := a.holder(snap, td.Mesh, roots[0]); ok {
+			return pki.SignIntermediate(a.random, a.now(), root, td, csrDER, pki.Validity{})
+		}
 	}
-	return pki.SignIntermediate(a.random, a.now(), root, td, csrDER, pki.Validity{})
+	return nil, fmt.Errorf("%w: the root of backend %s is gone; ask again", ErrBackend, backend.GetName())
 }

@@ -37,6 +37,11 @@ func (a *Authorities) Run(ctx context.Context) error {
 			}
 		}
 		seen = snap.Revision()
+		for e := range snap.Each("TrustBundle", "") {
+			if t, ok := e.Resource.Labels[labelSettles]; ok && !a.now().Before(settleTime(t)) {
+				due[e.Resource.Mesh] = true
+			}
+		}
 		for _, mesh := range slices.Sorted(maps.Keys(due)) {
 			entry, exists := snap.Get(meshKey(mesh))
 			if !exists {
@@ -69,9 +74,22 @@ func (a *Authorities) ensureOne(ctx context.Context, mesh string) error {
 
 // pause returns when there is something to do.
 func (a *Authorities) pause(ctx context.Context, snap *store.Snapshot, again bool) {
-	var retry <-chan time.Time
+	var wait time.Duration
 	if again {
-		t := time.NewTimer(retryAfter)
+		wait = retryAfter
+	}
+	for e := range snap.Each("TrustBundle", "") {
+		if t, ok := e.Resource.Labels[labelSettles]; ok {
+			// Not at once, as one whose mesh has failed stays due.
+			left := max(settleTime(t).Sub(a.now()), time.Second)
+			if wait == 0 || left < wait {
+				wait = left
+			}
+		}
+	}
+	var retry <-chan time.Time
+	if wait > 0 {
+		t := time.NewTimer(wait)
 		defer t.Stop()
 		retry = t.C
 	}
