@@ -228,7 +228,7 @@ func TestRunMendsMeshes(t *testing.T) {
 		t.Error(err)
 	}
 	background(t, a.Run)
-	await(t, s, BundleKey("good"))
+	await(t, s, BundleKey("good"), true)
 
 	root, err := pki.NewRoot(a.random, now, "bad", pki.Validity{})
 	if err != nil {
@@ -239,7 +239,7 @@ func TestRunMendsMeshes(t *testing.T) {
 		t.Fatal(err)
 	}
 	apply(t, s, secretOf("bad", "root-cert", pki.EncodeCertificates(root.Certificate)), secretOf("bad", "root-key", key))
-	await(t, s, BundleKey("bad"))
+	await(t, s, BundleKey("bad"), true)
 	checkIntermediate(t, a, "bad")
 
 	// Another backend's root is trusted first, and signs only once zones had time to learn of it.
@@ -255,6 +255,16 @@ func TestRunMendsMeshes(t *testing.T) {
 	checkIntermediate(t, a, "bad")
 	if roots := bundleOf(t, s, "bad").Roots(); len(roots) != 2 || !roots[1].Equal(root.Certificate) {
 		t.Errorf("%d roots, the last must be the one that signed before", len(roots))
+	}
+
+	// With a mesh goes what was kept for it.
+	if _, err := s.Commit(testContext(t), store.Change{Author: "ann", Ops: []store.Op{{Key: meshKey("bad"), Delete: true}}}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, s, BundleKey("bad"), false)
+	await(t, s, authorityKey("bad", "ca-1"), false)
+	if _, ok := s.Snapshot().Get(BundleKey("good")); !ok {
+		t.Error("another mesh lost its bundle")
 	}
 }
 
@@ -348,18 +358,19 @@ func TestRootSettles(t *testing.T) {
 	}
 }
 
-func await(t *testing.T, s *store.Store, key resource.Key) {
+// await waits until a resource is there, or gone.
+func await(t *testing.T, s *store.Store, key resource.Key, there bool) {
 	t.Helper()
 	ctx := testContext(t)
 	for {
 		snap := s.Snapshot()
-		if _, ok := snap.Get(key); ok {
+		if _, ok := snap.Get(key); ok == there {
 			return
 		}
 		select {
 		case <-snap.Stale():
 		case <-ctx.Done():
-			t.Fatalf("%s was not made", key)
+			t.Fatalf("%s: waited in vain for it to be there: %v", key, there)
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/zoneforge/zoneforge/global/store"
 )
 
-// Run ensures the authorities of meshes as they change, until ctx ends, and then returns nil. A mesh that fails is tried
+// Run ensures the authorities of meshes as they change, and forgets those of deleted ones, until ctx ends, and then returns nil. A mesh that fails is tried
 // again at every change and after a while, is logged once for each of its revisions, and blocks no other.
 func (a *Authorities) Run(ctx context.Context) error {
 	failed := map[string]bool{}
@@ -35,6 +35,11 @@ func (a *Authorities) Run(ctx context.Context) error {
 			for e := range snap.Each("Mesh", "") {
 				due[e.Resource.Name] = true
 			}
+			for _, kind := range kept {
+				for e := range snap.Each(kind, "") {
+					due[e.Resource.Mesh] = true
+				}
+			}
 		}
 		seen = snap.Revision()
 		for e := range snap.Each("TrustBundle", "") {
@@ -47,6 +52,10 @@ func (a *Authorities) Run(ctx context.Context) error {
 			if !exists {
 				delete(failed, mesh)
 				delete(logged, mesh)
+				if err := a.forget(ctx, mesh); err != nil && ctx.Err() == nil {
+					failed[mesh] = true
+					a.log.Warn("what was kept for a deleted mesh stays", zap.String("mesh", mesh), zap.Error(err))
+				}
 				continue
 			}
 			if err := a.ensureOne(ctx, mesh); err == nil {
@@ -64,6 +73,27 @@ func (a *Authorities) Run(ctx context.Context) error {
 		a.pause(ctx, snap, len(failed) > 0)
 	}
 	return nil
+}
+
+// kept are the kinds that this package keeps for a mesh.
+var kept = []string{"CertificateAuthority", "TrustBundle"}
+
+// forget deletes what was kept for a mesh that is gone, so that one of the same name begins with a root of its own.
+func (a *Authorities) forget(ctx context.Context, mesh string) error {
+	ctx, cancel := context.WithTimeout(ctx, retryAfter)
+	defer cancel()
+	return a.converge(ctx, "forget mesh "+mesh, func(snap *store.Snapshot) ([]store.Op, error) {
+		var ops []store.Op
+		if _, ok := snap.Get(meshKey(mesh)); ok {
+			return nil, nil
+		}
+		for _, kind := range kept {
+			for e := range snap.Each(kind, mesh) {
+				ops = append(ops, store.Op{Key: e.Resource.Key, Delete: true, IfRevision: &e.Revision})
+			}
+		}
+		return ops, nil
+	})
 }
 
 func (a *Authorities) ensureOne(ctx context.Context, mesh string) error {

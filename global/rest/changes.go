@@ -230,7 +230,6 @@ func (a *api) carryOut(ctx context.Context, who Principal, pl plan) (*result, *p
 		}
 		res.Deleted = append(res.Deleted, keyJSON(k))
 		ops = append(ops, store.Op{Key: k, Delete: true, IfRevision: &e.Revision})
-		ops = append(ops, belongings(snap, k)...)
 	}
 	for _, keys := range [][]keyJSON{res.Created, res.Updated, res.Unchanged, res.Deleted} {
 		slices.SortFunc(keys, func(x, y keyJSON) int { return resource.Key(x).Compare(resource.Key(y)) })

@@ -128,21 +128,6 @@ func (c *checker) leftBehind(mesh resource.Key) {
 	}
 }
 
-// belongings deletes with a mesh what control planes keep for it, so that a mesh of the same name begins with a root of its own.
-// What zones report goes when they do so no more.
-func belongings(s *store.Snapshot, mesh resource.Key) []store.Op {
-	if mesh.Kind != "Mesh" {
-		return nil
-	}
-	var ops []store.Op
-	for _, kind := range []string{"CertificateAuthority", "TrustBundle"} {
-		for e := range s.Each(kind, mesh.Name) {
-			ops = append(ops, store.Op{Key: e.Resource.Key, Delete: true, IfRevision: &e.Revision})
-		}
-	}
-	return ops
-}
-
 func (c *checker) listeners(gateway *resource.Resource, touched func(resource.Key) bool) {
 	for i, l := range resource.Spec[*meshv1.MeshGateway](gateway).GetConf().GetListeners() {
 		for j, cert := range l.GetTls().GetCertificates() {
