@@ -101,12 +101,21 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 // A revision that is not newer than the one before is ignored. The resources must not be changed afterwards.
 func (s *Server) SetProxy(id ProxyID, revision uint64, resources *xds.Resources, secrets []*xds.Resource) {
 	s.mu.Lock()
+	previous := s.proxyLocked(id).want
+	s.mu.Unlock()
+	if previous != nil && revision <= previous.revision {
+		return
+	}
+	// Outside the lock, as a changed cluster has to be decoded.
+	want := newSnapshot(revision, resources, secrets, previous)
+
+	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.proxyLocked(id)
 	if p.want != nil && revision <= p.want.revision {
 		return
 	}
-	p.want = newSnapshot(revision, resources, secrets, p.want)
+	p.want = want
 	if p.stream != nil {
 		p.stream.setSnapshot(p.want)
 	}

@@ -131,17 +131,17 @@ func (s *session) SetSnapshot(snap *snapshot) {
 	s.want = snap
 	for _, t := range served {
 		sub := s.subs[t]
-		sub.reopen(snap.changed(t, old))
+		snap.changed(t, old, sub.reopenOne)
 		if old == nil {
 			sub.reopen(sortedKeys(sub.confirmed))
 		}
 	}
 	if old != nil {
-		for cluster, name := range old.endpointOf {
-			if snap.byType[xds.TypeCluster][cluster] == nil {
+		snap.changed(xds.TypeCluster, old, func(cluster string) {
+			if name := old.endpointsOf(cluster); name != "" && snap.get(xds.TypeCluster, cluster) == nil {
 				s.kept[cluster] = name
 			}
-		}
+		})
 	}
 	s.advance()
 }
@@ -181,9 +181,9 @@ func (s *session) desired(typeURL, name string) *xds.Resource {
 		return nil
 	}
 	if typeURL != xds.TypeEndpoint {
-		return s.want.byType[typeURL][name]
+		return s.want.get(typeURL, name)
 	}
-	if !s.want.permitted[name] && !s.keeps(name) {
+	if !s.want.permits(name) && !s.keeps(name) {
 		return nil
 	}
 	return s.endpoints(name)
@@ -203,7 +203,7 @@ func (s *session) wantedNames(typeURL string) []string {
 	if s.want == nil {
 		return nil
 	}
-	return s.want.names[typeURL]
+	return s.want.names(typeURL)
 }
 
 func (s *session) diff(typeURL string) change { return s.subs[typeURL].diff(s.desired) }
@@ -273,7 +273,7 @@ func (s *session) sendRemovals() {
 	}
 	// A proxy that connected again says one type after the other what it has: all that may refer must have been heard.
 	for _, t := range second {
-		if !s.subs[t].requested && (t == xds.TypeListener || len(s.want.names[t]) > 0) {
+		if !s.subs[t].requested && (t == xds.TypeListener || len(s.want.lists[t]) > 0) {
 			return
 		}
 	}
@@ -333,7 +333,7 @@ func (s *session) send(typeURL string, upserts []*xds.Resource, removed []string
 		// A changed cluster is warmed anew and waits for endpoints, but Envoy doesn't ask again for a name that the old
 		// cluster already watches: without this it would wait for its fetch timeout.
 		if typeURL == xds.TypeCluster {
-			if name := s.want.endpointOf[r.Name]; s.subs[xds.TypeEndpoint].names[name] {
+			if name := s.want.endpointsOf(r.Name); s.subs[xds.TypeEndpoint].names[name] {
 				s.subs[xds.TypeEndpoint].due[name] = true
 				s.subs[xds.TypeEndpoint].open[name] = true
 			}
@@ -361,13 +361,13 @@ func (s *session) send(typeURL string, upserts []*xds.Resource, removed []string
 func (s *session) firstStageSettled() bool {
 	clusters, endpoints, secrets := s.subs[xds.TypeCluster], s.subs[xds.TypeEndpoint], s.subs[xds.TypeSecret]
 	if !clusters.requested {
-		return len(s.want.names[xds.TypeCluster]) == 0
+		return len(s.want.lists[xds.TypeCluster]) == 0
 	}
 	if clusters.inflight != nil || clusters.firstDue || len(s.diff(xds.TypeCluster).upserts) > 0 {
 		return false
 	}
-	for cluster, name := range s.want.endpointOf {
-		if clusters.holds(cluster) && !endpoints.answered(name) {
+	for i, name := range s.want.endpointOf {
+		if name != "" && !endpoints.answered(name) && clusters.holds(s.want.lists[xds.TypeCluster][i].Name) {
 			return false
 		}
 	}
@@ -386,9 +386,9 @@ func (s *session) missingClusters() []string {
 		return nil
 	}
 	var missing []string
-	for _, name := range s.want.names[xds.TypeCluster] {
-		if !sub.holds(name) {
-			missing = append(missing, name)
+	for _, r := range s.want.lists[xds.TypeCluster] {
+		if !sub.holds(r.Name) {
+			missing = append(missing, r.Name)
 		}
 	}
 	return missing
@@ -412,8 +412,8 @@ func (s *session) complete(typeURL string) bool {
 	if sub.all && len(sub.rejected) == 0 {
 		return true
 	}
-	for _, name := range s.want.names[typeURL] {
-		if sub.confirmed[name].version != versionOf(s.desired(typeURL, name)) {
+	for _, r := range s.want.lists[typeURL] {
+		if sub.confirmed[r.Name].version != r.Version {
 			return false
 		}
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/zoneforge/zoneforge/xds"
 )
 
-func res(t *testing.T, typeURL, name string, m proto.Message) *xds.Resource {
+func res(t testing.TB, typeURL, name string, m proto.Message) *xds.Resource {
 	t.Helper()
 	r, err := xds.NewResource(typeURL, name, m)
 	if err != nil {
@@ -26,17 +26,17 @@ func res(t *testing.T, typeURL, name string, m proto.Message) *xds.Resource {
 	return r
 }
 
-func edsCluster(t *testing.T, name, alt string) *xds.Resource {
+func edsCluster(t testing.TB, name, alt string) *xds.Resource {
 	return res(t, xds.TypeCluster, name, &clusterv3.Cluster{
 		Name: name, AltStatName: alt, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 	})
 }
 
-func plainListener(t *testing.T, name, prefix string) *xds.Resource {
+func plainListener(t testing.TB, name, prefix string) *xds.Resource {
 	return res(t, xds.TypeListener, name, &listenerv3.Listener{Name: name, StatPrefix: prefix})
 }
 
-func routeTo(t *testing.T, name, cluster string) *xds.Resource {
+func routeTo(t testing.TB, name, cluster string) *xds.Resource {
 	return res(t, xds.TypeRoute, name, &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{{
 		Name: "all", Domains: []string{"*"}, Routes: []*routev3.Route{{
 			Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
@@ -46,7 +46,7 @@ func routeTo(t *testing.T, name, cluster string) *xds.Resource {
 	}}})
 }
 
-func load(t *testing.T, name string, priority uint32) *xds.Resource {
+func load(t testing.TB, name string, priority uint32) *xds.Resource {
 	return res(t, xds.TypeEndpoint, name, &endpointv3.ClusterLoadAssignment{
 		ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{{Priority: priority}},
 	})

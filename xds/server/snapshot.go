@@ -1,59 +1,142 @@
 package server
 
 import (
+	"cmp"
+	"slices"
+
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 
 	"github.com/zoneforge/zoneforge/xds"
 )
 
-// snapshot is everything one proxy should hold at one revision, but for endpoints, which all proxies share. Immutable.
+// snapshot is everything one proxy should hold at one revision, but for endpoints, which all proxies share. Immutable. It
+// holds no more than slices of what it was given, since there is one for each proxy.
 type snapshot struct {
 	revision uint64
-	byType   map[string]map[string]*xds.Resource
-	names    map[string][]string
-	// endpointOf maps a cluster that takes its endpoints by EDS to the name that it asks for.
-	endpointOf map[string]string
-	// permitted are the EDS names of this proxy.
-	permitted map[string]bool
+	// lists are sorted by name; there is none of endpoints.
+	lists map[string][]*xds.Resource
+	// endpointOf is parallel to the clusters: the name of the endpoints that one asks for by EDS, "" for none.
+	endpointOf []string
+	// permitted are the EDS names of this proxy, sorted.
+	permitted []string
 }
 
-// newSnapshot indexes resources. previous, which may be nil, spares decoding clusters that did not change.
+// newSnapshot orders resources. previous, which may be nil, spares decoding clusters that did not change.
 func newSnapshot(revision uint64, resources *xds.Resources, secrets []*xds.Resource, previous *snapshot) *snapshot {
-	s := &snapshot{
-		revision: revision, byType: map[string]map[string]*xds.Resource{}, names: map[string][]string{},
-		endpointOf: map[string]string{}, permitted: map[string]bool{},
-	}
 	if resources == nil {
 		resources = &xds.Resources{}
 	}
-	s.index(xds.TypeListener, resources.Listeners)
-	s.index(xds.TypeRoute, resources.Routes)
-	s.index(xds.TypeCluster, resources.Clusters)
-	s.index(xds.TypeExtension, resources.Extensions)
-	s.index(xds.TypeSecret, secrets)
-	for _, cluster := range resources.Clusters {
-		name := ""
-		if previous != nil && previous.byType[xds.TypeCluster][cluster.Name] == cluster {
-			name = previous.endpointOf[cluster.Name]
+	s := &snapshot{revision: revision, lists: map[string][]*xds.Resource{
+		xds.TypeListener: sorted(resources.Listeners), xds.TypeRoute: sorted(resources.Routes), xds.TypeCluster: sorted(resources.Clusters),
+		xds.TypeExtension: sorted(resources.Extensions), xds.TypeSecret: sorted(secrets),
+	}}
+	if previous != nil && slices.Equal(s.lists[xds.TypeCluster], previous.lists[xds.TypeCluster]) {
+		s.endpointOf, s.permitted = previous.endpointOf, previous.permitted
+		return s
+	}
+	clusters := s.lists[xds.TypeCluster]
+	s.endpointOf = make([]string, len(clusters))
+	s.permitted = make([]string, 0, len(clusters))
+	for i, cluster := range clusters {
+		if at, ok := previous.find(xds.TypeCluster, cluster.Name); ok && previous.lists[xds.TypeCluster][at] == cluster {
+			s.endpointOf[i] = previous.endpointOf[at]
 		} else {
-			name = endpointName(cluster)
+			s.endpointOf[i] = endpointName(cluster)
 		}
-		if name != "" {
-			s.endpointOf[cluster.Name] = name
-			s.permitted[name] = true
+		if s.endpointOf[i] != "" {
+			s.permitted = append(s.permitted, s.endpointOf[i])
 		}
 	}
-	s.names[xds.TypeEndpoint] = sortedKeys(s.permitted)
+	slices.Sort(s.permitted)
+	s.permitted = slices.Compact(s.permitted)
 	return s
 }
 
-func (s *snapshot) index(typeURL string, resources []*xds.Resource) {
-	m := make(map[string]*xds.Resource, len(resources))
-	for _, r := range resources {
-		m[r.Name] = r
+func sorted(resources []*xds.Resource) []*xds.Resource {
+	byName := func(a, b *xds.Resource) int { return cmp.Compare(a.Name, b.Name) }
+	if slices.IsSortedFunc(resources, byName) {
+		return resources
 	}
-	s.byType[typeURL] = m
-	s.names[typeURL] = sortedKeys(m)
+	resources = slices.Clone(resources)
+	slices.SortFunc(resources, byName)
+	return resources
+}
+
+func (s *snapshot) find(typeURL, name string) (int, bool) {
+	if s == nil {
+		return 0, false
+	}
+	return slices.BinarySearchFunc(s.lists[typeURL], name, func(r *xds.Resource, name string) int { return cmp.Compare(r.Name, name) })
+}
+
+// get returns a resource, nil when there is none.
+func (s *snapshot) get(typeURL, name string) *xds.Resource {
+	if at, ok := s.find(typeURL, name); ok {
+		return s.lists[typeURL][at]
+	}
+	return nil
+}
+
+// endpointsOf returns the EDS name of a cluster, "" for none.
+func (s *snapshot) endpointsOf(cluster string) string {
+	if at, ok := s.find(xds.TypeCluster, cluster); ok {
+		return s.endpointOf[at]
+	}
+	return ""
+}
+
+func (s *snapshot) permits(endpoints string) bool {
+	_, ok := slices.BinarySearch(s.permitted, endpoints)
+	return ok
+}
+
+// names are those of all resources of a type, sorted.
+func (s *snapshot) names(typeURL string) []string {
+	if typeURL == xds.TypeEndpoint {
+		return s.permitted
+	}
+	out := make([]string, len(s.lists[typeURL]))
+	for i, r := range s.lists[typeURL] {
+		out[i] = r.Name
+	}
+	return out
+}
+
+// changed calls each for the names of which a snapshot holds another resource than the one before it, which may be nil, or
+// none. Endpoints are shared, so of them only what may be asked for counts.
+func (s *snapshot) changed(typeURL string, previous *snapshot, each func(name string)) {
+	if previous == nil {
+		previous = &snapshot{}
+	}
+	if typeURL == xds.TypeEndpoint {
+		same := func(string, string) bool { return true }
+		merge(s.permitted, previous.permitted, func(name string) string { return name }, same, each)
+		return
+	}
+	same := func(a, b *xds.Resource) bool { return a == b }
+	merge(s.lists[typeURL], previous.lists[typeURL], func(r *xds.Resource) string { return r.Name }, same, each)
+}
+
+// merge calls each for the names that are in one of two sorted lists alone, or in both but not the same.
+func merge[T any](a, b []T, name func(T) string, same func(T, T) bool, each func(string)) {
+	if len(a) > 0 && len(a) == len(b) && &a[0] == &b[0] {
+		return
+	}
+	for len(a)+len(b) > 0 {
+		switch {
+		case len(b) == 0 || len(a) > 0 && name(a[0]) < name(b[0]):
+			each(name(a[0]))
+			a = a[1:]
+		case len(a) == 0 || name(b[0]) < name(a[0]):
+			each(name(b[0]))
+			b = b[1:]
+		default:
+			if !same(a[0], b[0]) {
+				each(name(a[0]))
+			}
+			a, b = a[1:], b[1:]
+		}
+	}
 }
 
 // endpointName returns the EDS name of a cluster, "" when it takes its endpoints from elsewhere. A cluster that does not
@@ -67,38 +150,4 @@ func endpointName(cluster *xds.Resource) string {
 		return name
 	}
 	return c.GetName()
-}
-
-// changed are the names of which a snapshot holds another resource than the one before it, which may be nil, or none.
-// Endpoints are shared, so of them only what may be asked for counts.
-func (s *snapshot) changed(typeURL string, previous *snapshot) []string {
-	var out []string
-	if typeURL == xds.TypeEndpoint {
-		for _, name := range s.names[typeURL] {
-			if previous == nil || !previous.permitted[name] {
-				out = append(out, name)
-			}
-		}
-		if previous != nil {
-			for _, name := range previous.names[typeURL] {
-				if !s.permitted[name] {
-					out = append(out, name)
-				}
-			}
-		}
-		return out
-	}
-	for name, r := range s.byType[typeURL] {
-		if previous == nil || previous.byType[typeURL][name] != r {
-			out = append(out, name)
-		}
-	}
-	if previous != nil {
-		for name := range previous.byType[typeURL] {
-			if s.byType[typeURL][name] == nil {
-				out = append(out, name)
-			}
-		}
-	}
-	return out
 }

@@ -156,9 +156,13 @@ func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest, wanted 
 // reopen has names looked at again.
 func (s *subscription) reopen(names []string) {
 	for _, name := range names {
-		if s.wants(name) {
-			s.open[name] = true
-		}
+		s.reopenOne(name)
+	}
+}
+
+func (s *subscription) reopenOne(name string) {
+	if s.wants(name) {
+		s.open[name] = true
 	}
 }
 
