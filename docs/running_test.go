@@ -4,19 +4,67 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// Each command that a page shows is one that the program has, with the flags that are shown.
-func TestCommandsAreThere(t *testing.T) {
+// program builds the program, whose help is the truth about its commands.
+func program(t *testing.T) string {
+	t.Helper()
 	binary := filepath.Join(t.TempDir(), "zoneforge")
 	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/zoneforge").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	return binary
+}
+
+// cli.md lists each command that does something, and no other.
+func TestCommandsAreListed(t *testing.T) {
+	binary, page := program(t), read(t, "cli.md")
+	there := map[string]bool{}
+	var walk func(path ...string)
+	walk = func(path ...string) {
+		out, err := exec.Command(binary, append(slices.Clone(path), "--help")...).Output()
+		if err != nil {
+			t.Fatalf("zoneforge %v --help: %v", path, err)
+		}
+		_, list, more := strings.Cut(string(out), "Available Commands:\n")
+		if !more {
+			there[strings.Join(path, " ")] = true
+			return
+		}
+		list, _, _ = strings.Cut(list, "\n\n")
+		for line := range strings.Lines(list) {
+			if name, _, _ := strings.Cut(strings.TrimSpace(line), " "); name != "help" {
+				walk(append(slices.Clone(path), name)...)
+			}
+		}
+	}
+	walk()
+	listed := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `zoneforge ([a-z -]+)` \\|").FindAllStringSubmatch(page, -1) {
+		listed[m[1]] = true
+		if !there[m[1]] {
+			t.Errorf("cli.md lists %s, which the program doesn't have", m[1])
+		}
+	}
+	for command := range there {
+		if shell, ok := strings.CutPrefix(command, "completion "); ok && strings.Contains(page, shell) {
+			continue
+		}
+		if !listed[command] {
+			t.Errorf("cli.md doesn't list %s", command)
+		}
+	}
+}
+
+// Each command that a page shows is one that the program has, with the flags that are shown.
+func TestCommandsAreThere(t *testing.T) {
+	binary := program(t)
 	word, flag := regexp.MustCompile(`^[a-z][a-z-]*$`), regexp.MustCompile(`^--?[a-z][a-z-]*`)
 	tried := 0
-	for _, page := range []string{"running.md", "../README.md"} {
+	for _, page := range []string{"running.md", "cli.md", "../README.md"} {
 		for _, line := range commands(read(t, page)) {
 			var path, flags []string
 			for i, part := range strings.Fields(line)[1:] {
