@@ -54,10 +54,7 @@ func (b *inbox) take() ([]event, map[string]server.Progress) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	events, progress := b.events, b.progress
-	b.events = nil
-	if len(progress) > 0 {
-		b.progress = map[string]server.Progress{}
-	}
+	b.events, b.progress = nil, map[string]server.Progress{}
 	return events, progress
 }
 
