@@ -298,3 +298,14 @@ func FuzzAdmit(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkAdmit(b *testing.B) {
+	b.ReportAllocs()
+	w := newBench(b)
+	text, n := w.token(nil), sidecar(sidecarDocument)
+	for b.Loop() {
+		if _, err := w.admit(n, text); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

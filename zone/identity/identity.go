@@ -63,6 +63,8 @@ const (
 	requestWithin = 5 * time.Second
 	// longestWait bounds the timer, which stands still while a machine is suspended, and knows nothing of a clock that is set.
 	longestWait = 10 * time.Minute
+	// retryIssue is the wait after an SVID could not be made.
+	retryIssue = time.Minute
 	// batch is how many SVIDs are made while others wait for the lock; one takes 0.1 to 0.3 ms.
 	batch = 16
 )
@@ -251,14 +253,16 @@ func (i *Identity) Secrets(mesh string, services []string) (secrets []ir.Secret,
 
 // Retain forgets all SVIDs of a mesh but those of the services, which are those that proxies have now.
 func (i *Identity) Retain(mesh string, services []string) {
+	keep := make(map[string]bool, len(services))
+	for _, s := range services {
+		keep[s] = true
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if m := i.meshes[mesh]; m != nil {
-		maps.DeleteFunc(m.svids, func(service string, _ *svid) bool { return !slices.Contains(services, service) })
+		maps.DeleteFunc(m.svids, func(service string, _ *svid) bool { return !keep[service] })
 	}
-	maps.DeleteFunc(i.dirty, func(c Change, _ bool) bool {
-		return c.Mesh == mesh && c.Service != "" && !slices.Contains(services, c.Service)
-	})
+	maps.DeleteFunc(i.dirty, func(c Change, _ bool) bool { return c.Mesh == mesh && c.Service != "" && !keep[c.Service] })
 }
 
 // Changed holds a token when Take has something to give. It is for one reader.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -692,6 +693,82 @@ func TestRefusesMesh(t *testing.T) {
 	if _, err := New(Config{Zone: "east", Store: &memory{err: errors.New("broken")}, Request: (&world{}).request}); err == nil {
 		t.Error("a store that can't be read")
 	}
+}
+
+// broken is randomness that fails while it is told to.
+type broken struct{ fails atomic.Bool }
+
+func (b *broken) Read(p []byte) (int, error) {
+	if b.fails.Load() {
+		return 0, errors.New("no randomness")
+	}
+	return rand.Read(p)
+}
+
+// A renewal that fails for a moment is tried again, and told once.
+func TestFailedRenewalIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 0)
+		random := &broken{}
+		w.random = random
+		w.run()
+		w.mesh(time.Hour)
+		w.expect("m/")
+		w.leaf("web")
+		random.fails.Store(true)
+		advance(40 * time.Minute)
+		w.expect("")
+		if n := strings.Count(w.log.String(), "no randomness"); n != 1 {
+			t.Errorf("%d lines about the same", n)
+		}
+		random.fails.Store(false)
+		advance(time.Minute)
+		w.expect("m/web")
+		if left := time.Until(w.leaf("web").NotAfter); left < 59*time.Minute {
+			t.Error(left)
+		}
+	})
+}
+
+// A machine starts with a slow clock, so that what is on its disk begins in the future; global is away. The clock gets right.
+func TestSlowClockAtStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 0)
+		w.away = true
+		td := pki.TrustDomain{Zone: "east", Mesh: "m", Domain: domain}
+		key, err := pki.NewKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		csr, err := pki.NewRequest(rand.Reader, key, td)
+		if err != nil {
+			t.Fatal(err)
+		}
+		chain, err := pki.SignIntermediate(rand.Reader, time.Now().Add(time.Hour), w.signs, td, csr, pki.Validity{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		held := disk.Intermediate{Mesh: "m", Chain: [][]byte{chain[0].Raw}}
+		if held.Key, err = key.PEM(); err != nil {
+			t.Fatal(err)
+		}
+		w.store.held["m"] = held
+		w.start(0)
+		w.run()
+		w.mesh(0)
+		w.expect("m/")
+		if _, ready := w.Secrets("m", []string{"web"}); ready {
+			t.Fatal("signs before its time")
+		}
+		advance(58 * time.Minute)
+		w.expect("")
+		advance(maxRetry + time.Minute)
+		w.expect("m/web")
+		w.leaf("web")
+		if n := strings.Count(w.log.String(), "of no use"); n != 1 {
+			t.Errorf("%d lines about the same", n)
+		}
+	})
 }
 
 // The disk fails: the zone serves all the same, and says so.

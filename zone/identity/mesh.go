@@ -41,6 +41,8 @@ type mesh struct {
 	content time.Time
 	// problem is the last thing that went wrong with getting an intermediate; logged when it changes.
 	problem string
+	// useless is set while that on disk is not taken; logged when it is set.
+	useless bool
 }
 
 type request struct {
@@ -87,6 +89,8 @@ type svid struct {
 	issuer *intermediate
 	// due is when it is renewed; zero when only another intermediate can make a better one.
 	due time.Time
+	// problem is why the last attempt failed; logged when it changes.
+	problem string
 }
 
 func newMesh(td pki.TrustDomain) *mesh {
@@ -130,38 +134,58 @@ func (i *Identity) setBundleLocked(m *mesh, b pki.Bundle, now time.Time) bool {
 	return true
 }
 
-// restoreLocked takes the intermediate that is on disk, where it is of use.
+// restoreLocked takes the intermediate that is on disk, where it is of use. A clock that is wrong when the machine starts makes
+// it useless for a while only, so it is tried again.
 func (i *Identity) restoreLocked(m *mesh, now time.Time) {
 	stored, ok := i.stored[m.domain.Mesh]
 	if !ok {
 		return
 	}
-	var chain []*x509.Certificate
-	for _, der := range stored.Chain {
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			i.log.Warn("the intermediate on disk can't be read; a new one is needed", zap.String("mesh", m.domain.Mesh), zap.Error(err))
-			return
-		}
-		chain = append(chain, c)
-	}
-	key, err := pki.ParseKey(stored.Key)
-	if err == nil && len(chain) == 0 {
-		err = errors.New("the chain is empty")
-	}
-	var a pki.Authority
-	if err == nil {
-		a, err = pki.LoadIntermediate(pki.EncodeCertificates(chain...), key, m.domain, m.bundle, now)
-	}
+	a, err := load(stored, m.domain, m.bundle, now)
 	if err != nil {
-		i.log.Warn("the intermediate on disk is of no use; a new one is needed", zap.String("mesh", m.domain.Mesh), zap.Error(err))
+		if !m.useless { // the reason may hold the time
+			m.useless = true
+			i.log.Warn("the intermediate on disk is of no use; a new one is needed", zap.String("mesh", m.domain.Mesh), zap.Error(err))
+		}
 		return
 	}
 	since := a.Certificate.NotBefore.Add(pki.Backdate)
 	if !since.Before(a.Certificate.NotAfter) {
 		since = a.Certificate.NotBefore
 	}
-	m.current = &intermediate{Authority: a, root: rootOf(a, m.bundle), since: since}
+	m.useless = false
+	m.signWith(&intermediate{Authority: a, root: rootOf(a, m.bundle), since: since}, now)
+}
+
+func load(stored disk.Intermediate, td pki.TrustDomain, bundle pki.Bundle, now time.Time) (pki.Authority, error) {
+	var chain []*x509.Certificate
+	for _, der := range stored.Chain {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return pki.Authority{}, err
+		}
+		chain = append(chain, c)
+	}
+	key, err := pki.ParseKey(stored.Key)
+	if err != nil {
+		return pki.Authority{}, err
+	}
+	a, err := pki.LoadIntermediate(pki.EncodeCertificates(chain...), key, td, bundle, now)
+	if err == nil && rootOf(a, bundle) == nil {
+		err = fmt.Errorf("%w: the chain lacks what stands between the intermediate and the root", pki.ErrUntrusted)
+	}
+	return a, err
+}
+
+// signWith makes those SVIDs due that gain by another intermediate.
+func (m *mesh) signWith(a *intermediate, now time.Time) {
+	m.current = a
+	for _, s := range m.svids {
+		ends := s.issuer != nil && !s.notAfter.Before(s.issuer.end())
+		if s.certificate == nil || ends || !s.issuer.root.Equal(a.root) {
+			s.due = now
+		}
+	}
 }
 
 // rootOf is the root of the bundle that signed the last certificate of the chain.
@@ -272,6 +296,9 @@ func (i *Identity) step(ctx context.Context) (more bool) {
 				i.prepareLocked(m, now)
 			}
 			if m.pending.csr != nil && !now.Before(m.pending.retryAt) {
+				if m.current == nil {
+					i.restoreLocked(m, now)
+				}
 				m.pending.retryAt = now.Add(answerWithin)
 				asks = append(asks, ask{name, m.pending})
 			}
@@ -370,14 +397,9 @@ func (i *Identity) takeAnswerLocked(m *mesh, now time.Time) {
 
 // activateLocked lets next sign, and makes those SVIDs due that gain by it.
 func (i *Identity) activateLocked(m *mesh, now time.Time) (disk.Intermediate, error) {
-	m.current, m.next = m.next, nil
+	m.signWith(m.next, now)
+	m.next = nil
 	i.log.Info("intermediate certificate in use", zap.String("mesh", m.domain.Mesh), zap.Time("until", m.current.end()))
-	for _, s := range m.svids {
-		ends := s.issuer != nil && !s.notAfter.Before(s.issuer.end())
-		if s.certificate == nil || ends || !s.issuer.root.Equal(m.current.root) {
-			s.due = now
-		}
-	}
 	key, err := m.current.Key.PEM()
 	if err != nil {
 		return disk.Intermediate{}, err
@@ -390,10 +412,15 @@ func (i *Identity) activateLocked(m *mesh, now time.Time) (disk.Intermediate, er
 	return out, nil
 }
 
-// issueLocked makes an SVID, and reports whether it did. What can't be made now waits for another intermediate.
+// issueLocked makes an SVID, and reports whether it did. Without an intermediate it waits for one; what fails otherwise, as it
+// may by a clock that is set, is tried again.
 func (i *Identity) issueLocked(m *mesh, service string, s *svid, now time.Time) bool {
 	s.due = time.Time{}
 	if m.current == nil {
+		return false
+	}
+	if !now.Before(m.current.end()) { // only another one helps, or a clock that is mended
+		s.due = now.Add(retryIssue)
 		return false
 	}
 	made, err := pki.NewSVID(i.random, now, m.current.Authority, pki.ID{TrustDomain: m.domain, Service: service}, pki.Validity{Lifetime: m.lifetime})
@@ -402,10 +429,15 @@ func (i *Identity) issueLocked(m *mesh, service string, s *svid, now time.Time) 
 		key, err = made.Key.PEM()
 	}
 	if err != nil {
-		i.log.Error("no certificate for a service", zap.String("mesh", m.domain.Mesh), zap.String("name", service), zap.Error(err))
+		s.due = now.Add(retryIssue)
+		if s.problem != err.Error() {
+			s.problem = err.Error()
+			i.log.Error("no certificate for a service", zap.String("mesh", m.domain.Mesh), zap.String("name", service), zap.Error(err))
+		}
 		return false
 	}
 	leaf := made.Chain[0]
+	s.problem = ""
 	s.certificate = &ir.Certificate{Chain: made.ChainPEM(), Key: key}
 	s.notAfter, s.issuer = leaf.NotAfter, m.current
 	if leaf.NotAfter.Before(m.current.end()) {
