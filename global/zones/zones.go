@@ -1,0 +1,297 @@
+// Package zones owns what global knows of its zones: who may connect under which name, what each offers to the others, and how far
+// it has come with the changes.
+//
+// What a zone offers goes into the store; all else is kept in memory by this replica and ends with it. The package never decides
+// what a zone should hold (global/view), never signs anything itself, and speaks to zones through sync/stream alone.
+package zones
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/zoneforge/zoneforge/global/store"
+	"github.com/zoneforge/zoneforge/global/view"
+	"github.com/zoneforge/zoneforge/resource"
+	"github.com/zoneforge/zoneforge/sync/kds"
+	"github.com/zoneforge/zoneforge/sync/stream"
+
+	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
+	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
+)
+
+// Store is what zones need of the store; *store.Store is one. Its Run must be running.
+type Store interface {
+	Snapshot() *store.Snapshot
+	Commit(ctx context.Context, c store.Change) (store.Committed, error)
+	Wait(ctx context.Context, revision int64) (*store.Snapshot, error)
+}
+
+// Signer signs the intermediates of zones: PEM of the intermediate, then of what stands between it and the root. *ca.Authorities
+// is one.
+type Signer interface {
+	SignIntermediate(ctx context.Context, zone, mesh string, csr []byte) ([]byte, error)
+}
+
+// Config of a registry. Store, Views and Verify are needed.
+type Config struct {
+	Store Store
+	Views *view.Views
+	// Verify gives the zone that a token is for; its error is told to the zone. Safe for concurrent use.
+	Verify func(token string) (zone string, err error)
+	// Signer may be nil; then no certificates are signed.
+	Signer Signer
+	// Machine has what the Welcome says, and the times of streams.
+	Machine kds.GlobalConfig
+	// Now is the time of day; time.Now when nil.
+	Now func() time.Time
+	// Logger may be nil.
+	Logger *zap.Logger
+}
+
+const (
+	// storeTimeout bounds what one call from a stream waits for the store.
+	storeTimeout = 30 * time.Second
+	// askAgain is after how long a zone comes back that somebody must help first.
+	askAgain = 5 * time.Second
+	// forgetAfter is how long a replica that has gone is listed beside others.
+	forgetAfter = 10 * time.Minute
+)
+
+// Registry holds the zones. It is safe for concurrent use.
+type Registry struct {
+	cfg    Config
+	server *stream.Server
+
+	mu      sync.Mutex
+	zones   map[string]*zone
+	changed chan struct{} // closed and replaced when anything below changes
+}
+
+// zone is what is known of one zone besides the store. Guarded by the registry's mu.
+type zone struct {
+	replicas map[string]*replica
+	repairs  uint64
+	// turn admits one report at a time.
+	turn chan struct{}
+}
+
+// New makes a registry and its server of streams; it starts nothing.
+func New(cfg Config) (*Registry, error) {
+	if cfg.Store == nil || cfg.Views == nil || cfg.Verify == nil {
+		return nil, errors.New("zones: store, views and a verifier of tokens are all needed")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	r := &Registry{cfg: cfg, zones: map[string]*zone{}, changed: make(chan struct{})}
+	var err error
+	r.server, err = stream.NewServer(stream.ServerConfig{Machine: cfg.Machine, Admission: r, Views: cfg.Views, Zones: r, Log: cfg.Logger})
+	return r, err
+}
+
+// Server is to be registered with kdsv1.RegisterKDSServer, on a gRPC server made with grpc.MaxRecvMsgSize(stream.MaxFrame). To
+// stop: its Shutdown, the gRPC server's Stop, then its Wait.
+func (r *Registry) Server() *stream.Server { return r.server }
+
+// Ask asks a zone: see stream.Server.Ask.
+func (r *Registry) Ask(ctx context.Context, zone string, q *kdsv1.Query) ([]byte, error) {
+	return r.server.Ask(ctx, zone, q)
+}
+
+// Changed closes when a status or a receipt may have changed. Take it before reading them.
+func (r *Registry) Changed() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changed
+}
+
+func (r *Registry) notifyLocked() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// Run cuts off zones that are disabled or deleted while they are connected, and clears away what deleted ones offered, until ctx
+// ends; then it returns nil.
+func (r *Registry) Run(ctx context.Context) error {
+	snap := r.cfg.Store.Snapshot()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-snap.Stale():
+		}
+		seen := snap.Revision()
+		snap = r.cfg.Store.Snapshot()
+		r.mu.Lock()
+		r.notifyLocked()
+		r.mu.Unlock()
+		keys, ok := snap.Since(seen)
+		if !ok {
+			keys = r.keys()
+		}
+		for _, k := range keys {
+			if k.Kind != "Zone" || view.Enabled(snap, k.Name) {
+				continue
+			}
+			if _, exists := snap.Get(k); exists {
+				r.server.Refuse(k.Name, disabled(k.Name))
+				continue
+			}
+			r.server.Refuse(k.Name, kds.Verdict{Code: kdsv1.Refusal_CODE_UNAVAILABLE, RetryAfter: askAgain, Reason: fmt.Sprintf(
+				"Zone %s was deleted and is made anew when the zone connects: to keep it out, disable it instead", k.Name)})
+			r.clear(ctx, snap, k.Name)
+		}
+	}
+}
+
+// keys of the Zones that are known here.
+func (r *Registry) keys() (out []resource.Key) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name := range r.zones {
+		out = append(out, zoneKey(name))
+	}
+	slices.SortFunc(out, resource.Key.Compare)
+	return out
+}
+
+// clear deletes what a deleted zone offered. Should the zone be back meanwhile, all of it stays.
+func (r *Registry) clear(ctx context.Context, snap *store.Snapshot, name string) {
+	keys, _ := r.cfg.Views.Offers(name)
+	if len(keys) == 0 {
+		return
+	}
+	never := int64(0)
+	ops := []store.Op{{Key: zoneKey(name), Delete: true, IfRevision: &never}}
+	for _, k := range keys {
+		if e, ok := snap.Get(k); ok {
+			ops = append(ops, store.Op{Key: k, Delete: true, IfRevision: &e.Revision})
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	_, err := r.cfg.Store.Commit(ctx, store.Change{Author: author(name), Message: "the zone was deleted", Time: r.cfg.Now(), Ops: ops, Internal: true})
+	if err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrConflict) {
+		r.cfg.Logger.Warn("offers of a deleted zone are still stored", zap.String("zone", name), zap.Error(err))
+	}
+}
+
+func zoneKey(name string) resource.Key { return resource.Key{Kind: "Zone", Name: name} }
+
+func author(zone string) string { return "zone " + zone }
+
+func disabled(zone string) kds.Verdict {
+	return kds.Verdict{Code: kdsv1.Refusal_CODE_DISABLED, RetryAfter: askAgain, Reason: fmt.Sprintf(
+		"Zone %s is disabled: apply it with enabled: true to let the zone in", zone)}
+}
+
+// Authenticate finds the zone of a token.
+func (r *Registry) Authenticate(_ context.Context, token string) (string, kds.Verdict) {
+	if token == "" {
+		return "", kds.Verdict{Code: kdsv1.Refusal_CODE_UNAUTHENTICATED,
+			Reason: "no zone token was sent: make one with zoneforge token zone and give its file to the zone"}
+	}
+	name, err := r.cfg.Verify(token)
+	if err != nil {
+		return "", kds.Verdict{Code: kdsv1.Refusal_CODE_UNAUTHENTICATED,
+			Reason: fmt.Sprintf("the zone token is not valid: %v: make another with zoneforge token zone", err)}
+	}
+	if v := resource.Validate(&resource.Resource{Key: zoneKey(name), Spec: &meshv1.Zone{}}); len(v) > 0 {
+		return name, kds.Verdict{Code: kdsv1.Refusal_CODE_WRONG_ZONE, Reason: fmt.Sprintf("the token's zone: %s; %s", v[0].Message, v[0].Hint)}
+	}
+	return name, kds.Verdict{}
+}
+
+// Open admits a stream. The first one of a zone makes its Zone.
+func (r *Registry) Open(ctx context.Context, name string, h *kdsv1.Hello) (stream.Session, kds.Verdict) {
+	if v := r.enter(ctx, name); v.Code != kdsv1.Refusal_CODE_UNSPECIFIED {
+		return nil, v
+	}
+	held, err := kds.PositionFrom(h.GetPosition())
+	if err != nil {
+		return nil, kds.Verdict{Code: kdsv1.Refusal_CODE_BAD_FRAME, Reason: err.Error()}
+	}
+	now := r.cfg.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	z := r.zones[name]
+	if z == nil {
+		z = &zone{replicas: map[string]*replica{}, turn: make(chan struct{}, 1)}
+		r.zones[name] = z
+	}
+	for _, other := range z.sorted() {
+		if other.session != nil && other.identity != h.GetIdentity() {
+			return nil, kds.Verdict{Code: kdsv1.Refusal_CODE_DUPLICATE_ZONE, RetryAfter: askAgain, Reason: fmt.Sprintf(
+				"another cluster (replica %q, connected since %s) is zone %s already: give this one a name and a token of its own, or stop the other",
+				other.name, other.since.UTC().Format(time.RFC3339), name)}
+		}
+	}
+	rep := z.replicas[h.GetReplica()]
+	if rep == nil || rep.identity != h.GetIdentity() || rep.held.Epoch != held.Epoch {
+		rep = &replica{name: h.GetReplica(), identity: h.GetIdentity()}
+		z.replicas[rep.name] = rep
+	}
+	for key, other := range z.replicas {
+		if other.session == nil && other != rep && now.Sub(other.since) > forgetAfter {
+			delete(z.replicas, key)
+		}
+	}
+	s := &session{r: r, zone: name, z: z, rep: rep}
+	s.seen.Store(now.UnixNano())
+	rep.session, rep.since, rep.version, rep.held = s, now, h.GetVersion(), held
+	rep.rejected, rep.problem = nil, ""
+	r.notifyLocked()
+	r.cfg.Logger.Info("zone connected", zap.String("zone", name), zap.String("replica", rep.name), zap.Uint64("revision", held.Revision))
+	return s, kds.Verdict{}
+}
+
+// enter makes sure that there is a Zone of the name that is not disabled.
+func (r *Registry) enter(ctx context.Context, name string) kds.Verdict {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	key, never := zoneKey(name), int64(0)
+	for {
+		snap := r.cfg.Store.Snapshot()
+		if _, ok := snap.Get(key); ok {
+			if !view.Enabled(snap, name) {
+				return disabled(name)
+			}
+			return kds.Verdict{}
+		}
+		done, err := r.cfg.Store.Commit(ctx, store.Change{
+			Author: author(name), Message: "the zone connected for the first time", Time: r.cfg.Now(),
+			Ops: []store.Op{{Key: key, Put: &resource.Resource{Key: key, Spec: &meshv1.Zone{}}, IfRevision: &never}},
+		})
+		if err == nil {
+			_, err = r.cfg.Store.Wait(ctx, done.Revision)
+		} else if errors.Is(err, store.ErrConflict) {
+			// Another replica made it, which the next snapshot shows.
+			err = newer(ctx, snap)
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				r.cfg.Logger.Warn("zone could not be made", zap.String("zone", name), zap.Error(err))
+			}
+			return kds.Verdict{Code: kdsv1.Refusal_CODE_UNAVAILABLE, Reason: "global's store does not answer: the zone tries again by itself"}
+		}
+	}
+}
+
+// newer waits for a state after snap.
+func newer(ctx context.Context, snap *store.Snapshot) error {
+	select {
+	case <-snap.Stale():
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("no newer state of the store came: %w", ctx.Err())
+	}
+}
