@@ -1,16 +1,24 @@
 package zone_test
 
 import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/zoneforge/zoneforge/pki/certfile"
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
@@ -101,6 +109,29 @@ func TestZoneWithRealEnvoys(t *testing.T) {
 		return live(4)(s, r) && len(s.GetRejected()) == 1 && strings.Contains(s.GetRejected()[0].GetReason(), "not known to this version")
 	})
 
+	// What Envoy refuses shows up in its own words, counts as not live, and leaves what was there; mended, it is live.
+	taken := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	listeners := func(ports ...uint32) *meshv1.MeshGateway {
+		m := &meshv1.MeshGateway{Selectors: sel(service("edge")), Conf: &meshv1.MeshGateway_Conf{}}
+		for _, p := range ports {
+			m.Conf.Listeners = append(m.Conf.Listeners, &meshv1.MeshGateway_Listener{Port: p, Protocol: meshv1.MeshGateway_PROTOCOL_HTTP})
+		}
+		return m
+	}
+	g.put(5, rec(t, "MeshGateway", "edge", listeners(edge, uint32(taken.Addr().(*net.TCPAddr).Port))))
+	g.await("Envoy's refusal", func(s *kdsv1.Status, r *kds.Set) bool {
+		n := s.GetNacks()
+		return s.GetRevision() == 5 && len(n) == 1 && n[0].GetProxy() == "edge-1" && n[0].GetMesh() == "default" && n[0].GetRevision() == 5 &&
+			strings.Contains(n[0].GetError(), "cannot bind") && s.GetAcked() == 2 && !live(5)(s, r)
+	})
+	fetch(t, client, url, answers("second"))
+	_ = taken.Close()
+	g.put(6, rec(t, "MeshGateway", "edge", listeners(edge)))
+	g.await("revision 6 to be live", func(s *kdsv1.Status, r *kds.Set) bool { return live(6)(s, r) && len(s.GetNacks()) == 0 })
+
+	queries(t, g)
+	health(t, z)
+
 	// The end of a stream takes away what it offered.
 	stopIngress()
 	g.await("the ingress to be gone", func(s *kdsv1.Status, r *kds.Set) bool {
@@ -115,4 +146,135 @@ func TestZoneWithRealEnvoys(t *testing.T) {
 	g.startEnvoy(z, "Dataplane", "edge-2", gatewayAt("127.0.0.2"))
 	fetch(t, client, fmt.Sprintf("http://127.0.0.2:%d/", edge), answers("second"))
 	fetch(t, client, url, answers("second"))
+}
+
+// ask sends a query down the stream, as the REST API does.
+func ask(t *testing.T, g *global, q *kdsv1.Query, into any) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	body, err := g.server.Ask(ctx, "east", q)
+	if err != nil {
+		return err
+	}
+	if bytes.Contains(body, []byte("PRIVATE KEY")) {
+		t.Fatal("an answer holds a private key")
+	}
+	return json.Unmarshal(body, into)
+}
+
+func queries(t *testing.T, g *global) {
+	t.Helper()
+	var list struct {
+		Items []struct {
+			Kind, Mesh, Name, Address string
+			Services                  []string
+			Revision                  uint64
+			Acked                     bool
+			Nacks                     []any
+		}
+	}
+	if err := ask(t, g, &kdsv1.Query{Query: &kdsv1.Query_ListDataplanes_{ListDataplanes: &kdsv1.Query_ListDataplanes{}}}, &list); err != nil {
+		t.Fatal(err)
+	}
+	if len(list.Items) != 3 || list.Items[0].Name != "echo-1" || list.Items[1].Services[0] != "edge" || list.Items[2].Kind != "ZoneIngress" {
+		t.Fatalf("listed %+v", list)
+	}
+	for _, i := range list.Items {
+		if !i.Acked || i.Revision != 6 || i.Nacks == nil || len(i.Nacks) > 0 {
+			t.Errorf("listed %+v", i)
+		}
+	}
+	describe := func(name string) *kdsv1.Query {
+		return &kdsv1.Query{Query: &kdsv1.Query_DescribeDataplane_{DescribeDataplane: &kdsv1.Query_DescribeDataplane{Mesh: "default", Name: name, Config: true}}}
+	}
+	var d struct {
+		Document map[string]any
+		Policies []struct{ Kind, Name, Why string }
+		Config   struct {
+			Listeners, Routes, Clusters, Endpoints []map[string]any
+			Secrets                                []struct{ Name, Version, Data string }
+		}
+	}
+	if err := ask(t, g, describe("edge-1"), &d); err != nil {
+		t.Fatal(err)
+	}
+	if d.Document["name"] != "edge-1" || len(d.Policies) != 2 || d.Policies[0].Why != "listeners of this gateway" || d.Policies[1].Name != "echo" {
+		t.Errorf("document %v, policies %+v", d.Document, d.Policies)
+	}
+	c := d.Config
+	if len(c.Listeners) != 1 || len(c.Routes) != 1 || len(c.Clusters) != 1 || len(c.Endpoints) != 1 || len(c.Secrets) != 2 {
+		t.Fatalf("config %+v", c)
+	}
+	for _, s := range c.Secrets {
+		if s.Data != resource.Redacted || s.Version == "" {
+			t.Errorf("secret %+v", s)
+		}
+	}
+	if err := ask(t, g, describe("nobody"), &d); err == nil || !strings.Contains(err.Error(), "not found") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func health(t *testing.T, z running) {
+	t.Helper()
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(must(os.ReadFile(z.CAFile()))(t))
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport, Timeout: patience}
+	for path, want := range map[string]string{"/healthz": `"ok"`, "/readyz": `"ok"`, "/metrics": "zoneforge_zone_proxies 3"} {
+		resp := must(client.Get("https://" + z.Addresses().REST + path))(t)
+		body := must(io.ReadAll(resp.Body))(t)
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK || !strings.Contains(string(body), want) {
+			t.Errorf("%s: %d %.300s", path, resp.StatusCode, body)
+		}
+	}
+}
+
+func TestConfigNamesAllThatIsWrong(t *testing.T) {
+	_, err := zone.New(zone.Config{Name: "No Zone", XDSAddress: "5678", TLSCertFile: "x", EndpointGrace: -1})
+	for _, want := range []string{"data-dir", "global", "global-ca", "token-file", "xds-address", "tls-key-file", `name "No Zone"`, "negative"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error lacks %s: %v", want, err)
+		}
+	}
+}
+
+func TestWhatCanNotStartSaysWhy(t *testing.T) {
+	taken := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	defer taken.Close()
+	ca := must(certfile.Ensure(t.TempDir(), rand.Reader, time.Now(), "global", []string{"127.0.0.1"}))(t)
+	good := zone.Config{Name: "east", DataDir: t.TempDir(), GlobalAddress: "127.0.0.1:1", GlobalCAFile: write(t, "ca", ca.CA), TokenFile: "/nowhere",
+		XDSAddress: "127.0.0.1:0", RESTAddress: "127.0.0.1:0"}
+	for name, c := range map[string]struct {
+		change func(*zone.Config)
+		want   string
+	}{
+		"a port in use":       {func(c *zone.Config) { c.XDSAddress = taken.Addr().String() }, "in use by another process"},
+		"no CA file":          {func(c *zone.Config) { c.GlobalCAFile = "/nowhere" }, "copy tls/server-ca.crt"},
+		"a CA that is none":   {func(c *zone.Config) { c.GlobalCAFile = write(t, "ca", []byte("?")) }, "holds no certificate"},
+		"a file for data-dir": {func(c *zone.Config) { c.DataDir = write(t, "file", nil) }, "data directory"},
+	} {
+		cfg := good
+		c.change(&cfg)
+		z := must(zone.New(cfg))(t)
+		if err := z.Run(t.Context()); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestNotReadyBeforeGlobalWasHeard(t *testing.T) {
+	ca := must(certfile.Ensure(t.TempDir(), rand.Reader, time.Now(), "global", []string{"127.0.0.1"}))(t)
+	z := startZone(t, zone.Config{Name: "east", DataDir: t.TempDir(), GlobalAddress: "127.0.0.1:1", GlobalCAFile: write(t, "ca", ca.CA), TokenFile: "/nowhere",
+		XDSAddress: "127.0.0.1:0", RESTAddress: "127.0.0.1:0"})
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	defer transport.CloseIdleConnections()
+	resp := must((&http.Client{Transport: transport}).Get("https://" + z.Addresses().REST + "/readyz"))(t)
+	defer resp.Body.Close()
+	if body := must(io.ReadAll(resp.Body))(t); resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), "never heard of global") {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
 }

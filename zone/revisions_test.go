@@ -1,0 +1,61 @@
+package zone
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestRevisionsAreLiveInOrder(t *testing.T) {
+	var r revisions
+	now := time.Unix(100, 0)
+	lives := func() (out string) {
+		for _, l := range r.live {
+			out += fmt.Sprintf("%d@%d/%d ", l.revision, l.since.Unix(), l.proxies)
+		}
+		return out
+	}
+	step := func(want string) {
+		t.Helper()
+		now = now.Add(time.Second)
+		r.settle(now, 2)
+		if got := lives(); got != want {
+			t.Errorf("live %q, want %q", got, want)
+		}
+	}
+	var a, b []debt
+	r.take(1)
+	step("1@101/2 ") // touches nobody
+	two := r.take(2)
+	a, b = owe(a, debt{to: two, config: 5}), owe(b, debt{to: two, config: 5})
+	b = owe(b, debt{to: two, endpoints: 3}) // merged into the same debt
+	three := r.take(3)
+	a = owe(a, debt{to: three, config: 6})
+	r.take(4)
+	step("1@101/2 ")
+	a = pay(a, 6, 0) // coalesced: both at once
+	step("1@101/2 ")
+	b = pay(b, 5, 2)
+	step("1@101/2 ")
+	b = pay(b, 5, 3)
+	step("1@101/2 2@105/2 3@105/2 4@105/2 ")
+	if len(a)+len(b) > 0 || r.newest() != nil {
+		t.Errorf("left %v %v", a, b)
+	}
+	five := r.take(5)
+	a = owe(nil, debt{to: five, config: 7})
+	step("1@101/2 2@105/2 3@105/2 4@105/2 ")
+	forgive(a) // the proxy has gone
+	step("1@101/2 2@105/2 3@105/2 4@105/2 5@107/2 ")
+	r.take(5) // a repair
+	step("1@101/2 2@105/2 3@105/2 4@105/2 5@107/2 ")
+	r.take(2) // a restore
+	step("2@109/2 ")
+	for i := range 3 * maxLive {
+		r.take(uint64(10 + i))
+	}
+	r.settle(now, 0)
+	if len(r.live) != maxLive || r.live[maxLive-1].revision != 10+3*maxLive-1 {
+		t.Errorf("%d revisions are kept", len(r.live))
+	}
+}
