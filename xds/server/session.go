@@ -63,7 +63,9 @@ type session struct {
 	// kept maps clusters that should go but may still be held to the endpoints that they take, which stay current till then.
 	kept map[string]string
 	// worlds are what an earlier stream of the proxy acknowledged, by type; only for state-of-the-world.
-	worlds    map[string]*world
+	worlds map[string]*world
+	// settled remembers that firstStageSettled said yes and nothing happened since that could make it a no.
+	settled   bool
 	nonce     uint64
 	nacks     []Nack
 	sent      uint64
@@ -100,7 +102,7 @@ func (s *session) Handle(req *discoveryv3.DeltaDiscoveryRequest) {
 		return
 	}
 	s.answer(sub, req.GetResponseNonce(), req.GetErrorDetail() != nil, req.GetErrorDetail().GetMessage())
-	sub.subscribe(req, s.wantedNames(sub.typeURL))
+	s.subscribe(sub, req)
 	s.advance()
 }
 
@@ -114,6 +116,7 @@ func (s *session) answer(sub *subscription, nonce string, refused bool, message 
 		sub.acknowledge()
 		return
 	}
+	s.settled = false
 	names := sub.reject(message)
 	nack := Nack{TypeURL: sub.typeURL, Names: names, Message: message}
 	for _, name := range names {
@@ -131,10 +134,15 @@ func (s *session) SetSnapshot(snap *snapshot) {
 	s.want = snap
 	for _, t := range served {
 		sub := s.subs[t]
-		snap.changed(t, old, sub.reopenOne)
+		snap.changed(t, old, sub.reopen)
 		if old == nil {
-			sub.reopen(sortedKeys(sub.confirmed))
+			for name := range sub.confirmed {
+				sub.reopen(name)
+			}
 		}
+	}
+	if old == nil || !identical(snap.lists[xds.TypeCluster], old.lists[xds.TypeCluster]) {
+		s.settled = false
 	}
 	if old != nil {
 		snap.changed(xds.TypeCluster, old, func(cluster string) {
@@ -154,7 +162,9 @@ func (s *session) EndpointsChanged(revision uint64, names []string) {
 		s.updateEndpointProgress()
 		return
 	}
-	sub.reopen(names)
+	for _, name := range names {
+		sub.reopen(name)
+	}
 	s.advance()
 }
 
@@ -199,11 +209,17 @@ func (s *session) keeps(name string) bool {
 	return false
 }
 
-func (s *session) wantedNames(typeURL string) []string {
-	if s.want == nil {
-		return nil
+// subscribe takes the subscription part of a request, of which most have none.
+func (s *session) subscribe(sub *subscription, req *discoveryv3.DeltaDiscoveryRequest) {
+	if sub.requested && len(req.GetResourceNamesSubscribe())+len(req.GetResourceNamesUnsubscribe()) == 0 {
+		return
 	}
-	return s.want.names(typeURL)
+	s.settled = false
+	if sub.subscribe(req) && s.want != nil {
+		for _, r := range s.want.lists[sub.typeURL] {
+			sub.reopen(r.Name)
+		}
+	}
 }
 
 func (s *session) diff(typeURL string) change { return s.subs[typeURL].diff(s.desired) }
@@ -242,7 +258,7 @@ func (s *session) releaseKept() {
 		sub := s.subs[xds.TypeCluster]
 		if s.desired(xds.TypeCluster, cluster) != nil || !sub.open[cluster] {
 			delete(s.kept, cluster)
-			s.subs[xds.TypeEndpoint].reopen([]string{name})
+			s.subs[xds.TypeEndpoint].reopen(name)
 		}
 	}
 }
@@ -325,6 +341,9 @@ func (s *session) send(typeURL string, upserts []*xds.Resource, removed []string
 			return
 		}
 	}
+	if typeURL == xds.TypeCluster {
+		s.settled = false
+	}
 	s.nonce++
 	f := &inflight{nonce: strconv.FormatUint(s.nonce, 10), sent: make(map[string]*xds.Resource, len(upserts)+len(removed))}
 	for _, r := range upserts {
@@ -359,6 +378,9 @@ func (s *session) send(typeURL string, upserts []*xds.Resource, removed []string
 // Envoy asks for endpoints only after it has the cluster, and for listeners only after its clusters are initialised, so
 // waiting for these questions can't hold up its start.
 func (s *session) firstStageSettled() bool {
+	if s.settled {
+		return true
+	}
 	clusters, endpoints, secrets := s.subs[xds.TypeCluster], s.subs[xds.TypeEndpoint], s.subs[xds.TypeSecret]
 	if !clusters.requested {
 		return len(s.want.lists[xds.TypeCluster]) == 0
@@ -376,6 +398,7 @@ func (s *session) firstStageSettled() bool {
 			return false
 		}
 	}
+	s.settled = true
 	return true
 }
 

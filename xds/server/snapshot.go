@@ -26,11 +26,21 @@ func newSnapshot(revision uint64, resources *xds.Resources, secrets []*xds.Resou
 	if resources == nil {
 		resources = &xds.Resources{}
 	}
-	s := &snapshot{revision: revision, lists: map[string][]*xds.Resource{
-		xds.TypeListener: sorted(resources.Listeners), xds.TypeRoute: sorted(resources.Routes), xds.TypeCluster: sorted(resources.Clusters),
-		xds.TypeExtension: sorted(resources.Extensions), xds.TypeSecret: sorted(secrets),
-	}}
-	if previous != nil && slices.Equal(s.lists[xds.TypeCluster], previous.lists[xds.TypeCluster]) {
+	s := &snapshot{revision: revision, lists: make(map[string][]*xds.Resource, len(served))}
+	for _, of := range []struct {
+		typeURL   string
+		resources []*xds.Resource
+	}{
+		{xds.TypeListener, resources.Listeners}, {xds.TypeRoute, resources.Routes}, {xds.TypeCluster, resources.Clusters},
+		{xds.TypeExtension, resources.Extensions}, {xds.TypeSecret, secrets},
+	} {
+		if previous != nil && slices.Equal(of.resources, previous.lists[of.typeURL]) {
+			s.lists[of.typeURL] = previous.lists[of.typeURL]
+		} else {
+			s.lists[of.typeURL] = sorted(of.resources)
+		}
+	}
+	if previous != nil && identical(s.lists[xds.TypeCluster], previous.lists[xds.TypeCluster]) {
 		s.endpointOf, s.permitted = previous.endpointOf, previous.permitted
 		return s
 	}
@@ -90,18 +100,6 @@ func (s *snapshot) permits(endpoints string) bool {
 	return ok
 }
 
-// names are those of all resources of a type, sorted.
-func (s *snapshot) names(typeURL string) []string {
-	if typeURL == xds.TypeEndpoint {
-		return s.permitted
-	}
-	out := make([]string, len(s.lists[typeURL]))
-	for i, r := range s.lists[typeURL] {
-		out[i] = r.Name
-	}
-	return out
-}
-
 // changed calls each for the names of which a snapshot holds another resource than the one before it, which may be nil, or
 // none. Endpoints are shared, so of them only what may be asked for counts.
 func (s *snapshot) changed(typeURL string, previous *snapshot, each func(name string)) {
@@ -119,7 +117,7 @@ func (s *snapshot) changed(typeURL string, previous *snapshot, each func(name st
 
 // merge calls each for the names that are in one of two sorted lists alone, or in both but not the same.
 func merge[T any](a, b []T, name func(T) string, same func(T, T) bool, each func(string)) {
-	if len(a) > 0 && len(a) == len(b) && &a[0] == &b[0] {
+	if identical(a, b) {
 		return
 	}
 	for len(a)+len(b) > 0 {
@@ -137,6 +135,11 @@ func merge[T any](a, b []T, name func(T) string, same func(T, T) bool, each func
 			a, b = a[1:], b[1:]
 		}
 	}
+}
+
+// identical says whether two slices are one.
+func identical[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 // endpointName returns the EDS name of a cluster, "" when it takes its endpoints from elsewhere. A cluster that does not

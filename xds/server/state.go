@@ -55,7 +55,7 @@ func (s *session) HandleState(req *discoveryv3.DiscoveryRequest) {
 	if sub.all && len(names) > 0 && !asked[wildcard] {
 		change.ResourceNamesUnsubscribe = append(change.ResourceNamesUnsubscribe, wildcard)
 	}
-	sub.subscribe(change, s.wantedNames(sub.typeURL))
+	s.subscribe(sub, change)
 	if first && req.GetVersionInfo() != "" {
 		s.inherit(sub, req.GetVersionInfo())
 	}
@@ -65,6 +65,7 @@ func (s *session) HandleState(req *discoveryv3.DiscoveryRequest) {
 // inherit takes over what the proxy has from an earlier stream: of wildcard types what it acknowledged there, if it is
 // still that; of others some version of each name.
 func (s *session) inherit(sub *subscription, version string) {
+	s.settled = false
 	if !sub.wildcards() {
 		for name := range sub.names {
 			sub.confirmed[name] = held{version: unknown}

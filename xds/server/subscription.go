@@ -106,8 +106,8 @@ func (s *subscription) lingers() bool {
 
 func (s *subscription) wants(name string) bool { return s.all || s.names[name] }
 
-// subscribe takes the subscription part of a request. wanted are the names that a wildcard means.
-func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest, wanted []string) {
+// subscribe takes the subscription part of a request. It says whether a wildcard began, which opens every name.
+func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest) bool {
 	first := !s.requested
 	s.requested = true
 	everything := false
@@ -142,7 +142,6 @@ func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest, wanted 
 	}
 	if everything {
 		s.all, s.firstDue = true, true
-		s.reopen(wanted)
 	}
 	if !s.all {
 		for name := range s.confirmed {
@@ -151,16 +150,11 @@ func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest, wanted 
 			}
 		}
 	}
+	return everything
 }
 
-// reopen has names looked at again.
-func (s *subscription) reopen(names []string) {
-	for _, name := range names {
-		s.reopenOne(name)
-	}
-}
-
-func (s *subscription) reopenOne(name string) {
+// reopen has a name looked at again.
+func (s *subscription) reopen(name string) {
 	if s.wants(name) {
 		s.open[name] = true
 	}
