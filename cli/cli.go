@@ -57,6 +57,9 @@ func Exit(code int, err error) error {
 func Main(ctx context.Context, streams Streams, args []string, commands ...*cobra.Command) int {
 	root := newRoot(streams)
 	root.AddCommand(commands...)
+	if args == nil {
+		args = []string{} // for cobra nil means the program's own arguments
+	}
 	root.SetArgs(args)
 	root.SetIn(streams.In)
 	root.SetOut(streams.Out)
