@@ -27,11 +27,11 @@ type fakeGlobal struct {
 	t  *testing.T
 	ca string
 
-	mu        sync.Mutex
-	server    *httptest.Server
+	mu     sync.Mutex
+	server *httptest.Server
 	// resources are as they are shown; exact holds their secrets, too.
 	resources, exact map[resource.Key]string
-	history   []map[string]any
+	history          []map[string]any
 	// receipts are the bodies of watches, one after another; the last stays.
 	receipts []string
 	watches  []string

@@ -244,6 +244,10 @@ func reverse(ctx context.Context, c *client, e entry, force bool) (change, error
 		if err := c.get(ctx, pathOf(kind, k.Mesh, k.Name), &now); err != nil && !isMissing(err) {
 			return change{}, err
 		}
+		if !force && kind.Sensitive {
+			wrong = append(wrong, fmt.Sprintf("%s: its bytes are never shown, so whether it was changed again since then is not known (use --force to delete it all the same)", k.keyOf))
+			continue
+		}
 		if !force && !sameJSON(now, k.After) {
 			wrong = append(wrong, fmt.Sprintf("%s: was changed again since then (use --force to put it back all the same)", k.keyOf))
 			continue

@@ -128,6 +128,7 @@ func TestChangesGolden(t *testing.T) {
 	s.run("type: Secret\nmesh: default\nname: s\ndata: b3RoZXI=\n", "apply", "-f", "-")
 	s.run("", "rollback", "7")
 	s.run("", "rollback", "6")
+	s.run("", "rollback", "6", "--force")
 	s.run("", "apply")
 	s.run("", "apply", "-f", "-", "--wait", "--dry-run")
 	s.run("", "version")
