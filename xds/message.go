@@ -38,12 +38,13 @@ func build(typeURL, name string, m validated) (*Resource, error) {
 	return NewResource(typeURL, name, m)
 }
 
-// ads says that a resource comes on the stream that this one came on, so that one server orders all of them.
-func ads() *corev3.ConfigSource {
-	return &corev3.ConfigSource{
-		ResourceApiVersion:    corev3.ApiVersion_V3,
-		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
-	}
+// ads says that a resource comes on the stream that this one came on, so that one server orders all of them. It is one
+// message for all, which nobody may change.
+func ads() *corev3.ConfigSource { return adsSource }
+
+var adsSource = &corev3.ConfigSource{
+	ResourceApiVersion:    corev3.ApiVersion_V3,
+	ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
 }
 
 // socket is an address with its port. Envoy refuses host names where these are used.
