@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ type receipt struct {
 	Revision   int64         `json:"revision"`
 	Live       bool          `json:"live"`
 	LiveSince  *time.Time    `json:"liveSince,omitempty"`
+	Complete   bool          `json:"complete"`
 	Proxies    int           `json:"proxies"`
 	Acked      int           `json:"acked"`
 	ZonesLive  int           `json:"zonesLive"`
@@ -41,9 +43,10 @@ type zoneReceipt struct {
 // nack is a proxy's refusal, in Envoy's words.
 type nack struct {
 	Mesh     string     `json:"mesh,omitempty"`
-	Proxy    string     `json:"proxy"`
+	Proxy    string     `json:"proxy,omitempty"`
 	TypeURL  string     `json:"typeUrl"`
-	Revision int64      `json:"revision"`
+	Names    []string   `json:"names,omitempty"`
+	Revision int64      `json:"revision,omitempty"`
 	Error    string     `json:"error"`
 	Time     *time.Time `json:"time,omitempty"`
 }
@@ -53,11 +56,21 @@ func (n nack) String() string {
 	if i := strings.LastIndexByte(kind, '.'); i >= 0 {
 		kind = kind[i+1:]
 	}
-	name := n.Proxy
-	if n.Mesh != "" && !strings.Contains(name, "/") {
-		name = n.Mesh + "/" + name
+	var b strings.Builder
+	if name := n.Proxy; name != "" {
+		if n.Mesh != "" && !strings.Contains(name, "/") {
+			name = n.Mesh + "/" + name
+		}
+		b.WriteString("proxy " + name + " refuses ")
 	}
-	return fmt.Sprintf("proxy %s refuses %s of revision %d: %s", name, kind, n.Revision, oneLine(n.Error))
+	b.WriteString(cmp.Or(kind, "its configuration"))
+	if len(n.Names) > 0 {
+		b.WriteString(" " + strings.Join(n.Names, ", "))
+	}
+	if n.Revision > 0 {
+		fmt.Fprintf(&b, " of revision %d", n.Revision)
+	}
+	return b.String() + ": " + oneLine(n.Error)
 }
 
 // rejection is a resource that a zone cannot use.
@@ -164,9 +177,12 @@ func (f *follower) follow(ctx context.Context, client *client, seq int64, timeou
 	}
 }
 
-// settled says whether nothing more is to be expected of any zone. A watch that ends before was cut short, such as by a
+// settled says whether nothing more is to be expected of the zones. A watch that ends before was cut short, such as by a
 // replica that stops.
 func (r *receipt) settled() bool {
+	if r.Complete {
+		return true
+	}
 	for _, z := range r.Zones {
 		if !z.Live && !z.Refused {
 			return false

@@ -25,6 +25,7 @@ type zoneStatus struct {
 	Revision  int64       `json:"revision"`
 	Wanted    int64       `json:"wanted"`
 	InSync    bool        `json:"inSync"`
+	Problem   string      `json:"problem"`
 	Proxies   int         `json:"proxies"`
 	Acked     int         `json:"acked"`
 	Nacks     []nack      `json:"nacks"`
@@ -56,6 +57,8 @@ func (z zoneStatus) state() string {
 		return "disabled"
 	case !z.Connected:
 		return "not connected"
+	case z.Problem != "":
+		return "failing"
 	case !z.InSync:
 		return "catching up"
 	case len(z.Nacks) > 0 || len(z.Rejected) > 0:
@@ -102,43 +105,41 @@ type dataplane struct {
 	Kind     string     `json:"kind"`
 	Mesh     string     `json:"mesh"`
 	Name     string     `json:"name"`
-	Service  string     `json:"service"`
 	Services []string   `json:"services"`
 	Address  string     `json:"address"`
 	Since    *time.Time `json:"since"`
 	Revision int64      `json:"revision"`
-	Acked    any        `json:"acked"`
+	Acked    bool       `json:"acked"`
+	Waiting  string     `json:"waiting"`
 	Nacks    []nack     `json:"nacks"`
-	Policies []struct {
-		Kind     string `json:"kind"`
-		Name     string `json:"name"`
-		Revision int64  `json:"revision"`
-		Why      string `json:"why"`
-	} `json:"policies"`
-	Config json.RawMessage `json:"config"`
+	Policies []policy   `json:"policies"`
+	// Rejected are policies that match and cannot be used.
+	Rejected []policy        `json:"rejected"`
+	Config   json.RawMessage `json:"config"`
 }
 
-func (d dataplane) services() string {
-	return strings.Join(slices.Compact(append(slices.Clone(d.Services), nonEmpty(d.Service)...)), ",")
+type policy struct {
+	Kind     string `json:"kind"`
+	Mesh     string `json:"mesh"`
+	Name     string `json:"name"`
+	Revision int64  `json:"revision"`
+	Why      string `json:"why"`
 }
 
-func nonEmpty(s string) []string {
-	if s == "" {
-		return nil
+// state says how far the proxy is.
+func (d dataplane) state() string {
+	switch {
+	case len(d.Nacks) > 0:
+		return "rejecting"
+	case d.Waiting != "":
+		return "waiting"
+	case d.Acked:
+		return "in sync"
 	}
-	return []string{s}
+	return "catching up"
 }
 
-// acked reads either a truth or a revision.
-func (d dataplane) acked() string {
-	switch v := d.Acked.(type) {
-	case bool:
-		return yesNo(v)
-	case float64:
-		return fmt.Sprintf("%.0f", v)
-	}
-	return "-"
-}
+func (d dataplane) services() string { return strings.Join(d.Services, ",") }
 
 // connectedZones are those that can be asked, or the one that was named.
 func connectedZones(ctx context.Context, c *client, zone string) ([]string, error) {
@@ -222,7 +223,7 @@ func getDataplanes(ctx context.Context, streams Streams, c *client, zone, mesh, 
 		return err
 	}
 	var items []json.RawMessage
-	t := &table{heading: []string{"ZONE", "KIND", "MESH", "NAME", "SERVICES", "ADDRESS", "REVISION", "ACKED", "NACKS", "SINCE"}}
+	t := &table{heading: []string{"ZONE", "KIND", "MESH", "NAME", "SERVICES", "ADDRESS", "STATE", "REVISION", "SINCE"}}
 	for _, raw := range all {
 		var d dataplane
 		if err := json.Unmarshal(raw, &d); err != nil {
@@ -232,7 +233,7 @@ func getDataplanes(ctx context.Context, streams Streams, c *client, zone, mesh, 
 			continue
 		}
 		items = append(items, raw)
-		t.add(d.Zone, d.Kind, d.Mesh, d.Name, d.services(), d.Address, d.Revision, d.acked(), len(d.Nacks), moment(d.Since))
+		t.add(d.Zone, d.Kind, d.Mesh, d.Name, d.services(), d.Address, d.state(), d.Revision, moment(d.Since))
 	}
 	if name != "" && len(items) == 0 {
 		return fmt.Errorf("no proxy %q is connected to %s", name, inZones(zones))
@@ -291,6 +292,9 @@ func printZone(streams Streams, z zoneStatus) error {
 	head.add("Revision:", fmt.Sprintf("%d of %d", z.Revision, z.Wanted))
 	head.add("Proxies:", fmt.Sprintf("%d, of which %d have all of it", z.Proxies, z.Acked))
 	head.add("Repairs:", z.Repairs)
+	if z.Problem != "" {
+		head.add("Problem:", oneLine(z.Problem))
+	}
 	if err := head.print(streams.Out, ""); err != nil {
 		return err
 	}
@@ -428,7 +432,10 @@ func printDataplane(streams Streams, d dataplane) error {
 	head.add("Address:", d.Address)
 	head.add("Since:", moment(d.Since))
 	head.add("Revision:", d.Revision)
-	head.add("Acked:", d.acked())
+	head.add("State:", d.state())
+	if d.Waiting != "" {
+		head.add("Waits for:", oneLine(d.Waiting))
+	}
 	if err := head.print(streams.Out, ""); err != nil {
 		return err
 	}
@@ -440,6 +447,11 @@ func printDataplane(streams Streams, d dataplane) error {
 	if err := policies.print(streams.Out, "no policy concerns it"); err != nil {
 		return err
 	}
+	var rejected []string
+	for _, p := range d.Rejected {
+		rejected = append(rejected, rejection{p.Kind, p.Mesh, p.Name, p.Why}.String())
+	}
+	printReasons(streams, "Cannot be used:", rejected)
 	printNacks(streams, d.Nacks)
 	if len(d.Config) == 0 {
 		return nil

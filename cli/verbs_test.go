@@ -144,15 +144,16 @@ const zones = `{"items":[
   "revision":107,"error":"address in use\nreally","time":"2026-01-02T03:04:06Z"}],"rejected":[{"kind":"TrafficRoute","mesh":"default","name":"r","reason":"weight"}],
   "ingresses":[{"name":"east.ingress-1","address":"10.0.0.1","port":10001}],"services":[{"mesh":"default","service":"web","count":2}],"repairs":0,
   "replicas":[{"replica":"cp-0","connected":true,"since":"2026-01-02T03:04:05Z","revision":107,"proxies":3,"acked":2}]},
- {"zone":"west","connected":false,"enabled":true,"version":"v1","revision":101,"wanted":107,"inSync":false,"proxies":0,"acked":0},
+ {"zone":"west","connected":false,"enabled":true,"version":"v1","revision":101,"wanted":107,"inSync":false,"problem":"disk full","proxies":0,"acked":0},
  {"zone":"moon","connected":false,"enabled":false,"version":"","revision":0,"wanted":107,"inSync":false,"proxies":0,"acked":0}]}`
 
 const eastProxies = `{"items":[
  {"kind":"Dataplane","mesh":"default","name":"web-1","services":["web","web-admin"],"address":"10.0.0.7","since":"2026-01-02T03:04:05Z","revision":107,"acked":true,"nacks":[]},
- {"kind":"ZoneIngress","mesh":"","name":"ingress-1","service":"","address":"10.0.0.1","since":"2026-01-02T03:04:05Z","revision":107,"acked":106,"nacks":[{}]}]}`
+ {"kind":"ZoneIngress","mesh":"","name":"ingress-1","services":[],"address":"10.0.0.1","since":"2026-01-02T03:04:05Z","revision":106,"acked":false,"nacks":[{"error":"x"}]}]}`
 
 const webProxy = `{"kind":"Dataplane","mesh":"default","name":"web-1","services":["web"],"address":"10.0.0.7","since":"2026-01-02T03:04:05Z","revision":107,
- "acked":true,"nacks":[],"policies":[{"kind":"Timeout","name":"all","revision":103,"why":"matches web to *"}],"config":{"listeners":[{"name":"inbound"}],"secrets":"[redacted]"}}`
+ "acked":false,"waiting":"the certificate of web","nacks":[{"typeUrl":"type.googleapis.com/envoy.config.listener.v3.Listener","names":["inbound"],"error":"no","time":"2026-01-02T03:04:05Z"}],
+ "rejected":[{"kind":"Retry","mesh":"default","name":"odd","revision":107,"why":"no such method"}],"policies":[{"kind":"Timeout","name":"all","revision":103,"why":"matches web to *"}],"config":{"listeners":[{"name":"inbound"}],"secrets":"[redacted]"}}`
 
 func TestStatusGolden(t *testing.T) {
 	f := newFake(t)
@@ -223,7 +224,7 @@ const (
 	halfway  = `{"change":1,"revision":101,"live":false,"proxies":3,"acked":2,"zonesLive":1,"zonesTotal":2,"zones":[{"zone":"east","connected":true,"taken":true,"live":true,"proxies":2,"acked":2},{"zone":"west","connected":true,"taken":true,"proxies":1}]}` + "\n"
 	complete = `{"change":1,"revision":101,"live":true,"liveSince":"2026-01-02T03:04:05.25Z","proxies":3,"acked":3,"zonesLive":2,"zonesTotal":2,"zones":[{"zone":"east","connected":true,"taken":true,"live":true,"proxies":2,"acked":2},{"zone":"west","connected":true,"taken":true,"live":true,"proxies":1,"acked":1}]}` + "\n"
 	refused  = `{"change":1,"revision":101,"live":false,"proxies":3,"acked":2,"zonesLive":1,"zonesTotal":2,"zones":[{"zone":"east","connected":true,"taken":true,"live":true,"proxies":2,"acked":2},{"zone":"west","connected":true,"taken":true,"refused":true,"proxies":1,"nacks":[{"mesh":"default","proxy":"web-1","typeUrl":"type.googleapis.com/envoy.config.cluster.v3.Cluster","revision":101,"error":"bad\nTLS"}],"rejected":[{"kind":"Timeout","mesh":"default","name":"all","reason":"too short"}]}]}` + "\n"
-	absent   = `{"change":1,"revision":101,"live":false,"proxies":2,"acked":2,"zonesLive":1,"zonesTotal":2,"zones":[{"zone":"east","connected":true,"taken":true,"live":true,"proxies":2,"acked":2},{"zone":"west","connected":false}]}` + "\n"
+	absent   = `{"change":1,"revision":101,"live":false,"complete":true,"proxies":2,"acked":2,"zonesLive":1,"zonesTotal":2,"zones":[{"zone":"east","connected":true,"taken":true,"live":true,"proxies":2,"acked":2},{"zone":"west","connected":false}]}` + "\n"
 )
 
 func TestWait(t *testing.T) {
@@ -242,7 +243,7 @@ func TestWait(t *testing.T) {
 			"west: Timeout default/all: too short\nwest: proxy default/web-1 refuses Cluster of revision 101: bad TLS\nrevision 101 is live on 2 of 3 proxies in 1 of 2 zones\n",
 			"zoneforge: change 1 is committed but not live everywhere: refused in west\n"},
 		{"not in time", "300ms", []string{halfway}, 1, "in 1 of 2 zones\n", "not through in west after 300ms\n"},
-		{"absent", "300ms", []string{absent}, 1, "zone west: not connected\n", "west not connected, to take it on return\n"},
+		{"absent", "60s", []string{absent}, 1, "zone west: not connected\n", "west not connected, to take it on return\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFake(t)
