@@ -38,13 +38,17 @@ type ZoneReceipt struct {
 	// Live says that all its proxies acknowledged everything up to the change.
 	Live      bool      `json:"live"`
 	LiveSince time.Time `json:"liveSince,omitzero"`
-	// Refused says that it won't be live here: a proxy rejected it, or the zone can't use a resource of it.
+	// Refused says that it won't be live here: a proxy rejected it, or still rejects what an earlier change brought, or the zone
+	// can't use a resource of it.
 	Refused  bool       `json:"refused"`
 	Proxies  uint64     `json:"proxies"`
 	Acked    uint64     `json:"acked"`
 	Nacks    []Nack     `json:"nacks"`
 	Rejected []Rejected `json:"rejected"`
 }
+
+// grace is how long a proxy has to accept, with a change, what it rejected before.
+const grace = 3 * time.Second
 
 // Receipt follows a change. Only what the change itself put counts as rejected: a newer version of the same resource has a receipt
 // of its own.
@@ -78,12 +82,12 @@ func (r *Registry) ReceiptOf(revision int64) Receipt {
 }
 
 func (r *Registry) receipt(seq, revision int64, of func(*kdsv1.Rejection) bool) Receipt {
-	snap := r.cfg.Store.Snapshot()
+	snap, now := r.cfg.Store.Snapshot(), r.cfg.Now()
 	out := Receipt{Change: seq, Revision: revision, Complete: true, Zones: []ZoneReceipt{}}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, name := range enabledZones(snap) {
-		z := r.zones[name].receipt(name, snap.Epoch(), uint64(revision), of)
+		z := r.zones[name].receipt(name, snap.Epoch(), uint64(revision), now, of)
 		out.Zones = append(out.Zones, z)
 		out.ZonesTotal++
 		out.Proxies += z.Proxies
@@ -105,7 +109,7 @@ func (r *Registry) receipt(seq, revision int64, of func(*kdsv1.Rejection) bool) 
 }
 
 // receipt is the zone's part; a nil zone was never seen.
-func (z *zone) receipt(name, epoch string, revision uint64, of func(*kdsv1.Rejection) bool) ZoneReceipt {
+func (z *zone) receipt(name, epoch string, revision uint64, now time.Time, of func(*kdsv1.Rejection) bool) ZoneReceipt {
 	out := ZoneReceipt{Zone: name, Nacks: []Nack{}, Rejected: []Rejected{}}
 	if z == nil {
 		return out
@@ -130,7 +134,11 @@ func (z *zone) receipt(name, epoch string, revision uint64, of func(*kdsv1.Rejec
 			}
 		case taken:
 			out.Acked += uint64(rep.status.GetAcked())
-			out.Nacks = append(out.Nacks, nacks(rep.status, revision)...)
+			least := revision
+			if now.Sub(rep.took) >= grace {
+				least = 0
+			}
+			out.Nacks = append(out.Nacks, nacks(rep.status, least)...)
 		}
 		for _, rej := range rep.allRejected() {
 			if of(rej) {

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/zoneforge/zoneforge/global/store"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/sync/kds"
@@ -81,6 +83,38 @@ func TestReceiptMovesFromPendingToLive(t *testing.T) {
 	if r.Complete || r.Zones[0].Refused {
 		t.Fatalf("the third change: %+v", r)
 	}
+}
+
+// A rejection that stood before a change is not the change's, which may mend it; but nobody waits for it for ever.
+func TestReceiptBesideAStandingRejection(t *testing.T) {
+	f := start(t)
+	east := f.east()
+	standing := func(revision int64) *kdsv1.Status {
+		return &kdsv1.Status{Revision: uint64(revision), Proxies: 2, Acked: 1, Nacks: []*kdsv1.Status_ProxyNack{
+			{Mesh: "m", Proxy: "p", TypeUrl: "t", Revision: uint64(revision), Error: "no", Time: timestamppb.New(time.Unix(9, 0))}}}
+	}
+	bad := f.commit(mesh("bad"))
+	f.synced()
+	f.status(east, standing(bad.Revision))
+	f.receipt("the rejection", bad, func(r Receipt) bool { return r.Complete && r.Zones[0].Refused })
+	next := f.commit(mesh("next"))
+	f.synced()
+	f.status(east, standing(next.Revision))
+	r := f.receipt("the next to be taken", next, func(r Receipt) bool { return r.Zones[0].Taken })
+	if r.Complete || r.Zones[0].Refused || f.must("east").Nacks[0].Revision != uint64(bad.Revision) {
+		t.Fatalf("an old rejection is held against the next change: %+v", r)
+	}
+	f.skipped.Add(int64(grace))
+	r = f.receipt("the end of waiting", next, func(r Receipt) bool { return r.Complete })
+	if r.Live || !r.Zones[0].Refused || len(r.Zones[0].Nacks) != 1 {
+		t.Fatalf("a rejection that stays: %+v", r)
+	}
+	mend := f.commit(mesh("mend"))
+	f.synced()
+	f.status(east, standing(mend.Revision))
+	f.receipt("the mend to be taken", mend, func(r Receipt) bool { return r.Zones[0].Taken && !r.Complete })
+	f.status(east, &kdsv1.Status{Revision: uint64(mend.Revision), Proxies: 2, Acked: 2})
+	f.receipt("the mend to be live", mend, func(r Receipt) bool { return r.Live })
 }
 
 func TestReceiptOfARejectedRecord(t *testing.T) {

@@ -34,8 +34,10 @@ type replica struct {
 	seen    time.Time // when session is nil
 	// held is what it has on its disk.
 	held kds.Position
-	// status is its newest summary; nil before the first.
+	// status is its newest summary; nil before the first. Its nacks bear the revision at which each was first seen. took is when its
+	// revision last changed.
 	status *kdsv1.Status
+	took   time.Time
 	// rejected has the records that it can't use, as it said when it took them.
 	rejected []*kdsv1.Rejection
 	// problem is why it could not take the newest state; empty when it could.
@@ -101,6 +103,10 @@ func (s *session) Status(_ context.Context, st *kdsv1.Status) {
 	now := s.r.cfg.Now()
 	st.Nacks, st.Rejected = bound(st.GetNacks(), maxNacks), bound(st.GetRejected(), maxRejected)
 	s.update(func(rep *replica) {
+		if rep.status == nil || rep.status.GetRevision() != st.GetRevision() {
+			rep.took = now
+		}
+		date(rep.status, st)
 		rep.status = st
 		for _, l := range bound(st.GetLive(), maxLive) {
 			rep.lives(l.GetRevision(), within(l.GetSince(), now), true)
@@ -109,6 +115,33 @@ func (s *session) Status(_ context.Context, st *kdsv1.Status) {
 			rep.lives(st.GetRevision(), now, false)
 		}
 	})
+}
+
+// refusal tells one rejection by a proxy from another.
+type refusal struct {
+	mesh, proxy, typeURL, words string
+	at                          int64
+}
+
+func refusalOf(n *kdsv1.Status_ProxyNack) refusal {
+	return refusal{n.GetMesh(), n.GetProxy(), n.GetTypeUrl(), n.GetError(), n.GetTime().AsTime().UnixNano()}
+}
+
+// date gives nacks the revision at which they were first seen: one that stood already when a change came is not of that change,
+// which may be the one that mends it.
+func date(before, now *kdsv1.Status) {
+	known := map[refusal]uint64{}
+	for _, n := range before.GetNacks() {
+		known[refusalOf(n)] = n.GetRevision()
+	}
+	for _, n := range now.GetNacks() {
+		if n.Revision == 0 || n.Revision > now.GetRevision() {
+			n.Revision = now.GetRevision()
+		}
+		if first, ok := known[refusalOf(n)]; ok {
+			n.Revision = min(n.Revision, first)
+		}
+	}
 }
 
 // within takes a zone's time, whose clock may be ahead, or have said nothing.

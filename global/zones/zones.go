@@ -123,10 +123,15 @@ func (r *Registry) notifyLocked() {
 // ends; then it returns nil.
 func (r *Registry) Run(ctx context.Context) error {
 	snap := r.cfg.Store.Snapshot()
+	tick := time.NewTicker(grace / 3)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-tick.C:
+			r.age()
+			continue
 		case <-snap.Stale():
 		}
 		seen := snap.Revision()
@@ -149,6 +154,20 @@ func (r *Registry) Run(ctx context.Context) error {
 			r.server.Refuse(k.Name, kds.Verdict{Code: kdsv1.Refusal_CODE_UNAVAILABLE, RetryAfter: askAgain, Reason: fmt.Sprintf(
 				"Zone %s was deleted and is made anew when the zone connects: to keep it out, disable it instead", k.Name)})
 			r.clear(ctx, snap, k.Name)
+		}
+	}
+}
+
+// age wakes those who follow receipts when a rejection stands, which weighs more as time passes.
+func (r *Registry) age() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, z := range r.zones {
+		for _, rep := range z.replicas {
+			if rep.session != nil && len(rep.status.GetNacks()) > 0 {
+				r.notifyLocked()
+				return
+			}
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +40,8 @@ type federation struct {
 	views *view.Views
 	*Registry
 	lis *bufconn.Listener
+	// skipped is how far the registry's clock is ahead, in nanoseconds.
+	skipped *atomic.Int64
 }
 
 // signer signs with the names it was given.
@@ -61,9 +64,10 @@ func startWith(t *testing.T, wrap func(*view.Views) stream.Views) *federation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &federation{T: t, ctx: ctx, store: s, views: view.New(s, nil), lis: bufconn.Listen(1 << 16)}
+	f := &federation{T: t, ctx: ctx, store: s, views: view.New(s, nil), lis: bufconn.Listen(1 << 16), skipped: new(atomic.Int64)}
 	f.Registry, err = New(Config{
 		Store: s, Views: f.views, Signer: signer{}, Machine: kds.GlobalConfig{Replica: "g", Interval: 200 * time.Millisecond},
+		Now: func() time.Time { return time.Now().Add(time.Duration(f.skipped.Load())) },
 		Verify: func(token string) (string, error) {
 			name, ok := strings.CutPrefix(token, "zone:")
 			if !ok {
