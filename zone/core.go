@@ -61,6 +61,8 @@ type core struct {
 	renew map[string]bool
 	// meshErrors say which TrustBundle can't be used.
 	meshErrors map[string]string
+	// troubled are the proxies that refused something, or that could not be configured.
+	troubled map[string]bool
 	// settled counts the proxies that have everything.
 	settled     int
 	changed     bool // since the last status
@@ -215,6 +217,12 @@ func (c *core) flush() {
 	for _, name := range d.Meshes {
 		c.setMesh(name)
 	}
+	if len(d.Meshes) > 0 {
+		// A new trust bundle is part of the revision that brought it.
+		for _, change := range c.identity.Take() {
+			c.secretChanged(change)
+		}
+	}
 	if d.Keys {
 		c.keys.current.Store(mergeKeys(c.state.VerificationKeys()))
 		c.dropRevoked()
@@ -224,9 +232,17 @@ func (c *core) flush() {
 	for _, id := range d.Proxies {
 		c.build(id)
 		send[id] = true
-		if p := c.proxies[id]; p != nil && revision != nil {
-			p.debts = owe(p.debts, debt{to: revision, config: c.revision + 1})
+	}
+	for id := range send {
+		p := c.proxies[id]
+		if p == nil || revision == nil {
+			continue
 		}
+		d := debt{to: revision, config: c.revision + 1}
+		if p.err != nil {
+			d.config = unpayable
+		}
+		p.debts = owe(p.debts, d)
 	}
 	gone := c.endpoints(append(d.Endpoints, c.state.TakeEndpoints()...), revision)
 	ids := make([]string, 0, len(send))
@@ -362,8 +378,8 @@ func (c *core) tidy() {
 // status is what global is told of this zone's proxies.
 func (c *core) status() *kdsv1.Status {
 	s := &kdsv1.Status{Revision: c.revisions.taken, Proxies: uint32(len(c.proxies)), Acked: uint32(c.settled)}
-	for _, p := range c.proxies {
-		s.Nacks = append(s.Nacks, p.refusals(c.revisions.taken)...)
+	for id := range c.troubled {
+		s.Nacks = append(s.Nacks, c.proxies[id].refusals(c.revisions.taken)...)
 	}
 	slices.SortFunc(s.Nacks, func(a, b *kdsv1.Status_ProxyNack) int {
 		return cmp.Or(b.GetTime().AsTime().Compare(a.GetTime().AsTime()), cmp.Compare(a.GetMesh(), b.GetMesh()), cmp.Compare(a.GetProxy(), b.GetProxy()),

@@ -128,6 +128,7 @@ func (c *core) disconnect(id string) {
 	c.inbox.unlessConnecting(id, func() {
 		c.xds.RemoveProxy(server.ProxyID(id))
 		delete(c.proxies, id)
+		delete(c.troubled, id)
 	})
 	if c.proxies[id] != nil {
 		return
@@ -168,10 +169,13 @@ func (c *core) build(id string) {
 			c.log.Warn("proxy can't be configured", zap.String("proxy", id), zap.Error(err))
 		}
 		p.err = err
+		c.troubled[id] = true
 		return
 	}
 	c.interner.InternAll(built.Resources)
 	p.built, p.err = built, nil
+	payable(p.debts, c.revision+1)
+	c.look(p)
 	for _, key := range p.secrets {
 		delete(c.usersOf[key], id)
 	}
@@ -193,7 +197,8 @@ func (c *core) give(id string) {
 		return
 	}
 	c.unsettle(p)
-	if p.built == nil || p.err != nil {
+	// Where the newest build failed, the last good one still gets its new secrets.
+	if p.built == nil {
 		return
 	}
 	secrets, ready := c.secretsOf(p)
@@ -280,6 +285,7 @@ func (c *core) progressed(id string, progress server.Progress) {
 		seen[key] = at
 	}
 	p.nackedAt, p.progress = seen, progress
+	c.look(p)
 	p.debts = pay(p.debts, progress.Acked, progress.EndpointsAcked)
 	settled := p.wanted > 0 && !p.waiting && p.err == nil && progress.Acked >= p.wanted && len(progress.Nacks) == 0 && len(p.debts) == 0
 	if settled != p.settled {
@@ -290,6 +296,15 @@ func (c *core) progressed(id string, progress server.Progress) {
 		}
 	}
 	c.changed = true
+}
+
+// look notes whether there is something to tell of a proxy.
+func (c *core) look(p *proxy) {
+	if p.err != nil || len(p.progress.Nacks) > 0 {
+		c.troubled[p.id] = true
+	} else {
+		delete(c.troubled, p.id)
+	}
 }
 
 // refusals are what Envoy refused, and what this zone could not build for it.

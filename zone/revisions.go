@@ -1,6 +1,7 @@
 package zone
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -35,6 +36,18 @@ type debt struct {
 	to        *pending
 	config    uint64
 	endpoints uint64
+}
+
+// unpayable is the config of a debt that no acknowledgement pays, as what it is for could not be built.
+const unpayable = math.MaxUint64
+
+// payable makes the debts that could not be paid payable by the next config.
+func payable(debts []debt, config uint64) {
+	for i := range debts {
+		if debts[i].config == unpayable {
+			debts[i].config = config
+		}
+	}
 }
 
 // take begins a revision. Revisions of a new epoch may be lower; what was pending before is void then.

@@ -47,6 +47,14 @@ func TestRevisionsAreLiveInOrder(t *testing.T) {
 	step("1@101/2 2@105/2 3@105/2 4@105/2 ")
 	forgive(a) // the proxy has gone
 	step("1@101/2 2@105/2 3@105/2 4@105/2 5@107/2 ")
+	broken := owe(nil, debt{to: five, config: unpayable})
+	if broken = pay(broken, 1<<40, 1<<40); len(broken) != 1 {
+		t.Error("paid for what could not be built")
+	}
+	payable(broken, 9)
+	if broken = pay(broken, 9, 0); len(broken) != 0 || five.owed != 0 {
+		t.Errorf("not paid: %v", broken)
+	}
 	r.take(5) // a repair
 	step("1@101/2 2@105/2 3@105/2 4@105/2 5@107/2 ")
 	r.take(2) // a restore

@@ -18,7 +18,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zoneforge/zoneforge/pki"
 	"github.com/zoneforge/zoneforge/pki/certfile"
+	federationv1 "github.com/zoneforge/zoneforge/proto/federation/v1"
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
@@ -129,6 +131,17 @@ func TestZoneWithRealEnvoys(t *testing.T) {
 	g.put(6, rec(t, "MeshGateway", "edge", listeners(edge)))
 	g.await("revision 6 to be live", func(s *kdsv1.Status, r *kds.Set) bool { return live(6)(s, r) && len(s.GetNacks()) == 0 })
 
+	// A second root is part of its revision: it is live when the proxies have the bundle.
+	other := must(pki.NewRoot(rand.Reader, time.Now(), "default", pki.Validity{}))(t)
+	roots := []string{string(g.bundle.PEM()), string(pki.EncodeCertificates(other.Certificate))}
+	before := secretVersion(t, g, "edge-1", "bundle")
+	g.put(7, rec(t, "TrustBundle", "default", &federationv1.TrustBundle{Domain: domain, Roots: roots}))
+	g.await("revision 7 to be live", live(7))
+	if after := secretVersion(t, g, "edge-1", "bundle"); after == before {
+		t.Error("the second root did not reach the gateway")
+	}
+	fetch(t, client, url, answers("second"))
+
 	queries(t, g)
 	health(t, z)
 
@@ -181,7 +194,7 @@ func queries(t *testing.T, g *global) {
 		t.Fatalf("listed %+v", list)
 	}
 	for _, i := range list.Items {
-		if !i.Acked || i.Revision != 6 || i.Nacks == nil || len(i.Nacks) > 0 {
+		if !i.Acked || i.Revision != 7 || i.Nacks == nil || len(i.Nacks) > 0 {
 			t.Errorf("listed %+v", i)
 		}
 	}
@@ -214,6 +227,25 @@ func queries(t *testing.T, g *global) {
 	if err := ask(t, g, describe("nobody"), &d); err == nil || !strings.Contains(err.Error(), "not found") {
 		t.Errorf("error %v", err)
 	}
+}
+
+func secretVersion(t *testing.T, g *global, proxy, secret string) string {
+	t.Helper()
+	var d struct {
+		Config struct {
+			Secrets []struct{ Name, Version string }
+		}
+	}
+	if err := ask(t, g, &kdsv1.Query{Query: &kdsv1.Query_DescribeDataplane_{DescribeDataplane: &kdsv1.Query_DescribeDataplane{Mesh: "default", Name: proxy, Config: true}}}, &d); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range d.Config.Secrets {
+		if s.Name == secret {
+			return s.Version
+		}
+	}
+	t.Fatalf("%s has no secret %s", proxy, secret)
+	return ""
 }
 
 func health(t *testing.T, z running) {

@@ -61,6 +61,9 @@ func (s *State) BuildProxy(id string) (*Built, error) {
 
 	s.unindex(m, p)
 	p.rejected, p.uses, p.secrets, p.destinations = result.Rejected, result.Uses, slices.Sorted(maps.Keys(wanted)), nil
+	if delete(s.refusing, id); len(p.rejected) > 0 {
+		s.refusing[id] = struct{}{}
+	}
 	for _, d := range result.Destinations {
 		tags := maps.Clone(d.Subset)
 		if tags == nil {

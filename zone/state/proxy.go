@@ -46,6 +46,7 @@ func (s *State) Register(in Proxy, live bool) {
 	}
 	p := &proxy{Proxy: in, live: live}
 	s.proxies[in.ID] = p
+	delete(s.refusing, in.ID) // until it is built
 	if in.ZoneIngress != nil {
 		if old != nil {
 			p.needs = old.needs
@@ -104,6 +105,7 @@ func (s *State) Unregister(id string) bool {
 	}
 	delete(s.proxies, id)
 	delete(s.dirty.proxies, id)
+	delete(s.refusing, id)
 	s.need(p, nil)
 	if p.ZoneIngress != nil {
 		delete(s.ingresses, id)

@@ -47,6 +47,7 @@ func (s *State) Apply(upserts []*kdsv1.Record, deletes []resource.Key, snapshot 
 		}
 		if r := s.records[key]; r != nil {
 			delete(s.records, key)
+			delete(s.refused, key)
 			s.changed(key, r.resource, nil)
 		}
 	}
@@ -67,9 +68,11 @@ func (s *State) put(key resource.Key, u *kdsv1.Record) {
 		return
 	}
 	r.hash, r.reason = u.GetHash(), ""
+	delete(s.refused, key)
 	next, err := usable(key, u.GetPayload())
 	if err != nil {
 		r.reason = err.Error()
+		s.refused[key] = struct{}{}
 		return
 	}
 	old := r.resource

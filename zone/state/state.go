@@ -35,6 +35,9 @@ type State struct {
 	reaches   map[string]set[serviceKey]
 	proxies   map[string]*proxy
 	ingresses set[string]
+	// refused are the records that are not in force, refusing the proxies that leave something out.
+	refused  set[resource.Key]
+	refusing set[string]
 	// endpoints are those that some proxy needs, by name.
 	endpoints map[string]*endpoints
 	offer     *kds.Set
@@ -107,7 +110,7 @@ func New(zone string) *State {
 	return &State{
 		zone: zone, records: map[resource.Key]*record{}, meshes: map[string]*mesh{}, remotes: map[resource.Key]ingress.Remote{},
 		reaches: map[string]set[serviceKey]{}, proxies: map[string]*proxy{}, ingresses: set[string]{},
-		endpoints: map[string]*endpoints{}, offer: kds.NewSet(),
+		refused: set[resource.Key]{}, refusing: set[string]{}, endpoints: map[string]*endpoints{}, offer: kds.NewSet(),
 		dirty: dirty{proxies: set[string]{}, endpoints: set[string]{}, offer: set[serviceKey]{}, meshes: set[string]{}},
 	}
 }
@@ -201,12 +204,10 @@ func (s *State) VerificationKeys() []*federationv1.VerificationKeys {
 // Rejected lists the records that are not in force as they are, here or for some proxy, ordered by key.
 func (s *State) Rejected() []*kdsv1.Rejection {
 	reasons := map[resource.Key]string{}
-	for key, r := range s.records {
-		if r.reason != "" {
-			reasons[key] = r.reason
-		}
+	for key := range s.refused {
+		reasons[key] = s.records[key].reason
 	}
-	for _, id := range slices.Sorted(maps.Keys(s.proxies)) {
+	for _, id := range slices.Sorted(maps.Keys(s.refusing)) {
 		for _, r := range s.proxies[id].rejected {
 			if _, ok := reasons[r.Key]; !ok {
 				reasons[r.Key] = r.Reason
