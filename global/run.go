@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,7 +17,10 @@ import (
 	"github.com/zoneforge/zoneforge/global/ca"
 	"github.com/zoneforge/zoneforge/global/rest"
 	"github.com/zoneforge/zoneforge/global/store"
+	"github.com/zoneforge/zoneforge/global/view"
+	"github.com/zoneforge/zoneforge/global/zones"
 	"github.com/zoneforge/zoneforge/pki/token"
+	"github.com/zoneforge/zoneforge/sync/kds"
 )
 
 const (
@@ -29,11 +31,8 @@ const (
 	firstWrites = 30 * time.Second
 )
 
-// parts are the goroutines of a replica: those started later end earlier. The first failure ends all.
-type parts struct {
-	log    *zap.Logger
-	failed chan error
-}
+// parts are the goroutines of a replica; the first failure ends all.
+type parts struct{ failed chan error }
 
 // stage is a set of goroutines that end together.
 type stage struct {
@@ -43,13 +42,14 @@ type stage struct {
 	wg     sync.WaitGroup
 }
 
-func (p *parts) stage(ctx context.Context) *stage {
+// stage ends by stop alone, so that the order is ours and not that of the caller's context.
+func (p *parts) stage() *stage {
 	s := &stage{parts: p}
-	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
 
-// start runs f until the stage ends; a failure before is the replica's.
+// start runs f until the stage ends; an end before is the replica's.
 func (s *stage) start(name string, f func(context.Context) error) {
 	s.wg.Go(func() {
 		err := f(s.ctx)
@@ -73,7 +73,7 @@ func (s *stage) stop() {
 
 // Run serves until ctx ends, and then stops in order: no new requests, those under way to their end, zones, and the store
 // last. It returns nil when it stopped because of ctx, and else why it can't go on. Call it once.
-func (g *Global) Run(ctx context.Context) (err error) {
+func (g *Global) Run(ctx context.Context) error {
 	if !g.running.CompareAndSwap(false, true) {
 		return errors.New("global: Run is called a second time; make another Global")
 	}
@@ -99,69 +99,55 @@ func (g *Global) Run(ctx context.Context) (err error) {
 	g.addresses = Addresses{REST: restListener.Addr().String(), KDS: kdsListener.Addr().String()}
 	g.mu.Unlock()
 
-	p := &parts{log: g.log, failed: make(chan error, 1)}
-	front := p.stage(ctx) // what clients talk to
-	back := p.stage(ctx)  // what that needs
-	defer back.stop()
-	back.start("server certificate", cert.run)
-
 	// Health is told from the beginning, as opening a large store takes its time.
-	entrance := &door{}
-	server := httpServer(front.ctx, g.metrics.observe(entrance), cert.config(), g.log)
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		if err := server.ServeTLS(restListener, "", ""); !errors.Is(err, http.ErrServerClosed) {
-			select {
-			case p.failed <- fmt.Errorf("global: REST server: %w", err):
-			default:
-			}
-		}
-	}()
-	ready, done := &readiness{}, make(chan struct{})
-	stopREST := func() {
-		if ready.stopping.CompareAndSwap(false, true) {
-			close(done)
-		}
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopping)
-		defer cancel()
-		if server.Shutdown(end) != nil {
-			front.cancel()
-			_ = server.Close() // all it can report is that a connection is gone
-		}
-		<-served
-		front.stop()
-	}
-	defer stopREST()
+	p := &parts{failed: make(chan error, 1)}
+	entrance, ready := &door{}, &readiness{done: make(chan struct{})}
+	base, cutOff := context.WithCancel(context.Background())
+	defer cutOff()
+	server := httpServer(base, g.metrics.observe(entrance), cert.config(), g.log)
+	front := p.stage()
+	front.start("server certificate", cert.run)
+	serveREST(front, restListener, server)
+	endREST := sync.OnceFunc(func() {
+		ready.stop()
+		stopREST(front, server, cutOff)
+	})
+	defer endREST()
 
 	s, err := g.open(ctx, known)
 	if err != nil {
-		return g.orStopped(ctx, err)
+		return unlessStopped(ctx, err)
 	}
-	// Deferred calls run last to first: REST stops before the goroutines behind it, and the store closes after those.
-	// But this one is deferred after back.stop, so it must join them itself.
-	defer func() {
-		stopREST()
-		back.stop()
-		s.Close()
-	}()
+	defer s.Close()
+	back := p.stage()
+	defer back.stop()
 	back.start("store", s.Run)
-	ready.store = s
-	g.metrics.registry.MustRegister(storeCollector{s})
-
 	authorities, err := g.prepare(ctx, s, known)
 	if err != nil {
-		return g.orStopped(ctx, err)
+		return unlessStopped(ctx, err)
 	}
 	back.start("certificate authorities", authorities.Run)
 
-	api := rest.Config{
-		Store: countingStore{s, g.metrics}, Tokens: authorities, Metrics: g.metrics.handler(), Ready: ready.check, Done: done, Logger: g.log,
-		Authenticator: &authenticator{users: &verifier{purpose: token.User, store: s, ca: authorities}, trustLoopback: g.cfg.TrustLoopback},
-		Version:       g.cfg.Version, Epoch: s.Epoch(), Replica: g.cfg.Replica,
+	views := view.New(s, g.log)
+	registry, err := g.registry(s, views, authorities)
+	if err != nil {
+		return err
 	}
-	ready.kds.Store(true)
-	entrance.open(rest.New(api))
+	back.start("zones", registry.Run)
+	link := p.stage()
+	kdsServer := serveKDS(link, kdsListener, cert.config(), registry)
+	// Deferred calls run last to first: here REST stops before KDS, then what both need, and the store closes at last.
+	defer stopKDS(link, kdsServer, registry, g.log)
+	defer endREST()
+
+	g.metrics.registry.MustRegister(storeCollector{s}, zonesCollector{registry, views})
+	ready.open(s)
+	entrance.open(rest.New(rest.Config{
+		Store: countingStore{s, g.metrics}, Tokens: authorities, Zones: zonesOf{registry}, Metrics: g.metrics.handler(),
+		Authenticator: &authenticator{users: &verifier{purpose: token.User, store: s, ca: authorities}, trustLoopback: g.cfg.TrustLoopback},
+		Ready:         ready.check, Done: ready.done, Logger: g.log,
+		Version: g.cfg.Version, Epoch: s.Epoch(), Replica: g.cfg.Replica,
+	}))
 	g.log.Info("global is ready", zap.String("rest", g.Addresses().REST), zap.String("kds", g.Addresses().KDS),
 		zap.Int64("revision", s.Snapshot().Revision()), zap.String("epoch", s.Epoch()))
 	close(g.ready)
@@ -175,8 +161,25 @@ func (g *Global) Run(ctx context.Context) (err error) {
 	}
 }
 
-// orStopped is nil when an error only says that the replica was told to stop while it started.
-func (g *Global) orStopped(ctx context.Context, err error) error {
+// registry makes the registry of zones, which zones enter by their tokens.
+func (g *Global) registry(s *store.Store, views *view.Views, authorities *ca.Authorities) (*zones.Registry, error) {
+	tokens := &verifier{purpose: token.Zone, store: s, ca: authorities}
+	r, err := zones.New(zones.Config{
+		Store: s, Views: views, Signer: authorities, Logger: g.log,
+		Verify: func(text string) (string, error) {
+			claims, err := tokens.verify(text)
+			return claims.Zone, err
+		},
+		Machine: kds.GlobalConfig{Replica: g.cfg.Replica, Version: g.cfg.Version, Domain: g.cfg.Domain, Interval: g.cfg.HeartbeatInterval},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("global: %w", err)
+	}
+	return r, nil
+}
+
+// unlessStopped is nil when an error only says that the replica was told to stop while it started.
+func unlessStopped(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
 	}

@@ -79,34 +79,60 @@ func httpServer(base context.Context, h http.Handler, t *tls.Config, log *zap.Lo
 	}
 }
 
+// serveREST serves on a listener until its stage ends by stopREST.
+func serveREST(st *stage, l net.Listener, server *http.Server) {
+	st.start("REST server", func(context.Context) error { return server.ServeTLS(l, "", "") })
+}
+
+// stopREST lets requests come to their end, for a while.
+func stopREST(st *stage, server *http.Server, cutOff context.CancelFunc) {
+	st.cancel()
+	end, cancel := context.WithTimeout(context.Background(), stopping)
+	defer cancel()
+	if server.Shutdown(end) != nil {
+		cutOff()
+		_ = server.Close() // all it can report is that a connection is gone
+	}
+	st.stop()
+}
+
 // readiness tells whether requests should come here.
 type readiness struct {
-	store *store.Store
-	// kds is true while the KDS server serves.
-	kds      atomic.Bool
-	stopping atomic.Bool
+	// done closes when the replica stops.
+	done chan struct{}
+	// store is set while REST and KDS are served.
+	store atomic.Pointer[store.Store]
 
 	mu    sync.Mutex
 	asked time.Time
 	last  error
 }
 
+func (r *readiness) open(s *store.Store) { r.store.Store(s) }
+
+// stop is called once.
+func (r *readiness) stop() { close(r.done) }
+
 func (r *readiness) check(ctx context.Context) error {
-	switch {
-	case r.stopping.Load():
+	select {
+	case <-r.done:
 		return errors.New("this replica is stopping")
-	case !r.kds.Load():
-		return errors.New("zones are not served")
+	default:
+	}
+	s := r.store.Load()
+	if s == nil {
+		return errors.New("this replica is starting")
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if time.Since(r.asked) < pingLife {
 		return r.last
 	}
+	// One answer stands for many, so it doesn't depend on who asked first.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pingTimeout)
 	defer cancel()
 	r.last = nil
-	if r.store.Ping(ctx) != nil {
+	if s.Ping(ctx) != nil {
 		r.last = errors.New("the store does not answer") // no detail for whoever asks
 	}
 	r.asked = time.Now()
