@@ -34,7 +34,8 @@ var imports = map[string][]string{
 	"config":    {},
 	"cli":       {"config", "resource", "proto"},
 	"docs":      {"config", "resource", "proto"},
-	"cmd":       {"cli", "config", "dataplane", "global", "zone", "resource", "proto"},
+	"deploy":    {"ingress", "pki", "zone"},
+	"cmd":       {"cli", "config", "dataplane", "global", "zone", "resource", "proto", "deploy"},
 }
 
 // pure packages do no I/O, start no goroutine, read no clock and take no logger, so they need none of these.
