@@ -32,6 +32,9 @@ const (
 	limitChunk = 1 << 20
 	// DefaultMaxDelta bounds the bytes of records that a zone collects for one delta.
 	DefaultMaxDelta = 1 << 30
+	// MaxOffer bounds the bytes of records that a zone offers, some 40,000 services. With as many keys that go at once, a report
+	// stays below 16 MiB.
+	MaxOffer = 8 << 20
 	// DefaultInterval is the time between heartbeats.
 	DefaultInterval = 5 * time.Second
 	// SilentIntervals is how many intervals without any frame end a stream.

@@ -1,6 +1,10 @@
 package kds
 
 import (
+	"google.golang.org/protobuf/proto"
+
+	"github.com/zoneforge/zoneforge/resource"
+
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
 )
 
@@ -39,9 +43,26 @@ func (r *reports) ack(sequence uint64) bool {
 	return true
 }
 
-// Offer says what the zone offers to others. The machine takes a copy.
+// Offer says what the zone offers to others. The machine takes a copy. A report is not cut into chunks, as others must not see a
+// part of it: what goes beyond MaxOffer is withheld, the last by key, and an event names it.
 func (z *Zone) Offer(s *Set) {
-	z.reports.offer = s.Clone()
+	offer, size := s.Clone(), 0
+	var withheld []resource.Key
+	s.each("", func(e entry) bool {
+		if n := proto.Size(e.record); size+n > MaxOffer {
+			withheld = append(withheld, e.key)
+		} else {
+			size += n
+		}
+		return true
+	})
+	for _, key := range withheld {
+		offer.Delete(key)
+	}
+	if len(withheld) > 0 {
+		z.event(ZoneEvent{Withheld: withheld})
+	}
+	z.reports.offer = offer
 	z.report()
 }
 

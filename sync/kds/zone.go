@@ -76,6 +76,8 @@ type ZoneEvent struct {
 	Query *kdsv1.Query
 	// Mismatch lists kinds whose records are not those that global meant.
 	Mismatch []string
+	// Withheld lists what doesn't fit into an offer: see MaxOffer.
+	Withheld []resource.Key
 }
 
 // Zone is a zone replica's end, over all of its streams.

@@ -114,8 +114,10 @@ func (c *Client) Run(ctx context.Context) error {
 		backoff = c.cfg.MinBackoff
 		atLeast time.Duration
 		refused string
-		retry   = time.NewTimer(0)
-		tick    = time.NewTimer(time.Hour)
+		// withheld is set once that was told.
+		withheld bool
+		retry    = time.NewTimer(0)
+		tick     = time.NewTimer(time.Hour)
 	)
 	defer retry.Stop()
 	defer tick.Stop()
@@ -144,6 +146,11 @@ func (c *Client) Run(ctx context.Context) error {
 					refused = s
 					c.cfg.Log.Warn("global refused the zone", zap.Stringer("code", f.GetCode()), zap.String("reason", f.GetReason()))
 				}
+			}
+			if n := len(e.Withheld); n > 0 && !withheld {
+				withheld = true
+				c.cfg.Log.Error("more is offered than fits into a report; the rest is withheld from other zones: split the zone",
+					zap.Stringer("name", e.Withheld[0]), zap.Int("count", n))
 			}
 			if c.cfg.Event != nil {
 				c.cfg.Event(e)
