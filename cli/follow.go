@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -129,6 +130,9 @@ func (z zoneReceipt) reasons() []string {
 // retryPause parts two attempts to go on watching, such as while a replica of global restarts.
 const retryPause = 200 * time.Millisecond
 
+// absentGrace is how long a zone that is not connected is waited for.
+const absentGrace = 10 * time.Second
+
 // errRefused voids a receipt: what is wrong stands in the lines before.
 var errRefused = errors.New("not live everywhere")
 
@@ -146,7 +150,8 @@ type follower struct {
 // the error, too.
 func (f *follower) follow(ctx context.Context, client *client, seq int64, timeout time.Duration) (*receipt, error) {
 	f.told = map[string]string{}
-	deadline := time.Now().Add(timeout)
+	begun := time.Now()
+	deadline := begun.Add(timeout)
 	// Global ends the watch by itself; this is for one that doesn't answer any more.
 	watch, cancel := context.WithDeadline(ctx, deadline.Add(3*time.Second))
 	defer cancel()
@@ -161,7 +166,7 @@ func (f *follower) follow(ctx context.Context, client *client, seq int64, timeou
 		switch {
 		case ctx.Err() != nil:
 			return last, ctx.Err()
-		case err == nil && complete && last.settled(), errors.As(err, &p):
+		case err == nil && complete && last.settled(time.Since(begun)), errors.As(err, &p):
 		case time.Now().Before(deadline):
 			// The change stands; only our view of it is gone.
 			select {
@@ -178,9 +183,10 @@ func (f *follower) follow(ctx context.Context, client *client, seq int64, timeou
 }
 
 // settled says whether nothing more is to be expected of the zones. A watch that ends before was cut short, such as by a
-// replica that stops.
-func (r *receipt) settled() bool {
-	if r.Complete {
+// replica that stops. Zones that are absent only count as such once they had time to come back to a replica that has just
+// started.
+func (r *receipt) settled(waited time.Duration) bool {
+	if r.Complete && (waited >= absentGrace || !r.absent()) {
 		return true
 	}
 	for _, z := range r.Zones {
@@ -189,6 +195,10 @@ func (r *receipt) settled() bool {
 		}
 	}
 	return true
+}
+
+func (r *receipt) absent() bool {
+	return slices.ContainsFunc(r.Zones, func(z zoneReceipt) bool { return !z.Connected && !z.Live })
 }
 
 // watch reads receipts until the stream ends; complete says that it ended in order.

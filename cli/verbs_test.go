@@ -243,7 +243,9 @@ func TestWait(t *testing.T) {
 			"west: Timeout default/all: too short\nwest: proxy default/web-1 refuses Cluster of revision 101: bad TLS\nrevision 101 is live on 2 of 3 proxies in 1 of 2 zones\n",
 			"zoneforge: change 1 is committed but not live everywhere: refused in west\n"},
 		{"not in time", "300ms", []string{halfway}, 1, "in 1 of 2 zones\n", "not through in west after 300ms\n"},
-		{"absent", "60s", []string{absent}, 1, "zone west: not connected\n", "west not connected, to take it on return\n"},
+		{"a zone comes back", "60s", []string{absent, absent, complete}, 0,
+			"zone west: not connected\nzone west: live, 1 of 1 proxy\nrevision 101 is live on 3 of 3 proxies in 2 of 2 zones since 2026-01-02T03:04:05.25Z\n", ""},
+		{"absent", "300ms", []string{absent}, 1, "zone west: not connected\n", "west not connected, to take it on return\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFake(t)
