@@ -1,6 +1,6 @@
 // Command generate writes docs/resources, one page for each kind of resource that users or proxies write, from the comments of
-// proto/, the registry of kinds and deploy/examples; and docs/settings.md from package config. It owns nothing but these pages,
-// and never says what no source says.
+// proto/, the registry of kinds and deploy/examples; docs/settings.md from package config; and docs/metrics.md from the metrics
+// in the code of both control planes. It owns nothing but these pages, and never says what no source says.
 //
 // Run it by `make docs`, from the root of the checkout.
 package main
@@ -68,6 +68,9 @@ func generate(root string) (map[string][]byte, error) {
 		return nil, err
 	}
 	pages["settings.md"] = settings()
+	if pages["metrics.md"], err = metrics(root); err != nil {
+		return nil, err
+	}
 	return pages, nil
 }
 
