@@ -379,7 +379,7 @@ func (c *core) tidy() {
 func (c *core) status() *kdsv1.Status {
 	s := &kdsv1.Status{Revision: c.revisions.taken, Proxies: uint32(len(c.proxies)), Acked: uint32(c.settled)}
 	for id := range c.troubled {
-		s.Nacks = append(s.Nacks, c.proxies[id].refusals(c.revisions.taken)...)
+		s.Nacks = append(s.Nacks, c.proxies[id].refusals()...)
 	}
 	slices.SortFunc(s.Nacks, func(a, b *kdsv1.Status_ProxyNack) int {
 		return cmp.Or(b.GetTime().AsTime().Compare(a.GetTime().AsTime()), cmp.Compare(a.GetMesh(), b.GetMesh()), cmp.Compare(a.GetProxy(), b.GetProxy()),

@@ -102,14 +102,20 @@ func newGlobal(t *testing.T) *global {
 	g.root = must(pki.NewRoot(rand.Reader, time.Now(), "default", pki.Validity{}))(t)
 	g.bundle = must(pki.NewBundle(g.root.Certificate))(t)
 	g.signing = must(token.NewSigningKey(rand.Reader, token.Dataplane))(t)
-	v := g.signing.Verification()
 	g.put(1,
 		rec(t, "TrustBundle", "default", &federationv1.TrustBundle{Domain: domain, Roots: []string{string(g.bundle.PEM())}}),
-		rec(t, "VerificationKeys", "dataplane", &federationv1.VerificationKeys{Keys: []*federationv1.VerificationKey{{Id: v.ID, Ed25519: v.Public}}}),
+		g.keys(),
 	)
 	g.start()
 	t.Cleanup(func() { g.stop() })
 	return g
+}
+
+// keys are those of tokens, with those that are revoked.
+func (g *global) keys(revoked ...string) *kdsv1.Record {
+	v := g.signing.Verification()
+	return rec(g.t, "VerificationKeys", "dataplane", &federationv1.VerificationKeys{
+		Keys: []*federationv1.VerificationKey{{Id: v.ID, Ed25519: v.Public}}, Revoked: revoked})
 }
 
 func (g *global) start() {

@@ -31,16 +31,27 @@ type proxy struct {
 	// built is the last good build, err why there is no newer one.
 	built *state.Built
 	err   error
-	errAt time.Time
+	errAt moment
 	// waiting says that a secret is missing, without which Envoy would be given nothing it could use.
 	waiting bool
 	// wanted is the revision given last, 0 before the first.
 	wanted   uint64
 	progress server.Progress
-	nackedAt map[string]time.Time
+	nackedAt map[string]moment
 	debts    []debt
 	settled  bool
 	secrets  []secretKey
+}
+
+// moment is when something was first seen, and at which revision of global.
+type moment struct {
+	at       time.Time
+	revision uint64
+}
+
+// refusal names what a proxy refused: the same resource in another version is another refusal.
+func refusal(n server.Nack) string {
+	return n.TypeURL + "\x00" + strings.Join(n.Versions, ",") + "\x00" + n.Message
 }
 
 func (p *proxy) mesh() string {
@@ -89,7 +100,7 @@ func (d *door) OnProgress(id server.ProxyID, p server.Progress) {
 func (c *core) connect(who *admission.Proxy) {
 	p := c.proxies[who.ID]
 	if p == nil {
-		p = &proxy{id: who.ID, since: time.Now(), nackedAt: map[string]time.Time{}}
+		p = &proxy{id: who.ID, since: time.Now(), nackedAt: map[string]moment{}}
 		c.proxies[who.ID] = p
 		if r := c.restored[who.ID]; r != nil {
 			p.debts = r.debts
@@ -165,7 +176,7 @@ func (c *core) build(id string) {
 	c.metrics.builds.Inc()
 	if err != nil {
 		if p.err == nil || p.err.Error() != err.Error() {
-			p.errAt = time.Now()
+			p.errAt = moment{time.Now(), c.revisions.taken}
 			c.log.Warn("proxy can't be configured", zap.String("proxy", id), zap.Error(err))
 		}
 		p.err = err
@@ -273,13 +284,12 @@ func (c *core) progressed(id string, progress server.Progress) {
 	if p == nil {
 		return
 	}
-	now := time.Now()
-	seen := map[string]time.Time{}
+	seen := map[string]moment{}
 	for _, n := range progress.Nacks {
-		key := n.TypeURL + "\x00" + n.Message
+		key := refusal(n)
 		at, ok := p.nackedAt[key]
 		if !ok {
-			at = now
+			at = moment{time.Now(), c.revisions.taken}
 			c.metrics.nacks.Inc()
 		}
 		seen[key] = at
@@ -308,19 +318,19 @@ func (c *core) look(p *proxy) {
 }
 
 // refusals are what Envoy refused, and what this zone could not build for it.
-func (p *proxy) refusals(revision uint64) []*kdsv1.Status_ProxyNack {
+func (p *proxy) refusals() []*kdsv1.Status_ProxyNack {
 	var out []*kdsv1.Status_ProxyNack
 	name, mesh := p.id, p.mesh()
 	if p.who != nil {
 		name = p.who.Name
 	}
 	if p.err != nil {
-		out = append(out, &kdsv1.Status_ProxyNack{Mesh: mesh, Proxy: name, Revision: revision, Error: p.err.Error(), Time: timestamppb.New(p.errAt)})
+		out = append(out, &kdsv1.Status_ProxyNack{Mesh: mesh, Proxy: name, Revision: p.errAt.revision, Error: p.err.Error(), Time: timestamppb.New(p.errAt.at)})
 	}
 	for _, n := range p.progress.Nacks {
-		at := p.nackedAt[n.TypeURL+"\x00"+n.Message]
-		out = append(out, &kdsv1.Status_ProxyNack{Mesh: mesh, Proxy: name, TypeUrl: n.TypeURL, Revision: revision,
-			Error: fmt.Sprintf("%s: %s", strings.Join(n.Names, ", "), n.Message), Time: timestamppb.New(at)})
+		seen := p.nackedAt[refusal(n)]
+		out = append(out, &kdsv1.Status_ProxyNack{Mesh: mesh, Proxy: name, TypeUrl: n.TypeURL, Revision: seen.revision,
+			Error: fmt.Sprintf("%s: %s", strings.Join(n.Names, ", "), n.Message), Time: timestamppb.New(seen.at)})
 	}
 	return out
 }

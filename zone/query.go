@@ -138,10 +138,10 @@ func (c *core) show(p *proxy) dataplane {
 		d.Waiting = "certificates of mesh " + p.mesh()
 	}
 	if p.err != nil {
-		d.Nacks = append(d.Nacks, refuse{Error: p.err.Error(), Time: p.errAt.UTC()})
+		d.Nacks = append(d.Nacks, refuse{Error: p.err.Error(), Time: p.errAt.at.UTC()})
 	}
 	for _, n := range p.progress.Nacks {
-		d.Nacks = append(d.Nacks, refuse{TypeURL: n.TypeURL, Names: n.Names, Error: n.Message, Time: p.nackedAt[n.TypeURL+"\x00"+n.Message].UTC()})
+		d.Nacks = append(d.Nacks, refuse{TypeURL: n.TypeURL, Names: n.Names, Error: n.Message, Time: p.nackedAt[refusal(n)].at.UTC()})
 	}
 	return d
 }

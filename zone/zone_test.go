@@ -145,6 +145,12 @@ func TestZoneWithRealEnvoys(t *testing.T) {
 	queries(t, g)
 	health(t, z)
 
+	// A revoked token ends its proxy's stream, and lets no other begin.
+	g.startEnvoy(z, "Dataplane", "edge-3", gatewayAt("127.0.0.3"))
+	g.await("a fourth proxy", func(s *kdsv1.Status, _ *kds.Set) bool { return s.GetProxies() == 4 && s.GetAcked() == 4 })
+	g.put(8, g.keys("edge-3"))
+	g.await("its end", func(s *kdsv1.Status, r *kds.Set) bool { return s.GetProxies() == 3 && live(8)(s, r) })
+
 	// The end of a stream takes away what it offered.
 	stopIngress()
 	g.await("the ingress to be gone", func(s *kdsv1.Status, r *kds.Set) bool {
