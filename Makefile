@@ -5,7 +5,7 @@ BUF_VERSION := 1.75.0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X github.com/zoneforge/zoneforge/cli.Version=$(VERSION)
 
-.PHONY: help build tools test race fuzz-short lint check-tidy generate docs check-generate golden check
+.PHONY: help build tools test demo demo-check race fuzz-short lint check-tidy generate docs check-generate golden check
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -28,6 +28,12 @@ tools: .tools/bin/envoy .tools/bin/buf ## install Envoy and buf into .tools
 test: tools ## all tests, with the real Envoy and an embedded etcd
 	go test ./...
 
+demo: build tools ## run the whole federation on this machine; Ctrl-C ends it
+	bin/zoneforge demo
+
+demo-check: build tools ## run the demo's requests, failover, outages and forgeries, and end
+	bin/zoneforge demo --check
+
 race: tools ## the tests of the concurrent packages under the race detector
 	go test -race ./global/... ./zone/... ./gossip/... ./sync/stream/... ./xds/server/... ./dataplane/...
 
@@ -49,7 +55,7 @@ check-tidy: ## go.mod and go.sum say what the code needs
 generate: .tools/bin/buf ## generate Go from proto/
 	cd proto && ../.tools/bin/buf generate
 
-docs: .tools/bin/buf ## generate docs/resources and docs/settings.md from proto/, the registry of kinds, deploy/examples and config/
+docs: .tools/bin/buf ## generate the pages of docs that come from proto/, the registry of kinds, deploy/examples and the code
 	go run ./docs/generate
 
 check-generate: generate docs ## what is generated in the tree is what its sources give
@@ -58,4 +64,4 @@ check-generate: generate docs ## what is generated in the tree is what its sourc
 golden: tools ## rewrite the golden files after an intended change; read the diff
 	go test ./xds ./resource -update
 
-check: lint check-generate build test race fuzz-short ## exactly what CI runs
+check: lint check-generate build test race fuzz-short demo-check ## exactly what CI runs

@@ -212,11 +212,11 @@ func (f *federation) checkRejected(ctx context.Context) (string, error) {
 	if err == nil {
 		return "", errors.New("a change with an error was accepted")
 	}
-	_, place, found := strings.Cut(err.Error(), "bad.yaml:")
-	if !found {
-		return "", fmt.Errorf("the error does not name its place: %w", err)
+	at := strings.LastIndex(err.Error(), "bad.yaml:")
+	if at < 0 || !strings.Contains(err.Error(), "did you mean EXACT") {
+		return "", fmt.Errorf("the error does not name place and mend: %w", err)
 	}
-	line, _, _ := strings.Cut("bad.yaml:"+place, "\n")
+	line, _, _ := strings.Cut(err.Error()[at:], "\n")
 	return line, nil
 }
 
@@ -323,8 +323,23 @@ func (f *federation) checkGlobalBack(ctx context.Context) (string, error) {
 		if err != nil {
 			return err
 		}
-		if n := strings.Count(out, `"connected": true`); n != len(f.sites) {
-			return fmt.Errorf("%d of %d zones are connected", n, len(f.sites))
+		var zones struct {
+			Items []struct {
+				Zone      string `json:"zone"`
+				Connected bool   `json:"connected"`
+			} `json:"items"`
+		}
+		if err := json.Unmarshal([]byte(out), &zones); err != nil {
+			return err
+		}
+		connected := 0
+		for _, z := range zones.Items {
+			if z.Connected {
+				connected++
+			}
+		}
+		if connected != len(f.sites) {
+			return fmt.Errorf("%d of %d zones are connected", connected, len(f.sites))
 		}
 		return nil
 	}); err != nil {

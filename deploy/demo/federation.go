@@ -193,7 +193,7 @@ func (f *federation) tokens(ctx context.Context) error {
 func (f *federation) startZone(s site) error {
 	return f.run(s.name, "zone", "run", "--name", s.name, "--data-dir", f.path(s.name), "--global", address(f.global, kdsPort),
 		"--global-ca", f.path("global", "tls", certfile.CAFile), "--token-file", f.path("tokens", s.name),
-		"--xds-address", address(s.controlPlane(), xdsPort), "--rest-address", address(s.controlPlane(), zoneRESTPort))
+		"--xds-address", address(s.controlPlane(), xdsPort), "--rest-address", address(s.controlPlane(), zoneRESTPort), "--hosts", s.controlPlane())
 }
 
 // startProxy runs a proxy from its document.
