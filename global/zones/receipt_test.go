@@ -1,6 +1,7 @@
 package zones
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -215,5 +216,33 @@ func TestLiveTimesAreKept(t *testing.T) {
 	}
 	if _, ok := rep.liveSince(2 * maxLive); ok {
 		t.Fatal("a revision that nobody reported is live")
+	}
+}
+
+func TestReplicasAreBounded(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	z := &zone{replicas: map[string]*replica{}}
+	add := func(name string, s *session, since time.Time) {
+		z.replicas[name] = &replica{name: name, session: s, since: since}
+	}
+	one := &replica{name: "one"}
+	add("long-gone", nil, now.Add(-2*forgetAfter))
+	add("gone", nil, now.Add(-time.Minute))
+	for i := range maxReplicas - 2 {
+		add(fmt.Sprint("r", i), &session{}, now)
+	}
+	if !z.forget(one, now) || z.replicas["long-gone"] != nil || z.replicas["gone"] == nil {
+		t.Fatal("only what went long ago is forgotten while there is room")
+	}
+	add("last-but-one", &session{}, now)
+	if !z.forget(one, now) || z.replicas["gone"] != nil {
+		t.Fatal("what has gone makes room")
+	}
+	add("last", &session{}, now)
+	if z.forget(one, now) {
+		t.Fatal("there is no room for one more that is connected")
+	}
+	if !z.forget(z.replicas["last"], now) {
+		t.Fatal("one that comes again has room")
 	}
 }

@@ -61,6 +61,9 @@ const (
 	askAgain = 5 * time.Second
 	// forgetAfter is how long a replica that has gone is listed beside others.
 	forgetAfter = 10 * time.Minute
+	// maxReplicas bounds the replicas of a zone, those that have gone included, and maxName what one says of itself, in bytes.
+	maxReplicas = 64
+	maxName     = 256
 )
 
 // Registry holds the zones. It is safe for concurrent use.
@@ -236,6 +239,9 @@ func (r *Registry) Open(ctx context.Context, name string, h *kdsv1.Hello) (strea
 		return nil, v
 	}
 	held, err := kds.PositionFrom(h.GetPosition())
+	if len(h.GetReplica()) > maxName || len(h.GetIdentity()) > maxName || len(h.GetVersion()) > maxName {
+		err = fmt.Errorf("replica, identity and version have at most %d bytes", maxName)
+	}
 	if err != nil {
 		return nil, kds.Verdict{Code: kdsv1.Refusal_CODE_BAD_FRAME, Reason: err.Error()}
 	}
@@ -257,20 +263,42 @@ func (r *Registry) Open(ctx context.Context, name string, h *kdsv1.Hello) (strea
 	rep := z.replicas[h.GetReplica()]
 	if rep == nil || rep.identity != h.GetIdentity() || rep.held.Epoch != held.Epoch {
 		rep = &replica{name: h.GetReplica(), identity: h.GetIdentity()}
-		z.replicas[rep.name] = rep
 	}
-	for key, other := range z.replicas {
-		if other.session == nil && other != rep && now.Sub(other.since) > forgetAfter {
-			delete(z.replicas, key)
-		}
+	if !z.forget(rep, now) {
+		return nil, kds.Verdict{Code: kdsv1.Refusal_CODE_UNAVAILABLE, RetryAfter: askAgain, Reason: fmt.Sprintf(
+			"%d replicas of zone %s are connected already: stop one", maxReplicas, name)}
 	}
 	s := &session{r: r, zone: name, z: z, rep: rep}
 	s.seen.Store(now.UnixNano())
+	z.replicas[rep.name] = rep
 	rep.session, rep.since, rep.version, rep.held = s, now, h.GetVersion(), held
 	rep.rejected, rep.problem = nil, ""
 	r.notifyLocked()
 	r.cfg.Logger.Info("zone connected", zap.String("zone", name), zap.String("replica", rep.name), zap.Uint64("revision", held.Revision))
 	return s, kds.Verdict{}
+}
+
+// forget drops replicas that went long ago, and if need be those that went first, and reports whether there is room for one.
+func (z *zone) forget(one *replica, now time.Time) bool {
+	var gone []*replica
+	room := maxReplicas
+	for _, rep := range z.sorted() {
+		if rep.name == one.name {
+			continue
+		}
+		room--
+		if rep.session == nil {
+			gone = append(gone, rep)
+		}
+	}
+	slices.SortStableFunc(gone, func(a, b *replica) int { return a.since.Compare(b.since) })
+	for _, rep := range gone {
+		if room <= 0 || now.Sub(rep.since) > forgetAfter {
+			delete(z.replicas, rep.name)
+			room++
+		}
+	}
+	return room > 0
 }
 
 // enter makes sure that there is a Zone of the name that is not disabled.
