@@ -106,6 +106,42 @@ func TestRejectedListenerKeepsItsRouteAndCluster(t *testing.T) {
 	d.expect("C-a")
 }
 
+// Of a proxy that connects again only versions are known, so nothing goes while it holds an older one of what may refer to it.
+func TestUnknownRouteKeepsAllClusters(t *testing.T) {
+	d, rs := started(t)
+	d.restart()
+	d.endpoints["b"] = load(t, "b", 0)
+	d.set(&xds.Resources{Listeners: rs.Listeners, Clusters: []*xds.Resource{edsCluster(t, "b", "")},
+		Routes: []*xds.Resource{routeTo(t, "r", "b")}})
+	again := func(letter, name, version string) {
+		req := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: letters[letter], InitialResourceVersions: map[string]string{name: version}}
+		if letter == "E" || letter == "R" {
+			req.ResourceNamesSubscribe = []string{name}
+		}
+		d.s.Handle(req)
+	}
+	again("C", "a", rs.Clusters[0].Version)
+	again("E", "a", d.endpoints["a"].Version)
+	again("L", "in", rs.Listeners[0].Version)
+	d.expect("C+b")
+	d.ack("C")
+	d.ask("E", "b")
+	d.expect("E+b")
+	d.ack("E")
+	d.expect("L") // all is as it was; the routes are yet to be heard of
+	d.ack("L")
+	d.expect()
+	again("R", "r", "older")
+	d.expect("R+r")
+	d.nack("R", "r: no good")
+	d.expect()
+	d.set(&xds.Resources{Listeners: rs.Listeners, Clusters: []*xds.Resource{edsCluster(t, "b", "")},
+		Routes: []*xds.Resource{routeTo(t, "r", "b2")}})
+	d.expect("R+r")
+	d.ack("R")
+	d.expect("C-a")
+}
+
 // listenerAt is a listener that binds a port.
 func listenerAt(t *testing.T, name string, port uint32) *xds.Resource {
 	return res(t, xds.TypeListener, name, &listenerv3.Listener{Name: name, Address: address(port),
