@@ -227,6 +227,7 @@ func TestRunMendsMeshes(t *testing.T) {
 	if err := a.EnsureMesh(testContext(t), "absent"); !errors.Is(err, ErrNoMesh) {
 		t.Error(err)
 	}
+	apply(t, s, &resource.Resource{Key: resource.Key{Kind: "Zone", Name: "east"}, Spec: &meshv1.Zone{}})
 	background(t, a.Run)
 	await(t, s, BundleKey("good"), true)
 
@@ -327,19 +328,22 @@ func TestRootSettles(t *testing.T) {
 			t.Errorf("%s: signed by another root: %v", when, err)
 		}
 	}
+	use("zero")
 	use("one")
-	wants("at first", "one")
+	wants("before there is a zone", "one", "zero")
+	zone := resource.Key{Kind: "Zone", Name: "east"}
+	apply(t, s, &resource.Resource{Key: zone, Spec: &meshv1.Zone{}})
 	use("two")
-	wants("after the change", "one", "two")
+	wants("after the change", "one", "zero", "two")
 	clock = now.Add(59 * time.Minute)
 	use("two")
-	wants("before it settled", "one", "two")
+	wants("before it settled", "one", "zero", "two")
 	clock = now.Add(time.Hour)
 	use("two")
-	wants("once settled", "two", "one")
+	wants("once settled", "two", "one", "zero")
 	use("one")
 	use("two")
-	wants("back and forth", "two", "one")
+	wants("back and forth", "two", "one", "zero")
 
 	// A root whose key is gone signs nothing, so that the next one can't wait.
 	done, err := s.Commit(testContext(t), store.Change{Internal: true, Ops: []store.Op{{Key: authorityKey("m", "two"), Delete: true}}})
@@ -353,7 +357,7 @@ func TestRootSettles(t *testing.T) {
 	if err := a.EnsureMesh(testContext(t), "m"); err != nil {
 		t.Fatal(err)
 	}
-	if roots := bundleOf(t, s, "m").Roots(); len(roots) != 3 || !roots[0].Equal(rootOf("three")) {
+	if roots := bundleOf(t, s, "m").Roots(); len(roots) != 4 || !roots[0].Equal(rootOf("three")) {
 		t.Errorf("%d roots, and the first is not that of three", len(roots))
 	}
 }

@@ -33,7 +33,8 @@ func BundleKey(mesh string) resource.Key {
 // EnsureMesh makes the root and the trust bundle of a mesh where they are missing, in one change, and puts the root that signs
 // first in the bundle: that of the backend in use. Where another root signs already, it goes on until the new one has been
 // in the bundle for Config.Settle, so that no zone meets a certificate before it learns to trust it. Roots of backends used
-// before stay in the bundle until they expire. A mesh without mutual TLS needs nothing. Errors name the mesh and wrap ErrNoMesh, ErrBackend or what the store gave.
+// before stay in the bundle until they expire. Before there is a zone, nothing waits. A mesh without mutual TLS needs nothing.
+// Errors name the mesh and wrap ErrNoMesh, ErrBackend or what the store gave.
 func (a *Authorities) EnsureMesh(ctx context.Context, mesh string) error {
 	err := a.converge(ctx, "certificate authority of mesh "+mesh, func(snap *store.Snapshot) ([]store.Op, error) {
 		return a.planMesh(snap, mesh)
@@ -179,7 +180,7 @@ func (a *Authorities) bundle(snap *store.Snapshot, mesh string, next *x509.Certi
 	delete(labels, labelSettles)
 	trusted := slices.ContainsFunc(have, next.Equal)
 	switch {
-	case len(have) == 0 || have[0].Equal(next) || !a.holds(snap, mesh, have[0]) || trusted && !a.now().Before(settleTime(settles)):
+	case len(have) == 0 || have[0].Equal(next) || !a.holds(snap, mesh, have[0]) || !anyZone(snap) || trusted && !a.now().Before(settleTime(settles)):
 		have = append([]*x509.Certificate{next}, slices.DeleteFunc(have, next.Equal)...)
 	default:
 		if !trusted {
@@ -194,6 +195,14 @@ func (a *Authorities) bundle(snap *store.Snapshot, mesh string, next *x509.Certi
 	made := newBundle(key, a.domain, labels, have)
 	same := proto.Equal(entry.Resource.Spec, made.Spec) && maps.Equal(entry.Resource.Labels, made.Labels)
 	return made, !same, nil
+}
+
+// anyZone is false while no zone was ever there that could hold what a root signed.
+func anyZone(snap *store.Snapshot) bool {
+	for range snap.Each("Zone", "") {
+		return true
+	}
+	return false
 }
 
 func newBundle(key resource.Key, domain string, labels map[string]string, roots []*x509.Certificate) *resource.Resource {

@@ -28,7 +28,9 @@ func startEmbedded(ctx context.Context, dir string, log *zap.Logger) (*clientv3.
 	cfg := embed.NewConfig()
 	cfg.Dir = filepath.Join(dir, etcdName)
 	cfg.ListenPeerUrls, cfg.ListenClientUrls = nil, nil
-	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log.WithOptions(zap.IncreaseLevel(zap.WarnLevel)))
+	// While it starts, etcd warns of listening on one port and of having no peers, as it is meant to be here.
+	level := zap.NewAtomicLevelAt(zap.ErrorLevel)
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log.WithOptions(zap.IncreaseLevel(level)))
 	// The history is kept in keys of its own, so etcd's old revisions serve only watchers that are briefly behind.
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModePeriodic, "1h"
 	e, err := embed.StartEtcd(cfg)
@@ -41,6 +43,7 @@ func startEmbedded(ctx context.Context, dir string, log *zap.Logger) (*clientv3.
 	}
 	select {
 	case <-e.Server.ReadyNotify():
+		level.SetLevel(zap.WarnLevel)
 	case err := <-e.Err():
 		stop()
 		return nil, nil, fmt.Errorf("store: etcd in %s: %w", cfg.Dir, err)
