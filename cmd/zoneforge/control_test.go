@@ -141,6 +141,19 @@ func TestControlPlanesServeWhatTheClientSays(t *testing.T) {
 		}
 		conn.Close()
 	}
+	// An absent zone is waited for a while, so nothing else needs to wait for its connection.
+	out := client(t, strings.Replace(timeout, "5s", "7s", 1), "apply", "-f", "-", "--wait")
+	if !strings.Contains(out, "zone east: live, 0 of 0 proxies\n") || !strings.Contains(out, " is live on 0 of 0 proxies in 1 of 1 zone since ") {
+		t.Errorf("apply --wait says %q", out)
+	}
+	for _, args := range [][]string{{"get", "zones"}, {"get", "zone", "east"}, {"inspect", "zone", "east"}} {
+		if out := client(t, "", args...); !strings.Contains(out, "east") || !strings.Contains(out, "in sync") {
+			t.Errorf("%v says %q", args, out)
+		}
+	}
+	if out := client(t, "", "get", "dataplanes"); out != "no dataplanes\n" {
+		t.Errorf("get dataplanes says %q", out)
+	}
 	if code := z.end(); code != cli.ExitDone {
 		t.Errorf("the zone ends with %d", code)
 	}
