@@ -3,6 +3,7 @@ package docs_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -61,8 +62,14 @@ func TestByHand(t *testing.T) {
 				h.background(line+h.listen("--rest-address", "5682")+h.listen("--kds-address", "5685"), "run/global/admin-token")
 			case strings.HasPrefix(line, "zoneforge zone run"):
 				h.background(line+h.listen("--xds-address", "5678")+h.listen("--rest-address", "5683"), "run/east/tls/server-ca.crt")
-			case strings.Contains(line, " run "):
-				h.background(line, "")
+			case strings.HasPrefix(line, "zoneforge dataplane run"):
+				j := h.background(line, "")
+				h.await(line, func() error {
+					if !strings.Contains(j.log.String(), "the proxy is launched") {
+						return errors.New("it isn't launched")
+					}
+					return nil
+				})
 			default:
 				h.foreground(line)
 			}
@@ -172,7 +179,7 @@ func (h *byHand) foreground(line string) {
 }
 
 // background starts a process, and waits for a file that it makes.
-func (h *byHand) background(line, file string) {
+func (h *byHand) background(line, file string) *job {
 	h.t.Helper()
 	j := &job{line: line, done: make(chan struct{})}
 	j.cmd = h.command(line, &j.log)
@@ -190,6 +197,7 @@ func (h *byHand) background(line, file string) {
 			return err
 		})
 	}
+	return j
 }
 
 func (h *byHand) ask(url string) {
@@ -250,6 +258,9 @@ func (h *byHand) stop() {
 		_ = j.cmd.Process.Signal(syscall.SIGINT) // it may have ended already
 		select {
 		case <-j.done:
+			if j.err != nil && strings.HasPrefix(j.line, "zoneforge ") {
+				h.t.Errorf("%s ended by %v, not in order:\n%s", j.line, j.err, &j.log)
+			}
 		case <-time.After(20 * time.Second):
 			h.t.Errorf("%s doesn't end", j.line)
 			_ = j.cmd.Process.Kill()
