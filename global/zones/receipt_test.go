@@ -177,6 +177,38 @@ func TestReceiptNeedsTheDisk(t *testing.T) {
 	}
 }
 
+// A status may come before the position that it is about, but one of another epoch counts for nothing.
+func TestStatusBeforeItsPosition(t *testing.T) {
+	f := start(t)
+	c := f.commit(mesh("m"))
+	s, v := f.Open(f.ctx, "east", &kdsv1.Hello{Zone: "east"})
+	if s == nil {
+		t.Fatalf("refused: %+v", v)
+	}
+	defer s.Close()
+	done := &kdsv1.Status{Revision: uint64(c.Revision) + 1, Proxies: 1, Acked: 1}
+	s.Status(f.ctx, done)
+	if r := f.Receipt(c); r.Live || r.Zones[0].Taken {
+		t.Fatalf("before it has anything: %+v", r)
+	}
+	at := f.views.Stable().Position()
+	s.Confirmed(f.ctx, at, nil)
+	if r := f.Receipt(c); !r.Live {
+		t.Fatalf("after it has it: %+v", r)
+	}
+	other := at
+	other.Epoch = "restored"
+	s.Confirmed(f.ctx, other, nil)
+	s.Status(f.ctx, done)
+	if r := f.Receipt(c); r.Live || r.Zones[0].Taken {
+		t.Fatalf("in another epoch: %+v", r)
+	}
+	s.Confirmed(f.ctx, at, nil)
+	if r := f.Receipt(c); r.Live {
+		t.Fatalf("by what it said of another epoch: %+v", r)
+	}
+}
+
 func TestReplicasCountTogether(t *testing.T) {
 	f := start(t)
 	first := f.east()

@@ -80,8 +80,9 @@ func (s *session) Seen(at time.Time) { s.seen.Store(at.UnixNano()) }
 // Confirmed takes what the zone has on its disk.
 func (s *session) Confirmed(_ context.Context, p kds.Position, rejected []*kdsv1.Rejection) {
 	s.update(func(rep *replica) {
-		if rep.held.Epoch != p.Epoch {
-			// Revisions of another epoch say nothing about this one's.
+		if rep.held.Epoch != p.Epoch && rep.held.Epoch != "" {
+			// Revisions of another epoch say nothing about this one's. A zone that had none may have said how its proxies are
+			// before it said that it has the first.
 			rep.live, rep.status = nil, nil
 		}
 		rep.held, rep.rejected, rep.problem = p, bound(rejected, maxRejected), ""
