@@ -48,6 +48,8 @@ type core struct {
 
 	proxies  map[string]*proxy
 	restored map[string]*proxy
+	// coming counts the streams that began and are not taken yet.
+	coming   map[string]int
 	interner xds.Interner
 	// revision counts what was given to proxies, endpointRevision what was given of endpoints.
 	revision, endpointRevision uint64
@@ -104,6 +106,7 @@ func (c *core) load(set *kds.Set, at kds.Position, registrations []disk.Registra
 	var first *pending
 	if at.Epoch != "" {
 		first = c.revisions.take(at.Revision)
+		first.known = true
 	}
 	for _, r := range registrations {
 		in, err := readRegistration(r)
@@ -169,8 +172,17 @@ func (c *core) run(ctx context.Context, grace time.Duration) {
 		began := time.Now()
 		events, progress := c.inbox.take()
 		for _, e := range events {
+			if e.connects != "" {
+				c.coming[e.connects]++
+			}
+		}
+		for _, e := range events {
+			if e.connects != "" {
+				c.coming[e.connects]--
+			}
 			e.run()
 		}
+		clear(c.coming)
 		for id, p := range progress {
 			c.progressed(id, p)
 		}

@@ -105,7 +105,8 @@ func (c *core) connect(who *admission.Proxy) {
 		if r := c.restored[who.ID]; r != nil {
 			p.debts = r.debts
 			delete(c.restored, who.ID)
-		} else if newest := c.revisions.newest(); newest != nil {
+		}
+		if newest := c.revisions.newest(); newest != nil {
 			// It has to take what is on its way, too.
 			p.debts = owe(p.debts, debt{to: newest, config: c.revision + 1})
 		}
@@ -133,7 +134,8 @@ func (c *core) disconnect(id string) {
 	}
 	p.streams--
 	c.changed = true
-	if p.streams > 0 {
+	// A new stream that began meanwhile takes over what is known of the proxy.
+	if p.streams > 0 || c.coming[id] > 0 {
 		return
 	}
 	c.inbox.unlessConnecting(id, func() {

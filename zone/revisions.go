@@ -22,6 +22,9 @@ type revisions struct {
 type pending struct {
 	revision uint64
 	owed     int
+	// known says that it was taken before this process began: proxies that were there then owe it, and may never come back, so
+	// no later revision waits for it.
+	known bool
 }
 
 type live struct {
@@ -74,6 +77,9 @@ func (r *revisions) newest() *pending {
 
 // settle turns what is owed nothing into live. It reports whether anything was.
 func (r *revisions) settle(now time.Time, proxies int) bool {
+	if len(r.pending) > 1 && r.pending[0].known {
+		r.pending = slices.Delete(r.pending, 0, 1)
+	}
 	n := 0
 	for n < len(r.pending) && r.pending[n].owed <= 0 {
 		// A repair at the same revision doesn't move the time at which it became live.

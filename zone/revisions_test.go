@@ -67,3 +67,21 @@ func TestRevisionsAreLiveInOrder(t *testing.T) {
 		t.Errorf("%d revisions are kept", len(r.live))
 	}
 }
+
+func TestNoRevisionWaitsForProxiesThatDidNotComeBack(t *testing.T) {
+	var r revisions
+	first := r.take(3)
+	first.known = true
+	gone := owe(nil, debt{to: first, config: 1})
+	if r.settle(time.Unix(1, 0), 0) {
+		t.Error("live before its proxies are back")
+	}
+	r.take(4)
+	if !r.settle(time.Unix(2, 0), 1) || len(r.live) != 1 || r.live[0].revision != 4 {
+		t.Errorf("live %v", r.live)
+	}
+	forgive(gone)
+	if r.settle(time.Unix(3, 0), 1) || len(r.live) != 1 {
+		t.Errorf("live %v", r.live)
+	}
+}

@@ -113,7 +113,7 @@ func (z *Zone) open(store *disk.Store) (*core, error) {
 	c := &core{
 		zone: z.cfg.Name, version: z.cfg.Version, log: z.log, inbox: newInbox(), state: state.New(z.cfg.Name), keys: &keys{},
 		files: newRegistrar(store, z.log), report: newReporter(), metrics: newMetrics(),
-		proxies: map[string]*proxy{}, restored: map[string]*proxy{}, secrets: map[secretKey]*sealed{}, usersOf: map[secretKey]map[string]bool{},
+		proxies: map[string]*proxy{}, restored: map[string]*proxy{}, coming: map[string]int{}, secrets: map[secretKey]*sealed{}, usersOf: map[secretKey]map[string]bool{},
 		renew: map[string]bool{}, troubled: map[string]bool{}, meshErrors: map[string]string{}, changed: true,
 	}
 	var err error
