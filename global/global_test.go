@@ -195,6 +195,9 @@ func TestFirstStart(t *testing.T) {
 	r.want(200, admin, "GET", "/v1/version", "", `"version":"1.2.3"`, `"replica":"one"`, `"epoch":"`)
 	r.want(200, admin, "GET", "/v1/meshes/default", "", `"enabledBackend":"ca-1"`, `"type":"builtin"`)
 	r.want(200, admin, "GET", "/v1/traffic-permissions", "", `"items":[]`)
+	// The keys of the federation are shown to nobody.
+	r.want(200, admin, "GET", "/v1/signing-keys", "", `"sealedSeed":"[redacted]"`)
+	r.eventually(200, admin, "/v1/certificate-authorities", `"sealedKey":"[redacted]"`)
 	r.want(200, "", "GET", "/healthz", "", "ok")
 	r.want(200, "", "GET", "/readyz", "", "ready")
 	for _, path := range []string{"/metrics", "/v1/version", "/v1/changes", "/v1/nothing"} {

@@ -438,4 +438,20 @@ func TestTokens(t *testing.T) {
 	if len(keys.GetKeys()) != 1 || len(keys.GetRevoked()) != 1 || keys.GetRevoked()[0] != "one" {
 		t.Errorf("zones are given %v", keys)
 	}
+
+	// Long after their end nothing is remembered of them.
+	later, err := New(Config{Store: s, Domain: "example.org", Now: func() time.Time { return now.Add(26 * time.Hour) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := later.EnsureKeys(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for e := range s.Snapshot().Each("RevokedToken", "") {
+		t.Errorf("%s is still remembered", e.Resource.Key)
+	}
+	e, _ = s.Snapshot().Get(VerificationKeysKey())
+	if keys := resource.Spec[*federationv1.VerificationKeys](e.Resource); len(keys.GetKeys()) != 1 || len(keys.GetRevoked()) != 0 {
+		t.Errorf("zones are given %v", keys)
+	}
 }

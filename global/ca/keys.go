@@ -27,7 +27,11 @@ func signingKeyKey(name string) resource.Key { return resource.Key{Kind: "Signin
 
 func revokedKey(jti string) resource.Key { return resource.Key{Kind: "RevokedToken", Name: jti} }
 
-// EnsureKeys makes one signing key for each purpose that has none, and writes VerificationKeys where it is not up to date.
+// forgetAfter is how long after its end a revoked token is remembered.
+const forgetAfter = 24 * time.Hour
+
+// EnsureKeys makes one signing key for each purpose that has none, writes VerificationKeys where it is not up to date, and
+// forgets revoked tokens that ended long ago.
 func (a *Authorities) EnsureKeys(ctx context.Context) error {
 	err := a.converge(ctx, "signing keys of tokens", func(snap *store.Snapshot) ([]store.Op, error) {
 		keys := signingKeys(snap)
@@ -51,6 +55,11 @@ func (a *Authorities) EnsureKeys(ctx context.Context) error {
 		}
 		if op, changed := verificationKeys(snap, keys, a.revoked(snap, token.Dataplane)); changed {
 			ops = append(ops, op)
+		}
+		for e := range snap.Each("RevokedToken", "") {
+			if a.now().After(resource.Spec[*federationv1.RevokedToken](e.Resource).GetExpires().AsTime().Add(forgetAfter)) {
+				ops = append(ops, store.Op{Key: e.Resource.Key, Delete: true, IfRevision: &e.Revision})
+			}
 		}
 		return ops, nil
 	})
