@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -160,37 +161,53 @@ func connectedZones(ctx context.Context, c *client, zone string) ([]string, erro
 	return out, nil
 }
 
-// askZones lists the proxies of zones, as raw items that name their zone. A zone that doesn't answer is told of on the
-// side; it is an error only where none does.
+// askAtOnce bounds how many zones are asked at a time.
+const askAtOnce = 16
+
+// askZones lists the proxies of zones, in the order of the zones, as raw items that name their zone. A zone that doesn't
+// answer is told of on the side; it is an error only where none does.
 func askZones(ctx context.Context, streams Streams, c *client, zones []string, mesh string) ([]json.RawMessage, error) {
-	var items []json.RawMessage
-	var errs []error
-	for _, zone := range zones {
-		route := path("v1", "zones", zone, "dataplanes")
-		if mesh != "" {
-			route += "?mesh=" + url.QueryEscape(mesh)
-		}
-		var list struct{ Items []json.RawMessage }
-		if err := c.get(ctx, route, &list); err != nil {
-			errs = append(errs, fmt.Errorf("zone %s: %w", zone, err))
-			continue
-		}
-		for _, item := range list.Items {
-			named, err := withZone(item, zone)
-			if err != nil {
-				errs = append(errs, fmt.Errorf("zone %s: %w", zone, err))
-				continue
+	answers := make([][]json.RawMessage, len(zones))
+	failures := make([]error, len(zones))
+	slots := make(chan struct{}, askAtOnce)
+	var asking sync.WaitGroup
+	for i, zone := range zones {
+		slots <- struct{}{}
+		asking.Go(func() {
+			defer func() { <-slots }()
+			if answers[i], failures[i] = askZone(ctx, c, zone, mesh); failures[i] != nil {
+				failures[i] = fmt.Errorf("zone %s: %w", zone, failures[i])
 			}
-			items = append(items, named)
-		}
+		})
 	}
-	if len(errs) > 0 && len(errs) == len(zones) {
-		return nil, errors.Join(errs...)
+	asking.Wait()
+	failed := slices.DeleteFunc(failures, func(err error) bool { return err == nil })
+	if len(failed) > 0 && len(failed) == len(zones) {
+		return nil, errors.Join(failed...)
 	}
-	for _, err := range errs {
+	for _, err := range failed {
 		fmt.Fprintln(streams.Err, "zoneforge:", err)
 	}
-	return items, nil
+	return slices.Concat(answers...), nil
+}
+
+func askZone(ctx context.Context, c *client, zone, mesh string) ([]json.RawMessage, error) {
+	route := path("v1", "zones", zone, "dataplanes")
+	if mesh != "" {
+		route += "?mesh=" + url.QueryEscape(mesh)
+	}
+	var list struct{ Items []json.RawMessage }
+	if err := c.get(ctx, route, &list); err != nil {
+		return nil, err
+	}
+	for i, item := range list.Items {
+		named, err := withZone(item, zone)
+		if err != nil {
+			return nil, err
+		}
+		list.Items[i] = named
+	}
+	return list.Items, nil
 }
 
 // withZone puts the zone first into an object that may lack it.

@@ -181,6 +181,16 @@ func TestStatusGolden(t *testing.T) {
 	}
 }
 
+func TestOneSilentZoneHidesNoOther(t *testing.T) {
+	f := newFake(t)
+	f.zones = strings.Replace(zones, `"zone":"west","connected":false`, `"zone":"west","connected":true`, 1)
+	f.proxies["east"] = eastProxies
+	code, out, errs := run(t, "", "get", "dataplanes")
+	if code != ExitDone || !strings.Contains(out, "web-1") || !strings.Contains(errs, "zone west: the zone is not connected") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+}
+
 func TestTokens(t *testing.T) {
 	f := newFake(t)
 	for _, c := range []struct {
