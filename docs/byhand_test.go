@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -116,14 +117,22 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
+// freePorts are below those that the system gives to clients, as a connection of another test could take one before its time.
 func (h *byHand) freePorts(pages ...string) {
 	for _, page := range pages {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			h.t.Fatal(err)
+		for {
+			port := strconv.Itoa(21000 + rand.IntN(11000))
+			l, err := net.Listen("tcp", "127.0.0.1:"+port)
+			if h.ctx.Err() != nil {
+				h.t.Fatalf("no port is free: %v", err)
+			}
+			if err != nil {
+				continue
+			}
+			defer l.Close() // together in the end, so that no two are the same
+			h.ports[page] = port
+			break
 		}
-		defer l.Close() // together in the end, so that no two are the same
-		h.ports[page] = strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 	}
 }
 
