@@ -73,8 +73,8 @@ type proxy struct {
 	want   *snapshot
 	stream *stream
 	last   Progress
-	// worlds are what its last state-of-the-world stream acknowledged.
-	worlds map[string]*world
+	// worlds are what it may have of its last state-of-the-world stream.
+	worlds map[string][]*world
 }
 
 // New makes a server; it starts nothing.

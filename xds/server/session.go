@@ -62,8 +62,8 @@ type session struct {
 	subs      map[string]*subscription
 	// kept maps clusters that should go but may still be held to the endpoints that they take, which stay current till then.
 	kept map[string]string
-	// worlds are what an earlier stream of the proxy acknowledged, by type; only for state-of-the-world.
-	worlds map[string]*world
+	// worlds are what the proxy may have of its earlier stream, by type; only for state-of-the-world.
+	worlds map[string][]*world
 	// settled remembers that firstStageSettled said yes and nothing happened since that could make it a no.
 	settled   bool
 	nonce     uint64

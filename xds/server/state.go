@@ -21,9 +21,9 @@ type world struct {
 	contents []*xds.Resource
 }
 
-// newStateSession makes a session of the state-of-the-world variant. worlds are what the proxy's earlier stream
-// acknowledged; nil where there is none.
-func newStateSession(endpoints func(name string) *xds.Resource, worlds map[string]*world) *session {
+// newStateSession makes a session of the state-of-the-world variant. worlds are what the proxy may
+// have of its earlier stream; nil where there is none.
+func newStateSession(endpoints func(name string) *xds.Resource, worlds map[string][]*world) *session {
 	s := newSession(endpoints)
 	s.state, s.worlds = true, worlds
 	return s
@@ -73,7 +73,10 @@ func (s *session) inherit(sub *subscription, version string) {
 		}
 		return
 	}
-	if w := s.worlds[sub.typeURL]; w != nil && w.version == version {
+	for _, w := range s.worlds[sub.typeURL] {
+		if w.version != version {
+			continue
+		}
 		for _, r := range w.contents {
 			if sub.wants(r.Name) {
 				sub.confirmed[r.Name] = held{r.Version, r}
@@ -84,6 +87,7 @@ func (s *session) inherit(sub *subscription, version string) {
 			}
 		}
 		sub.world = w
+		return
 	}
 }
 
@@ -97,12 +101,20 @@ func (s *session) keepEndpoints(cluster *xds.Resource) {
 	}
 }
 
-// Worlds returns what the proxy acknowledged of the wildcard types, for its next stream.
-func (s *session) Worlds() map[string]*world {
-	out := map[string]*world{}
+// Worlds returns what the proxy may have of the wildcard types, for its next stream: what it acknowledged, and what is in
+// flight, as an ACK can be lost with its stream.
+func (s *session) Worlds() map[string][]*world {
+	out := map[string][]*world{}
 	for _, t := range []string{xds.TypeCluster, xds.TypeListener} {
-		if w := s.subs[t].world; w != nil {
-			out[t] = w
+		sub := s.subs[t]
+		if !sub.requested && len(s.worlds[t]) > 0 {
+			out[t] = s.worlds[t]
+		}
+		if sub.world != nil {
+			out[t] = append(out[t], sub.world)
+		}
+		if sub.inflight != nil && sub.inflight.world != nil {
+			out[t] = append(out[t], sub.inflight.world)
 		}
 	}
 	return out

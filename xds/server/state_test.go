@@ -29,7 +29,7 @@ func newStateDriver(t *testing.T) *stateDriver {
 	return d
 }
 
-func (d *stateDriver) restart(worlds map[string]*world) {
+func (d *stateDriver) restart(worlds map[string][]*world) {
 	d.s = newStateSession(func(name string) *xds.Resource { return d.endpoints[name] }, worlds)
 	d.nonce, d.last = map[string]string{}, map[string]*discoveryv3.DiscoveryResponse{}
 }
@@ -256,4 +256,18 @@ func TestStateReconnectMakesBeforeItBreaks(t *testing.T) {
 	d.expect("C b")
 	d.ack("C")
 	d.acked(2)
+}
+
+// An ACK that is lost with its stream leaves the proxy with more than it acknowledged.
+func TestStateReconnectAfterALostAck(t *testing.T) {
+	d, rs := stateStarted(t)
+	d.endpoints["b"] = load(t, "b", 0)
+	next := &xds.Resources{Clusters: []*xds.Resource{edsCluster(t, "b", "")}, Listeners: rs.Listeners, Routes: []*xds.Resource{routeTo(t, "r", "b")}}
+	d.set(next)
+	d.expect("C a b")
+	d.version["C"] = d.last["C"].GetVersionInfo()
+	d.restart(d.s.Worlds())
+	d.set(next)
+	d.ask("C")
+	d.expect("C a b")
 }

@@ -37,7 +37,7 @@ type stream struct {
 	changed     [][]string
 	allChanged  bool
 	progress    Progress
-	worlds      map[string]*world
+	worlds      map[string][]*world
 }
 
 func (st *stream) setSnapshot(want *snapshot) {
@@ -86,7 +86,7 @@ func (st *stream) deliver() {
 // publish lets others see what the session reached.
 func (st *stream) publish() Progress {
 	progress := st.session.Progress()
-	var worlds map[string]*world
+	var worlds map[string][]*world
 	if st.session.state {
 		worlds = st.session.Worlds()
 	}
@@ -96,7 +96,7 @@ func (st *stream) publish() Progress {
 	return progress
 }
 
-func (st *stream) reached() (Progress, map[string]*world) {
+func (st *stream) reached() (Progress, map[string][]*world) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return st.progress, st.worlds
