@@ -95,6 +95,7 @@ func TestFilesAreReadStrictly(t *testing.T) {
 		{"nothing", "domain:\n", "domain: expected a text, found nothing"},
 		{"choice", "log-level: warning\n", `"warning" is not one of debug, info, warn, error; did you mean warn?`},
 		{"no mapping", "- a\n", ":1:1: expected settings as name: value, found a list"},
+		{"two documents", "domain: a\n---\ndomain: b\n", "a second document; keep all settings in one"},
 		{"no YAML", "a: b: c\n", "mapping values are not allowed"},
 		{"address", "kds-address: here\n", `kds-address: "here" is not host:port`},
 		{"half a pair", "tls-cert-file: /x\n", "tls-cert-file is set without tls-key-file"},
