@@ -122,8 +122,11 @@ func (c *core) connect(who *admission.Proxy) {
 	if again {
 		return
 	}
-	c.state.Register(state.Proxy{ID: who.ID, Mesh: who.Mesh, Name: who.Name, Dataplane: who.Dataplane, ZoneIngress: who.ZoneIngress}, true)
-	c.files.put(who)
+	// It is an endpoint once it has taken what it listens by: whoever sent requests before would be refused.
+	c.state.Register(state.Proxy{ID: who.ID, Mesh: who.Mesh, Name: who.Name, Dataplane: who.Dataplane, ZoneIngress: who.ZoneIngress, Opening: true}, true)
+	if known, _ := c.state.Proxy(who.ID); !known.Opening {
+		c.files.put(who)
+	}
 }
 
 // disconnect lets a proxy's endpoints go with its last stream.
@@ -297,6 +300,10 @@ func (c *core) progressed(id string, progress server.Progress) {
 		seen[key] = at
 	}
 	p.nackedAt, p.progress = seen, progress
+	if listens(progress) && c.state.Serve(id) {
+		c.files.put(p.who)
+		c.log.Info("proxy serves", zap.String("proxy", id))
+	}
 	c.look(p)
 	p.debts = pay(p.debts, progress.Acked, progress.EndpointsAcked)
 	settled := p.wanted > 0 && !p.waiting && p.err == nil && progress.Acked >= p.wanted && len(progress.Nacks) == 0 && len(p.debts) == 0
@@ -309,6 +316,22 @@ func (c *core) progressed(id string, progress server.Progress) {
 	}
 	c.changed = true
 }
+
+// listens tells whether a proxy takes what comes for its endpoints: it has all that it was given, or refused something
+// else than what it listens by.
+func listens(p server.Progress) bool {
+	if p.Acked > 0 {
+		return true
+	}
+	for _, n := range p.Nacks {
+		if n.TypeURL == xds.TypeCluster || n.TypeURL == xds.TypeListener && !slices.ContainsFunc(n.Names, isOutbound) {
+			return false
+		}
+	}
+	return len(p.Nacks) > 0
+}
+
+func isOutbound(listener string) bool { return strings.HasPrefix(listener, "outbound:") }
 
 // look notes whether there is something to tell of a proxy.
 func (c *core) look(p *proxy) {

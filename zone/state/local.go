@@ -96,7 +96,7 @@ func (s *State) updateOffer(key serviceKey) bool {
 	if key.mesh == "" {
 		// The name is kept when the proxy has gone.
 		k = resource.Key{Kind: "ZoneIngress", Name: s.zone + "." + strings.TrimPrefix(key.service, "ZoneIngress/")}
-		if p := s.proxies[key.service]; p != nil && p.ZoneIngress != nil {
+		if p := s.proxies[key.service]; p != nil && p.ZoneIngress != nil && !p.Opening {
 			z, _ := proto.Clone(p.ZoneIngress).(*meshv1.ZoneIngress)
 			z.Zone = s.zone
 			spec = z

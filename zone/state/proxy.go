@@ -18,6 +18,9 @@ type Proxy struct {
 	Name        string
 	Dataplane   *meshv1.Dataplane
 	ZoneIngress *meshv1.ZoneIngress
+	// Opening says that the proxy may not listen yet, so its endpoints are offered to nobody until Serve. A proxy whose
+	// endpoints are offered already keeps them.
+	Opening bool
 }
 
 // proxy is a proxy of the zone: live while it has a stream, else known from disk or about to go, which keeps its endpoints only.
@@ -44,6 +47,9 @@ func (s *State) Register(in Proxy, live bool) {
 	if old != nil && old.live && !live {
 		return
 	}
+	if old != nil && !old.Opening {
+		in.Opening = false
+	}
 	p := &proxy{Proxy: in, live: live}
 	s.proxies[in.ID] = p
 	delete(s.refusing, in.ID) // until it is built
@@ -60,13 +66,10 @@ func (s *State) Register(in Proxy, live bool) {
 	}
 	m := s.mesh(in.Mesh)
 	n := in.Dataplane.GetNetworking()
-	locals := map[string][]ingress.Local{}
 	for _, i := range n.GetInbound() {
-		tags := s.inZone(i.GetTags())
-		p.inbounds = append(p.inbounds, tags)
-		name := tags[resource.TagService]
-		locals[name] = append(locals[name], ingress.Local{Address: cmp.Or(i.GetAddress(), n.GetAddress()), Port: i.GetPort(), Tags: i.GetTags()})
+		p.inbounds = append(p.inbounds, s.inZone(i.GetTags()))
 	}
+	locals := p.locals()
 	for _, o := range n.GetOutbound() {
 		p.outbounds = append(p.outbounds, o.GetTags())
 	}
@@ -95,6 +98,38 @@ func (s *State) Register(in Proxy, live bool) {
 		s.index(m, p)
 		s.dirty.proxies[in.ID] = struct{}{}
 	}
+}
+
+// Serve offers the endpoints of a proxy that was opening. It reports whether it was.
+func (s *State) Serve(id string) bool {
+	p := s.proxies[id]
+	if p == nil || !p.Opening {
+		return false
+	}
+	p.Opening = false
+	if p.ZoneIngress != nil {
+		s.dirty.offer[serviceKey{service: id}] = struct{}{}
+		return true
+	}
+	m, locals := s.mesh(p.Mesh), p.locals()
+	for _, name := range slices.Sorted(maps.Keys(locals)) {
+		s.setLocal(m, name, id, locals[name])
+	}
+	return true
+}
+
+// locals are the endpoints that the proxy offers, by service: none while it is opening.
+func (p *proxy) locals() map[string][]ingress.Local {
+	out := map[string][]ingress.Local{}
+	if p.Opening {
+		return out
+	}
+	n := p.Dataplane.GetNetworking()
+	for _, i := range n.GetInbound() {
+		name := i.GetTags()[resource.TagService]
+		out[name] = append(out[name], ingress.Local{Address: cmp.Or(i.GetAddress(), n.GetAddress()), Port: i.GetPort(), Tags: i.GetTags()})
+	}
+	return out
 }
 
 // Unregister removes a proxy with its endpoints. It reports whether there was one.

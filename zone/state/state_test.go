@@ -278,6 +278,45 @@ func TestEndpointsFromDiskStayUntilTheirProxyIsBackOrGone(t *testing.T) {
 	}
 }
 
+func TestAProxyThatMayNotListenYetIsNoEndpoint(t *testing.T) {
+	s := state.New("east")
+	s.Register(sidecar("web", "10.0.0.1", "echo"), true)
+	opening := func(address string) state.Proxy {
+		p := sidecar("echo", address)
+		p.Opening = true
+		return p
+	}
+	s.Register(sidecar("echo", "10.0.0.2"), false)
+	s.Register(opening("10.0.0.2"), true)
+	s.Register(opening("10.0.0.3"), true)
+	settle(t, s)
+	const name = "echo.all.default.mesh/client"
+	if got := endpointsText(t, s, name); got != "east/0 10.0.0.2" {
+		t.Fatalf("%s, want the one that was known before alone", got)
+	}
+	if !s.Serve("Dataplane/default/echo-10.0.0.3") || s.Serve("Dataplane/default/echo-10.0.0.3") || s.Serve("Dataplane/default/echo-10.0.0.2") {
+		t.Fatal("a proxy that was opening serves once, another never")
+	}
+	if _, endpoints, _ := settle(t, s); len(endpoints) == 0 {
+		t.Fatal("serving made no endpoints dirty")
+	}
+	if got := endpointsText(t, s, name); got != "east/0 10.0.0.2,10.0.0.3" {
+		t.Fatal(got)
+	}
+	ingress := state.Proxy{ID: "ZoneIngress/in", Name: "in", ZoneIngress: &meshv1.ZoneIngress{Networking: &meshv1.ZoneIngress_Networking{Address: "10.0.0.8", Port: 10001}}, Opening: true}
+	offered := func() bool {
+		s.Take()
+		_, ok := s.Offer().Get(resource.Key{Kind: "ZoneIngress", Name: "east.in"})
+		return ok
+	}
+	if s.Register(ingress, true); offered() {
+		t.Fatal("an ingress that may not listen yet is offered to other zones")
+	}
+	if s.Serve("ZoneIngress/in"); !offered() {
+		t.Fatal("an ingress that serves is not offered")
+	}
+}
+
 func TestOffer(t *testing.T) {
 	s := world(t)
 	var got []string

@@ -1,0 +1,83 @@
+package zone
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
+	"github.com/zoneforge/zoneforge/resource"
+	"github.com/zoneforge/zoneforge/xds/server"
+	"github.com/zoneforge/zoneforge/zone/admission"
+	"github.com/zoneforge/zoneforge/zone/disk"
+	"github.com/zoneforge/zoneforge/zone/identity"
+)
+
+// A proxy whose stream breaks and comes back at once never loses its endpoints; they go with the last stream.
+func TestEndpointsGoWithTheLastStream(t *testing.T) {
+	z, err := New(Config{Name: "east", DataDir: t.TempDir(), GlobalAddress: "g:1", GlobalCAFile: "c", TokenFile: "t"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := disk.Open(z.cfg.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	c, err := z.open(store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.identity, err = identity.New(identity.Config{Zone: "east", Store: store, Request: func(context.Context, string, []byte) error { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { c.run(ctx, DefaultEndpointGrace) })
+
+	id := "Dataplane/default/echo"
+	spec := &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "10.0.0.1", Inbound: []*meshv1.Dataplane_Inbound{
+		{Port: 80, Tags: map[string]string{resource.TagService: "echo"}}}}}
+	who := &admission.Proxy{ID: id, Kind: "Dataplane", Mesh: "default", Name: "echo", Dataplane: spec,
+		Resource: &resource.Resource{Key: resource.Key{Kind: "Dataplane", Mesh: "default", Name: "echo"}, Spec: spec}, Hash: resource.Hash{1}}
+	d := &door{core: c}
+	connect := event{connects: id, run: func() { c.connect(who) }}
+	// look sees the state after everything that was posted before.
+	look := func() (offered, streams int) {
+		done := make(chan struct{})
+		c.inbox.post(event{run: func() {
+			c.state.Take()
+			offered = c.state.Offer().Len()
+			if p := c.proxies[id]; p != nil {
+				streams = p.streams
+			}
+			close(done)
+		}})
+		<-done
+		return offered, streams
+	}
+	for _, step := range []struct {
+		name             string
+		do               func()
+		offered, streams int
+	}{
+		{"it connects", func() { c.inbox.post(connect) }, 1, 1},
+		{"it connects again before the old stream ended", func() { c.inbox.post(connect); d.Disconnect("Dataplane/default/echo") }, 1, 1},
+		{"it connects again after the old stream ended", func() {
+			c.inbox.mu.Lock() // both at once, so that they are taken together
+			c.inbox.events = append(c.inbox.events, event{run: func() { c.disconnect(id) }}, connect)
+			c.inbox.mu.Unlock()
+			c.inbox.signal()
+		}, 1, 1},
+		{"it goes", func() { d.Disconnect("Dataplane/default/echo") }, 0, 0},
+		{"a late word of it harms nothing", func() { d.OnProgress("Dataplane/default/echo", server.Progress{Acked: 9}) }, 0, 0},
+	} {
+		step.do()
+		if offered, streams := look(); offered != step.offered || streams != step.streams {
+			t.Errorf("%s: %d offered, %d streams, want %d and %d", step.name, offered, streams, step.offered, step.streams)
+		}
+	}
+}
