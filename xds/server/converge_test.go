@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -23,6 +24,8 @@ type model struct {
 	nonces map[string]string
 	// told are the names of the newest response of each wildcard type.
 	told map[string]map[string]bool
+	// version is that of the newest response taken of each type.
+	version map[string]string
 }
 
 // asDelta says what a response changes. One of state-of-the-world removes what was told before and is left out.
@@ -43,6 +46,7 @@ func (m *model) asDelta(out *response) *discoveryv3.DeltaDiscoveryResponse {
 		}
 	}
 	m.told[out.typeURL] = now
+	resp.SystemVersionInfo = out.world.version
 	return resp
 }
 
@@ -52,13 +56,13 @@ func (m *model) inState(req *discoveryv3.DeltaDiscoveryRequest) *discoveryv3.Dis
 	if req.GetResponseNonce() != "" {
 		m.nonces[typeURL] = req.GetResponseNonce()
 	}
-	return &discoveryv3.DiscoveryRequest{TypeUrl: typeURL, ResponseNonce: m.nonces[typeURL], ErrorDetail: req.GetErrorDetail(),
+	return &discoveryv3.DiscoveryRequest{TypeUrl: typeURL, VersionInfo: m.version[typeURL], ResponseNonce: m.nonces[typeURL], ErrorDetail: req.GetErrorDetail(),
 		ResourceNames: sortedKeys(m.asked[typeURL])}
 }
 
 func newModel() *model {
 	m := &model{held: map[string]map[string]string{}, asked: map[string]map[string]bool{}, routeTo: map[string]string{},
-		told: map[string]map[string]bool{}}
+		told: map[string]map[string]bool{}, version: map[string]string{}}
 	for _, t := range served {
 		m.held[t], m.asked[t] = map[string]string{}, map[string]bool{}
 	}
@@ -76,6 +80,9 @@ func (m *model) take(routeCluster map[string]string) []*discoveryv3.DeltaDiscove
 			refused = append(refused, r.GetName())
 			continue
 		}
+		if typeURL != xds.TypeCluster && typeURL != xds.TypeListener && !m.asked[typeURL][r.GetName()] {
+			continue // it unsubscribed meanwhile
+		}
 		m.held[typeURL][r.GetName()] = r.GetVersion()
 		if typeURL == xds.TypeRoute {
 			m.routeTo[r.GetName()] = routeCluster[r.GetVersion()]
@@ -88,7 +95,9 @@ func (m *model) take(routeCluster map[string]string) []*discoveryv3.DeltaDiscove
 		}
 	}
 	answer := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResponseNonce: resp.GetNonce()}
-	if len(refused) > 0 {
+	if len(refused) == 0 {
+		m.version[typeURL] = resp.GetSystemVersionInfo()
+	} else {
 		answer.ErrorDetail = &statuspb.Status{Message: "refused: " + strings.Join(refused, ", ")}
 	}
 	out := []*discoveryv3.DeltaDiscoveryRequest{answer}
@@ -117,7 +126,7 @@ func (m *model) take(routeCluster map[string]string) []*discoveryv3.DeltaDiscove
 	return out
 }
 
-// TestNeverDanglesAndConverges holds, for random snapshots that come at any moment: no route of the proxy ever names a
+// TestNeverDanglesAndConverges holds, for random snapshots and broken streams that come at any moment: no route of the proxy ever names a
 // cluster that it lacks, and when the snapshots stop (the last without a bad cluster) the proxy has exactly the last.
 func TestNeverDanglesAndConverges(t *testing.T) {
 	for seed := range uint64(300) {
@@ -159,12 +168,50 @@ func converge(t *testing.T, random *rand.Rand, state bool) {
 		}
 		return rs
 	}
+	// reconnect breaks the stream: what is under way in either direction is lost, and the proxy says what it has.
+	reconnect := func() []*discoveryv3.DeltaDiscoveryRequest {
+		m.queue = nil
+		for _, typeURL := range []string{xds.TypeCluster, xds.TypeListener} {
+			m.told[typeURL] = map[string]bool{}
+			for name := range m.held[typeURL] {
+				m.told[typeURL][name] = true
+			}
+		}
+		want, worlds := s.want, s.Worlds()
+		lookup := func(name string) *xds.Resource { return endpoints[name] }
+		if state {
+			s = newStateSession(lookup, worlds)
+			m.nonces = map[string]string{}
+		} else {
+			s = newSession(lookup)
+		}
+		handle = s.Handle
+		if state {
+			handle = func(req *discoveryv3.DeltaDiscoveryRequest) { s.HandleState(m.inState(req)) }
+		}
+		if want != nil {
+			s.SetSnapshot(want)
+		}
+		var out []*discoveryv3.DeltaDiscoveryRequest
+		for _, typeURL := range []string{xds.TypeCluster, xds.TypeEndpoint, xds.TypeListener, xds.TypeRoute} {
+			names := sortedKeys(m.asked[typeURL])
+			if len(names) == 0 && typeURL != xds.TypeCluster && typeURL != xds.TypeListener {
+				continue
+			}
+			out = append(out, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResourceNamesSubscribe: names,
+				InitialResourceVersions: maps.Clone(m.held[typeURL])})
+		}
+		return out
+	}
 	pending := []*discoveryv3.DeltaDiscoveryRequest{{TypeUrl: xds.TypeCluster}, {TypeUrl: xds.TypeListener}}
 	var final *xds.Resources
 	revision, snapshots := uint64(0), 1+random.IntN(6)
 	for steps := 0; ; steps++ {
 		if steps > 2000 {
 			t.Fatalf("still not at rest: %+v", s.Progress())
+		}
+		if random.IntN(60) == 0 {
+			pending = reconnect()
 		}
 		switch choice := random.IntN(3); {
 		case choice == 0 && snapshots > 0:
