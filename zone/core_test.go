@@ -47,6 +47,9 @@ func TestEndpointsGoWithTheLastStream(t *testing.T) {
 	connect := event{connects: id, run: func() { c.connect(who) }}
 	// look sees the state after everything that was posted before.
 	look := func() (offered, streams int) {
+		passed := make(chan struct{})
+		c.inbox.post(event{run: func() { close(passed) }})
+		<-passed // progress is taken after the events that came with it
 		done := make(chan struct{})
 		c.inbox.post(event{run: func() {
 			c.state.Take()
@@ -64,7 +67,8 @@ func TestEndpointsGoWithTheLastStream(t *testing.T) {
 		do               func()
 		offered, streams int
 	}{
-		{"it connects", func() { c.inbox.post(connect) }, 1, 1},
+		{"it connects, and does not listen yet", func() { c.inbox.post(connect) }, 0, 1},
+		{"it acknowledged what it listens by", func() { d.OnProgress("Dataplane/default/echo", server.Progress{Acked: 1}) }, 1, 1},
 		{"it connects again before the old stream ended", func() { c.inbox.post(connect); d.Disconnect("Dataplane/default/echo") }, 1, 1},
 		{"it connects again after the old stream ended", func() {
 			c.inbox.mu.Lock() // both at once, so that they are taken together
@@ -76,6 +80,7 @@ func TestEndpointsGoWithTheLastStream(t *testing.T) {
 		{"a late word of it harms nothing", func() { d.OnProgress("Dataplane/default/echo", server.Progress{Acked: 9}) }, 0, 0},
 	} {
 		step.do()
+		look() // progress is taken after the events of the same round
 		if offered, streams := look(); offered != step.offered || streams != step.streams {
 			t.Errorf("%s: %d offered, %d streams, want %d and %d", step.name, offered, streams, step.offered, step.streams)
 		}
