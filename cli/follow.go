@@ -282,6 +282,9 @@ func (f *follower) finish(r *receipt, timeout time.Duration) error {
 		return nil
 	}
 	var why []string
+	if len(r.Zones) == 0 {
+		why = append(why, "there is no enabled zone yet, and zones take it when they connect")
+	}
 	if len(refused) > 0 {
 		why = append(why, "refused in "+strings.Join(refused, ", "))
 	}

@@ -237,6 +237,9 @@ func (z *Zone) token() (string, error) {
 	if token == "" {
 		return "", fmt.Errorf("token-file %s is empty; get a token with `zoneforge token zone`", z.cfg.TokenFile)
 	}
+	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", fmt.Errorf("token-file %s holds more than a token; get one with `zoneforge token zone NAME --out FILE`", z.cfg.TokenFile)
+	}
 	return token, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"sync"
 	"time"
 
@@ -90,6 +91,9 @@ type applied struct {
 	err      error
 }
 
+// numbers, such as those of ports, differ between errors of one cause.
+var numbers = regexp.MustCompile(`[0-9]+`)
+
 // Run keeps a stream until ctx ends, and then joins all goroutines and returns nil. It fails only when Target or credentials
 // can't be used. Call it once.
 func (c *Client) Run(ctx context.Context) error {
@@ -114,6 +118,8 @@ func (c *Client) Run(ctx context.Context) error {
 		backoff = c.cfg.MinBackoff
 		atLeast time.Duration
 		refused string
+		// failing is why there is no stream, without numbers; it is told once, as every attempt may fail in the same way.
+		failing string
 		// withheld is set once that was told.
 		withheld bool
 		retry    = time.NewTimer(0)
@@ -129,14 +135,19 @@ func (c *Client) Run(ctx context.Context) error {
 		c.zone.Disconnect()
 		wait := max(atLeast, backoff/2+rand.N(backoff/2+1))
 		atLeast, backoff = 0, min(2*backoff, c.cfg.MaxBackoff)
-		c.cfg.Log.Debug("no stream to global", zap.Error(why), zap.Duration("retry", wait))
+		if s := numbers.ReplaceAllString(why.Error(), "#"); s != failing && refused == "" {
+			failing = s
+			c.cfg.Log.Warn("no stream to global", zap.Error(why), zap.Duration("retry", wait))
+		} else {
+			c.cfg.Log.Debug("no stream to global", zap.Error(why), zap.Duration("retry", wait))
+		}
 		retry.Reset(wait)
 	}
 	for {
 		r := c.zone.Ready()
 		for _, e := range r.Events {
 			if e.Welcome != nil {
-				backoff, refused = c.cfg.MinBackoff, ""
+				backoff, refused, failing = c.cfg.MinBackoff, "", ""
 				c.cfg.Log.Info("connected to global", zap.String("replica", e.Welcome.GetReplica()))
 			}
 			if f := e.Refusal; f != nil {
