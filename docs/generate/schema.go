@@ -93,12 +93,9 @@ func appendFields(out []field, prefix string, m protoreflect.MessageDescriptor, 
 	return out
 }
 
-// describeField is the field's comment, or that of its message or enum, or what stands in uncommented.
+// describeField is the field's comment, or that of its message or enum.
 func describeField(fd protoreflect.FieldDescriptor) string {
 	if text := comment(fd); text != "" {
-		return text
-	}
-	if text, ok := uncommented[fd.FullName()]; ok {
 		return text
 	}
 	switch {
@@ -110,25 +107,6 @@ func describeField(fd protoreflect.FieldDescriptor) string {
 		return comment(fd.Message())
 	}
 	return ""
-}
-
-// uncommented describes fields to which proto/ gives no comment. A test fails for an entry that is not needed any more, and for
-// a field that nothing describes.
-var uncommented = map[protoreflect.FullName]string{
-	"zoneforge.mesh.v1alpha1.Mesh.SecretReference.secret":             "Name of the Secret.",
-	"zoneforge.mesh.v1alpha1.MeshGateway.Listener.port":               "Port on which the gateway listens.",
-	"zoneforge.mesh.v1alpha1.MeshGateway.Certificate.secret":          "Name of the Secret: PEM of the chain, then PEM of the private key.",
-	"zoneforge.mesh.v1alpha1.MeshGatewayRoute.Path.value":             "Path or expression to compare with; a path begins with /.",
-	"zoneforge.mesh.v1alpha1.MeshGatewayRoute.ValueMatch.name":        "Name of the header, in any case, or of the query parameter.",
-	"zoneforge.mesh.v1alpha1.MeshGatewayRoute.ValueMatch.value":       "Value to compare with; none with PRESENT and ABSENT.",
-	"zoneforge.mesh.v1alpha1.MeshGatewayRoute.Cors.allow_methods":     "Methods that other origins may use.",
-	"zoneforge.mesh.v1alpha1.MeshGatewayRoute.Cors.allow_headers":     "Request headers that other origins may send.",
-	"zoneforge.mesh.v1alpha1.MeshGatewayRoute.Cors.expose_headers":    "Response headers that other origins may read.",
-	"zoneforge.mesh.v1alpha1.MeshGatewayRoute.Cors.allow_credentials": "Whether requests may carry credentials; excludes the origin \"*\". Default false.",
-	"zoneforge.mesh.v1alpha1.Retry.Http.per_try_timeout":              "Bound of each attempt; default none but that of the request.",
-	"zoneforge.mesh.v1alpha1.Retry.Grpc.per_try_timeout":              "Bound of each attempt; default none but that of the request.",
-	"zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.headers":          "Values of headers, by name.",
-	"zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.destination":       "Tags of the one destination; excludes split.",
 }
 
 func scalar(m protoreflect.MessageDescriptor) bool {

@@ -334,9 +334,10 @@ func (x *MeshGateway_Conf) GetListeners() []*MeshGateway_Listener {
 // Listener is a port with a protocol and a hostname. Listeners may share a port when their protocol is the same and
 // their hostnames differ.
 type MeshGateway_Listener struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Port     uint32                 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
-	Protocol MeshGateway_Protocol   `protobuf:"varint,2,opt,name=protocol,proto3,enum=zoneforge.mesh.v1alpha1.MeshGateway_Protocol" json:"protocol,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Port on which the gateway listens.
+	Port     uint32               `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
+	Protocol MeshGateway_Protocol `protobuf:"varint,2,opt,name=protocol,proto3,enum=zoneforge.mesh.v1alpha1.MeshGateway_Protocol" json:"protocol,omitempty"`
 	// Exact ("api.example.com"), wildcard ("*.example.com") or "*" (the default).
 	Hostname string `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	// Required for HTTPS.
@@ -468,8 +469,9 @@ func (x *MeshGateway_Tls) GetCertificates() []*MeshGateway_Certificate {
 
 // Certificate names a Secret.
 type MeshGateway_Certificate struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Secret        string                 `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the Secret: PEM of the chain, then PEM of the private key.
+	Secret        string `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -756,8 +758,9 @@ func (x *MeshGatewayRoute_Match) GetQueryParameters() []*MeshGatewayRoute_ValueM
 type MeshGatewayRoute_Path struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// EXACT, PREFIX (on segment borders) or REGEX (RE2, the whole path).
-	Match         MeshGatewayRoute_MatchType `protobuf:"varint,1,opt,name=match,proto3,enum=zoneforge.mesh.v1alpha1.MeshGatewayRoute_MatchType" json:"match,omitempty"`
-	Value         string                     `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Match MeshGatewayRoute_MatchType `protobuf:"varint,1,opt,name=match,proto3,enum=zoneforge.mesh.v1alpha1.MeshGatewayRoute_MatchType" json:"match,omitempty"`
+	// Path or expression to compare with; a path begins with /.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -810,9 +813,11 @@ func (x *MeshGatewayRoute_Path) GetValue() string {
 type MeshGatewayRoute_ValueMatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// EXACT (the default), REGEX (RE2, the whole value), PREFIX, PRESENT or ABSENT.
-	Match         MeshGatewayRoute_MatchType `protobuf:"varint,1,opt,name=match,proto3,enum=zoneforge.mesh.v1alpha1.MeshGatewayRoute_MatchType" json:"match,omitempty"`
-	Name          string                     `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Value         string                     `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	Match MeshGatewayRoute_MatchType `protobuf:"varint,1,opt,name=match,proto3,enum=zoneforge.mesh.v1alpha1.MeshGatewayRoute_MatchType" json:"match,omitempty"`
+	// Name of the header, in any case, or of the query parameter.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Value to compare with; none with PRESENT and ABSENT.
+	Value         string `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1010,14 +1015,18 @@ func (x *MeshGatewayRoute_Backend) GetDestination() map[string]string {
 
 // Cors answers cross-origin requests (the Fetch standard's CORS protocol).
 type MeshGatewayRoute_Cors struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	AllowOrigins  []*StringMatcher       `protobuf:"bytes,1,rep,name=allow_origins,json=allowOrigins,proto3" json:"allow_origins,omitempty"`
-	AllowMethods  []string               `protobuf:"bytes,2,rep,name=allow_methods,json=allowMethods,proto3" json:"allow_methods,omitempty"`
-	AllowHeaders  []string               `protobuf:"bytes,3,rep,name=allow_headers,json=allowHeaders,proto3" json:"allow_headers,omitempty"`
-	ExposeHeaders []string               `protobuf:"bytes,4,rep,name=expose_headers,json=exposeHeaders,proto3" json:"expose_headers,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	AllowOrigins []*StringMatcher       `protobuf:"bytes,1,rep,name=allow_origins,json=allowOrigins,proto3" json:"allow_origins,omitempty"`
+	// Methods that other origins may use.
+	AllowMethods []string `protobuf:"bytes,2,rep,name=allow_methods,json=allowMethods,proto3" json:"allow_methods,omitempty"`
+	// Request headers that other origins may send.
+	AllowHeaders []string `protobuf:"bytes,3,rep,name=allow_headers,json=allowHeaders,proto3" json:"allow_headers,omitempty"`
+	// Response headers that other origins may read.
+	ExposeHeaders []string `protobuf:"bytes,4,rep,name=expose_headers,json=exposeHeaders,proto3" json:"expose_headers,omitempty"`
 	// How long a preflight's answer may be cached, in seconds.
-	MaxAge           *uint32 `protobuf:"varint,5,opt,name=max_age,json=maxAge,proto3,oneof" json:"max_age,omitempty"`
-	AllowCredentials bool    `protobuf:"varint,6,opt,name=allow_credentials,json=allowCredentials,proto3" json:"allow_credentials,omitempty"`
+	MaxAge *uint32 `protobuf:"varint,5,opt,name=max_age,json=maxAge,proto3,oneof" json:"max_age,omitempty"`
+	// Whether requests may carry credentials; excludes the origin "*". Default false.
+	AllowCredentials bool `protobuf:"varint,6,opt,name=allow_credentials,json=allowCredentials,proto3" json:"allow_credentials,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }

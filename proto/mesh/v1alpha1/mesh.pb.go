@@ -459,8 +459,9 @@ func (x *Mesh_RootCertificate) GetExpiration() *durationpb.Duration {
 
 // SecretReference names a Secret of the same mesh.
 type Mesh_SecretReference struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Secret        string                 `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the Secret.
+	Secret        string `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -484,11 +484,12 @@ func (x *TrafficRoute_Split) GetDestination() map[string]string {
 
 // HttpRule steers requests that match.
 type TrafficRoute_HttpRule struct {
-	state         protoimpl.MessageState  `protogen:"open.v1"`
-	Match         *TrafficRoute_HttpMatch `protobuf:"bytes,1,opt,name=match,proto3" json:"match,omitempty"`
-	Modify        *TrafficRoute_Modify    `protobuf:"bytes,2,opt,name=modify,proto3" json:"modify,omitempty"`
-	Destination   map[string]string       `protobuf:"bytes,3,rep,name=destination,proto3" json:"destination,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Split         []*TrafficRoute_Split   `protobuf:"bytes,4,rep,name=split,proto3" json:"split,omitempty"`
+	state  protoimpl.MessageState  `protogen:"open.v1"`
+	Match  *TrafficRoute_HttpMatch `protobuf:"bytes,1,opt,name=match,proto3" json:"match,omitempty"`
+	Modify *TrafficRoute_Modify    `protobuf:"bytes,2,opt,name=modify,proto3" json:"modify,omitempty"`
+	// Tags of the one destination; excludes split.
+	Destination   map[string]string     `protobuf:"bytes,3,rep,name=destination,proto3" json:"destination,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Split         []*TrafficRoute_Split `protobuf:"bytes,4,rep,name=split,proto3" json:"split,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -553,9 +554,10 @@ func (x *TrafficRoute_HttpRule) GetSplit() []*TrafficRoute_Split {
 
 // HttpMatch holds conditions that must all be met.
 type TrafficRoute_HttpMatch struct {
-	state         protoimpl.MessageState    `protogen:"open.v1"`
-	Path          *StringMatcher            `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	Method        *StringMatcher            `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Path   *StringMatcher         `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Method *StringMatcher         `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	// Values of headers, by name.
 	Headers       map[string]*StringMatcher `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -966,7 +968,8 @@ func (x *Retry_BackOff) GetMaxInterval() *durationpb.Duration {
 type Retry_Http struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Attempts beside the first; default 1.
-	NumRetries    *uint32              `protobuf:"varint,1,opt,name=num_retries,json=numRetries,proto3,oneof" json:"num_retries,omitempty"`
+	NumRetries *uint32 `protobuf:"varint,1,opt,name=num_retries,json=numRetries,proto3,oneof" json:"num_retries,omitempty"`
+	// Bound of each attempt; default none but that of the request.
 	PerTryTimeout *durationpb.Duration `protobuf:"bytes,2,opt,name=per_try_timeout,json=perTryTimeout,proto3" json:"per_try_timeout,omitempty"`
 	BackOff       *Retry_BackOff       `protobuf:"bytes,3,opt,name=back_off,json=backOff,proto3" json:"back_off,omitempty"`
 	// Status codes, 100 to 599.
@@ -1103,7 +1106,8 @@ func (x *Retry_Tcp) GetMaxConnectAttempts() uint32 {
 type Retry_Grpc struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Attempts beside the first; default 1.
-	NumRetries    *uint32              `protobuf:"varint,1,opt,name=num_retries,json=numRetries,proto3,oneof" json:"num_retries,omitempty"`
+	NumRetries *uint32 `protobuf:"varint,1,opt,name=num_retries,json=numRetries,proto3,oneof" json:"num_retries,omitempty"`
+	// Bound of each attempt; default none but that of the request.
 	PerTryTimeout *durationpb.Duration `protobuf:"bytes,2,opt,name=per_try_timeout,json=perTryTimeout,proto3" json:"per_try_timeout,omitempty"`
 	BackOff       *Retry_BackOff       `protobuf:"bytes,3,opt,name=back_off,json=backOff,proto3" json:"back_off,omitempty"`
 	// cancelled, deadline_exceeded, internal, resource_exhausted, unavailable. Default: all of them.
