@@ -5,7 +5,7 @@ BUF_VERSION := 1.75.0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X github.com/zoneforge/zoneforge/cli.Version=$(VERSION)
 
-.PHONY: help build tools test demo demo-check race fuzz-short lint check-tidy generate docs check-generate golden check
+.PHONY: help build tools test demo demo-check bench bench-publish race fuzz-short lint check-tidy generate docs check-generate golden check
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -33,6 +33,12 @@ demo: build tools ## run the whole federation on this machine; Ctrl-C ends it
 
 demo-check: build tools ## run the demo's requests, failover, outages and forgeries, and end
 	bin/zoneforge demo --check
+
+bench: build tools ## measure the whole product with real Envoys; figures go to bench/out
+	go run ./bench
+
+bench-publish: build tools ## the same, and write the figures into docs/performance.md
+	go run ./bench -publish docs/performance.md
 
 race: tools ## the tests of the concurrent packages under the race detector
 	go test -race ./global/... ./zone/... ./gossip/... ./sync/stream/... ./xds/server/... ./dataplane/...

@@ -44,9 +44,6 @@ var ErrCheck = errors.New("the check failed")
 
 // Run runs the federation until ctx ends, or until the check is through. It leaves no process behind.
 func Run(ctx context.Context, o Options) (err error) {
-	if o.Zones < 2 || o.Zones > MaxZones {
-		return fmt.Errorf("%d zones: the demo runs 2 to %d", o.Zones, MaxZones)
-	}
 	// The processes outlive ctx, so that they are ended in order.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
@@ -89,6 +86,9 @@ func interrupted(ctx context.Context, err error) error {
 
 // prepare makes the folders; what it returns removes them.
 func prepare(ctx context.Context, o Options) (*federation, func(), error) {
+	if o.Zones < 2 || o.Zones > MaxZones {
+		return nil, nil, fmt.Errorf("%d zones: the demo runs 2 to %d", o.Zones, MaxZones)
+	}
 	dir, cleanup := o.Dir, func() {}
 	if dir == "" {
 		made, err := os.MkdirTemp("", "zoneforge-demo-")

@@ -1,0 +1,183 @@
+// Command bench owns the figures of the project: it runs the whole product as its own processes with real Envoys, measures
+// what the README promises, prints a table and writes it as JSON to bench/out.
+//
+// It never measures a part by itself (that is for the Go benchmarks beside the code), reaches into no process, and calls no
+// figure good that it did not see: a scenario that can't be carried out ends it with an error.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/zoneforge/zoneforge/deploy/demo"
+)
+
+// errMissed says that a figure missed its goal; the table says which.
+var errMissed = errors.New("a goal was missed")
+
+type options struct {
+	binary, envoy, network, out, publish, only string
+	applies, endpoints, moves                  int
+}
+
+// scenario is a file below bench/out.
+type scenario struct {
+	name string
+	run  func(context.Context, *bench) ([]Row, error)
+}
+
+var scenarios = []scenario{
+	{"apply", measureApply},
+	{"endpoints", measureEndpoints},
+	{"loss", measureLoss},
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	var o options
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.StringVar(&o.binary, "binary", "bin/zoneforge", "the zoneforge to measure")
+	flags.StringVar(&o.envoy, "envoy", "", "path of Envoy (default: .tools/bin/envoy, then PATH)")
+	flags.StringVar(&o.network, "network", "127.99", "first two numbers of the loopback addresses to use")
+	flags.StringVar(&o.out, "out", "bench/out", "folder for the figures, a file a scenario")
+	flags.StringVar(&o.publish, "publish", "", "page whose table of figures is replaced, such as docs/performance.md")
+	flags.StringVar(&o.only, "scenario", "", "measure one scenario alone: "+scenarioNames())
+	flags.IntVar(&o.applies, "applies", 200, "changes to apply one after another")
+	flags.IntVar(&o.endpoints, "endpoints", 100, "backends to kill and to begin")
+	flags.IntVar(&o.moves, "moves", 200, "changes of routes under load")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("there are no arguments but flags: %q", flags.Args())
+	}
+	chosen, err := choose(o)
+	if err != nil {
+		return err
+	}
+	rows, err := measure(ctx, o, chosen, out)
+	if err != nil {
+		return err
+	}
+	if err := writeTable(out, rows); err != nil {
+		return err
+	}
+	if o.publish != "" {
+		if err := publish(o.publish, rows); err != nil {
+			return err
+		}
+	}
+	for _, r := range rows {
+		if !r.OK {
+			return errMissed
+		}
+	}
+	return nil
+}
+
+func scenarioNames() string {
+	var names []string
+	for _, s := range scenarios {
+		names = append(names, s.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func choose(o options) ([]scenario, error) {
+	if o.applies < 1 || o.endpoints < 1 || o.moves < 1 {
+		return nil, errors.New("counts must be positive")
+	}
+	if o.only == "" {
+		return scenarios, nil
+	}
+	for _, s := range scenarios {
+		if s.name == o.only {
+			return []scenario{s}, nil
+		}
+	}
+	return nil, fmt.Errorf("there is no scenario %q; choose one of %s", o.only, scenarioNames())
+}
+
+// measure runs the scenarios on a federation of their own, one after another, and writes their files.
+func measure(ctx context.Context, o options, chosen []scenario, out io.Writer) (_ []Row, err error) {
+	binary, err := filepath.Abs(o.binary)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(binary); err != nil {
+		return nil, fmt.Errorf("the binary to measure: %w; build it with `make build`", err)
+	}
+	if o.envoy != "" {
+		if o.envoy, err = filepath.Abs(o.envoy); err != nil {
+			return nil, err
+		}
+	}
+	b := &bench{options: o, out: out, machine: machine(), commit: commit(ctx)}
+	fmt.Fprintf(out, "%s, commit %s\n", b.machine, b.commit)
+	if text := busy(); text != "" {
+		fmt.Fprintln(out, text)
+	}
+	fmt.Fprintln(out, "Starting global and two zones ...")
+	if b.federation, err = demo.Start(ctx, demo.Options{Zones: 2, Network: o.network, Binary: binary, Envoy: o.envoy, Out: io.Discard}); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.federation.Stop()) }()
+	if b.global, err = connect(b.federation); err != nil {
+		return nil, err
+	}
+	defer b.global.close()
+
+	var all []Row
+	for _, s := range chosen {
+		began := time.Now()
+		rows, err := s.run(ctx, b)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w; what the processes said is in %s", s.name, err, b.federation.Logs())
+		}
+		if err := b.federation.Check(); err != nil {
+			return nil, fmt.Errorf("%s: %w", s.name, err)
+		}
+		fmt.Fprintf(out, "measured %s in %.1f s\n", s.name, time.Since(began).Seconds())
+		for i := range rows {
+			rows[i].Scenario, rows[i].Machine, rows[i].Commit = s.name, b.machine, b.commit
+		}
+		if err := writeJSON(filepath.Join(o.out, s.name+".json"), rows); err != nil {
+			return nil, err
+		}
+		all = append(all, rows...)
+	}
+	return all, nil
+}
+
+// bench is what a scenario works with.
+type bench struct {
+	options
+	out             io.Writer
+	federation      *demo.Federation
+	global          *global
+	machine, commit string
+}
+
+// near is where clients are, and far the other zone, in which the demo's backend runs.
+func (b *bench) near() demo.Site { return b.federation.Sites()[0] }
+func (b *bench) far() demo.Site  { return b.federation.Sites()[1] }

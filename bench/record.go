@@ -1,0 +1,171 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// Row is one line of the published table.
+type Row struct {
+	Scenario string  `json:"scenario"`
+	Metric   string  `json:"metric"`
+	Value    float64 `json:"value"`
+	Unit     string  `json:"unit"`
+	// Goal is the largest value that is good, in Unit; null where there is none, and then OK is true.
+	Goal *float64 `json:"goal"`
+	OK   bool     `json:"ok"`
+	// N is how often was measured.
+	N       int64  `json:"n"`
+	Machine string `json:"machine"`
+	Commit  string `json:"commit"`
+}
+
+func row(metric string, value float64, unit string, n int64) Row {
+	return Row{Metric: metric, Value: value, Unit: unit, OK: true, N: n}
+}
+
+// atMost sets the goal of a row.
+func (r Row) atMost(goal float64) Row {
+	r.Goal, r.OK = &goal, r.Value <= goal
+	return r
+}
+
+// maxLatency is the longest that is told apart from longer.
+const maxLatency = 10 * time.Minute
+
+// latency gathers times to a microsecond, with three digits.
+type latency struct {
+	name string
+	h    *hdrhistogram.Histogram
+}
+
+func newLatency(name string) *latency {
+	return &latency{name, hdrhistogram.New(1, maxLatency.Microseconds(), 3)}
+}
+
+// add counts a time; those beyond maxLatency count as that.
+func (l *latency) add(d time.Duration) {
+	_ = l.h.RecordValue(min(max(d, 0), maxLatency).Microseconds()) // within the histogram's bounds
+}
+
+// at is the time within which a percentage of all was done, in milliseconds.
+func (l *latency) at(percentile float64) float64 {
+	return milliseconds(l.h.ValueAtPercentile(percentile))
+}
+
+// rows are the median, the 99th percentile and the longest; a goal of 0 is none.
+func (l *latency) rows(goal50, goal99 float64) []Row {
+	n := l.h.TotalCount()
+	p50, p99 := row(l.name+" p50", l.at(50), "ms", n), row(l.name+" p99", l.at(99), "ms", n)
+	if goal50 > 0 {
+		p50 = p50.atMost(goal50)
+	}
+	if goal99 > 0 {
+		p99 = p99.atMost(goal99)
+	}
+	return []Row{p50, p99, row(l.name+" max", milliseconds(l.h.Max()), "ms", n)}
+}
+
+func milliseconds(micro int64) float64 { return float64(micro) / 1000 }
+
+func (r Row) goal() string {
+	if r.Goal == nil {
+		return ""
+	}
+	return "<= " + number(*r.Goal)
+}
+
+func (r Row) verdict() string {
+	switch {
+	case r.Goal == nil:
+		return ""
+	case r.OK:
+		return "ok"
+	}
+	return "MISSED"
+}
+
+// number writes a figure with no more digits than it deserves.
+func number(v float64) string {
+	if v == float64(int64(v)) {
+		return fmt.Sprintf("%d", int64(v))
+	}
+	if v >= 100 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+func writeTable(out io.Writer, rows []Row) error {
+	fmt.Fprintln(out)
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "SCENARIO\tMETRIC\tVALUE\tUNIT\tGOAL\tN\t")
+	for _, r := range rows {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", r.Scenario, r.Metric, number(r.Value), r.Unit, r.goal(), r.N, r.verdict())
+	}
+	return table.Flush()
+}
+
+func writeJSON(path string, rows []Row) error {
+	data, err := json.MarshalIndent(rows, "", "  ")
+	if err != nil {
+		return fmt.Errorf("figures: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("figures: %w", err)
+	}
+	if err := os.WriteFile(path, append(data, '\n'), 0o644); err != nil {
+		return fmt.Errorf("figures: %w", err)
+	}
+	return nil
+}
+
+// The marks between which a page's figures stand.
+const (
+	beginMark = "<!-- figures: written by `make bench-publish` -->"
+	endMark   = "<!-- end of figures -->"
+)
+
+// publish puts the figures between the marks of a page.
+func publish(path string, rows []Row) error {
+	page, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	text, err := published(string(page), rows)
+	if err != nil {
+		return fmt.Errorf("publish: %s: %w", path, err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	return nil
+}
+
+func published(page string, rows []Row) (string, error) {
+	before, rest, ok := strings.Cut(page, beginMark)
+	_, after, ended := strings.Cut(rest, endMark)
+	if !ok || !ended {
+		return "", fmt.Errorf("it lacks the lines %q and %q, between which the figures go", beginMark, endMark)
+	}
+	if len(rows) == 0 {
+		return "", fmt.Errorf("there are no figures")
+	}
+	var b strings.Builder
+	b.WriteString(before + beginMark + "\n\n")
+	fmt.Fprintf(&b, "Measured at commit `%s` on %s.\n\n", rows[0].Commit, rows[0].Machine)
+	b.WriteString("| scenario | metric | value | unit | goal | n | |\n|---|---|---|---|---|---|---|\n")
+	for _, r := range rows {
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %d | %s |\n", r.Scenario, r.Metric, number(r.Value), r.Unit, r.goal(), r.N, r.verdict())
+	}
+	b.WriteString("\n" + endMark + after)
+	return b.String(), nil
+}
