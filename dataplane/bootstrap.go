@@ -40,6 +40,9 @@ const (
 	maxSocketPath    = 107 // sun_path of Linux without its NUL
 )
 
+// maxRegexProgram is how many steps a regular expression may compile to.
+const maxRegexProgram = 65536
+
 // Bootstrap is what an Envoy needs to know before it meets its zone control plane.
 type Bootstrap struct {
 	// Kind is "Dataplane" or "ZoneIngress".
@@ -112,8 +115,15 @@ func (b Bootstrap) JSON() ([]byte, error) {
 		},
 		// A gateway holds clusters for services that it may never be asked for; their counters are made at first use.
 		DeferredStatOptions: &bootstrapv3.Bootstrap_DeferredStatOptions{EnableDeferredCreationStats: true},
-		// An empty admin layer lets an operator change runtime keys through the admin socket.
+		// Envoy's own bound of a regular expression, a program of 100 steps, is too small for the names of some services, let alone
+		// for routes; package resource has a bound far below this one. An empty admin layer lets an operator change runtime keys through the admin socket.
 		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
+			Name: "static",
+			LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
+				"re2.max_program_size.error_level": structpb.NewNumberValue(maxRegexProgram),
+				"re2.max_program_size.warn_level":  structpb.NewNumberValue(maxRegexProgram),
+			}}},
+		}, {
 			Name:           "admin",
 			LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}},
 		}}},

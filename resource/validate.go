@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -190,9 +191,29 @@ func checkSelectors(parent scope, field string, selectors []*meshv1.Selector, on
 	}
 }
 
+// maxRegexProgram bounds what a regular expression compiles to. Proxies take far larger ones, so that none that passes here is
+// refused there, where it would hold up all that its proxy is to be told.
+const maxRegexProgram = 4096
+
 func checkRegex(s scope, expression string) {
-	if _, err := regexp.Compile(expression); err != nil {
+	parsed, err := syntax.Parse(expression, syntax.Perl)
+	if err != nil {
 		s.errorf("write it in RE2's syntax", "bad regular expression: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		return
+	}
+	size := 0
+	if program, err := syntax.Compile(parsed.Simplify()); err == nil {
+		for _, i := range program.Inst {
+			// Envoy compares bytes: of a class it has the ranges below 256.
+			ranges := 0
+			for j := 0; j+1 < len(i.Rune) && i.Rune[j] <= 0xff; j += 2 {
+				ranges++
+			}
+			size += max(1, ranges)
+		}
+	}
+	if size == 0 || size > maxRegexProgram {
+		s.errorf("count less, or match a prefix", "the regular expression is too large: it compiles to %d steps, and may to %d", size, maxRegexProgram)
 	}
 }
 
@@ -211,6 +232,9 @@ func checkHeaderName(s scope, name string) {
 	}
 }
 
+// maxHeader is how long a name or value may be that a proxy is told to write.
+const maxHeader = 16384
+
 func checkHeaderChange(s scope, c *meshv1.HeaderChange) {
 	if c == nil {
 		return
@@ -218,18 +242,30 @@ func checkHeaderChange(s scope, c *meshv1.HeaderChange) {
 	if len(c.GetSet())+len(c.GetAdd())+len(c.GetRemove()) == 0 {
 		s.errorf("", "needs one of set, add and remove")
 	}
+	name := func(at scope, name string) {
+		if checkHeaderName(at, name); strings.EqualFold(name, "host") {
+			at.errorf("", "the header %s leads the request and cannot be changed", name)
+		}
+		if len(name) > maxHeader {
+			at.errorf("", "longer than %d bytes", maxHeader)
+		}
+	}
 	check := func(at scope, values []*meshv1.HeaderValue) {
 		for i, h := range values {
-			checkHeaderName(at.index(i).at("name"), h.GetName())
-			if strings.ContainsAny(h.GetValue(), "\r\n\x00") {
-				at.index(i).at("value").errorf("", "a header's value is one line")
+			name(at.index(i).at("name"), h.GetName())
+			if strings.ContainsFunc(h.GetValue(), func(r rune) bool { return r < ' ' && r != '\t' || r == '\x7f' }) {
+				at.index(i).at("value").errorf("", "a header's value is one line without control characters")
+			}
+			// The percent sign is written twice to proxies.
+			if len(h.GetValue())+strings.Count(h.GetValue(), "%") > maxHeader {
+				at.index(i).at("value").errorf("", "longer than %d bytes", maxHeader)
 			}
 		}
 	}
 	check(s.at("set"), c.GetSet())
 	check(s.at("add"), c.GetAdd())
 	for i, h := range c.GetRemove() {
-		checkHeaderName(s.at("remove").index(i), h)
+		name(s.at("remove").index(i), h)
 	}
 }
 

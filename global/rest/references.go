@@ -177,6 +177,11 @@ func servingPair(data []byte) (*x509.Certificate, error) {
 			return nil, errors.New("its certificate is damaged")
 		}
 	}
+	for i, der := range pair.Certificate[1:] {
+		if _, err := x509.ParseCertificate(der); err != nil {
+			return nil, fmt.Errorf("certificate %d of its chain is damaged", i+2)
+		}
+	}
 	// Envoy refuses others when it loads them.
 	switch key := leaf.PublicKey.(type) {
 	case *ecdsa.PublicKey:

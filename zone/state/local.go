@@ -3,6 +3,7 @@ package state
 import (
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"maps"
@@ -134,8 +135,15 @@ func splitPEM(data []byte) (chain, key []byte) {
 			key = append(key, pem.EncodeToMemory(block)...)
 		}
 	}
-	if _, err := tls.X509KeyPair(chain, key); err != nil {
+	pair, err := tls.X509KeyPair(chain, key)
+	if err != nil {
 		return nil, nil
+	}
+	// Envoy reads the whole chain, crypto/tls its first certificate.
+	for _, der := range pair.Certificate {
+		if _, err := x509.ParseCertificate(der); err != nil {
+			return nil, nil
+		}
 	}
 	return chain, key
 }
