@@ -35,6 +35,7 @@ var imports = map[string][]string{
 	"cli":       {"config", "resource", "proto"},
 	"docs":      {"config", "resource", "proto"},
 	"deploy":    {"ingress", "pki", "zone"},
+	"e2e":       {},
 	"bench":     {"dataplane", "deploy", "ingress", "xds"},
 	"cmd":       {"cli", "config", "dataplane", "global", "zone", "resource", "proto", "deploy"},
 }
