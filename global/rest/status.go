@@ -42,8 +42,10 @@ type Zones interface {
 const (
 	defaultWatch = time.Minute
 	maxWatch     = time.Hour
-	// settle spares a watcher lines between which nothing can be seen.
-	settle = 10 * time.Millisecond
+	// A watcher rests after each line for restShare times as long as the line took, within these bounds: what waits for a receipt
+	// hears of it at once, and watchers of thousands of zones leave most of the time to the zones.
+	restShare        = 8
+	minRest, maxRest = time.Millisecond, 100 * time.Millisecond
 	// lineTimeout is how long a watcher may take to read a line.
 	lineTimeout = 10 * time.Second
 	askTimeout  = 10 * time.Second
@@ -123,8 +125,10 @@ func (a *api) follow(ctx context.Context, w http.ResponseWriter, change *store.S
 	for {
 		// Before the receipt is made, so that nothing falls between.
 		changed := a.Zones.Changed()
+		began := time.Now()
 		receipt, done := a.Zones.Receipt(change)
 		line, err := json.Marshal(receipt)
+		rest := min(max(restShare*time.Since(began), minRest), maxRest)
 		if err != nil {
 			a.Logger.Error("a receipt cannot be encoded", zap.Int64("revision", change.Revision), zap.Error(err))
 			return
@@ -150,7 +154,7 @@ func (a *api) follow(ctx context.Context, w http.ResponseWriter, change *store.S
 		case <-a.Done:
 			return
 		}
-		pause := time.NewTimer(settle)
+		pause := time.NewTimer(rest)
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
