@@ -16,7 +16,7 @@ const warmUp = 10
 // measureApply applies changes one after another, each followed to the last Envoy of both zones. A route touches the gateway of
 // each zone; a permission touches every sidecar of its service, too.
 func measureApply(ctx context.Context, b *bench) ([]Row, error) {
-	routes, routeCommits, err := b.applyEach(ctx, "apply to live, a route", b.applies, func(i int) string {
+	routes, err := b.applyEach(ctx, "apply to live, a route", b.applies, func(i int) string {
 		return route("bench-apply", "/bench-apply", []string{"echo", "backend"}[i%2], fmt.Sprint("apply-", i))
 	})
 	if err != nil {
@@ -34,7 +34,7 @@ func measureApply(ctx context.Context, b *bench) ([]Row, error) {
 		}
 	}
 	http.DefaultClient.CloseIdleConnections()
-	permissions, _, err := b.applyEach(ctx, "apply to live, a permission", b.applies/2, func(i int) string {
+	permissions, err := b.applyEach(ctx, "apply to live, a permission", b.applies/2, func(i int) string {
 		return fmt.Sprintf("type: TrafficPermission\nmesh: %s\nname: bench\nsources:\n  - match: {kuma.io/service: bench-%d}\n"+
 			"destinations:\n  - match: {kuma.io/service: echo}\nconf:\n  action: ALLOW\n", demo.Mesh, i)
 	})
@@ -50,25 +50,31 @@ func measureApply(ctx context.Context, b *bench) ([]Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows := append(routes.rows(30, 150), permissions.rows(30, 150)...)
-	return append(append(rows, routeCommits.rows(0, 0)...), disk.rows(0, 0)...), nil
+	rows := append(routes.live.rows(30, 150), permissions.live.rows(30, 150)...)
+	for _, l := range []*latency{routes.committed, routes.acked, disk} {
+		rows = append(rows, l.rows(0, 0)...)
+	}
+	return rows, nil
 }
 
-// applyEach gives the times from the request to the receipt, and those from the request to the answer that it is committed.
-func (b *bench) applyEach(ctx context.Context, name string, n int, document func(int) string) (live, commits *latency, err error) {
-	live, commits = newLatency(name), newLatency("commit in the store, with its REST request")
-	for i := -warmUp; i < n; i++ {
-		a, err := b.global.apply(ctx, document(i+warmUp))
-		if i < 0 || err != nil {
-			if err != nil {
-				return nil, nil, fmt.Errorf("change %d of %d: %w", i+1, n, err)
-			}
-			continue
+// stages are times from the request of a change: to the answer that it is committed, to the last Envoy's acknowledgement as its
+// zone noted it, and to the receipt that tells of it.
+type stages struct{ committed, acked, live *latency }
+
+func (b *bench) applyEach(ctx context.Context, name string, n int, document func(int) string) (stages, error) {
+	s := stages{newLatency("request to committed"), newLatency("request to the last acknowledgement"), newLatency(name)}
+	for i := range warmUp + n {
+		a, err := b.global.apply(ctx, document(i))
+		if err != nil {
+			return s, fmt.Errorf("change %d of %d: %w", i+1, warmUp+n, err)
 		}
-		live.add(a.live.Sub(a.sent))
-		commits.add(a.answered.Sub(a.sent))
+		if i >= warmUp {
+			s.committed.add(a.answered.Sub(a.sent))
+			s.acked.add(a.acked.Sub(a.sent))
+			s.live.add(a.live.Sub(a.sent))
+		}
 	}
-	return live, commits, nil
+	return s, nil
 }
 
 // ask sends a request to a gateway and reads the workload's answer.

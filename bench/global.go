@@ -77,6 +77,8 @@ func (g *global) send(ctx context.Context, method, path string, body []byte) (*h
 // applied is a change with the times at which things were known of it.
 type applied struct {
 	sent, answered, live time.Time
+	// acked is when the last Envoy had acknowledged it, by the clock of the zone, which is this machine's.
+	acked time.Time
 }
 
 // apply sends a change and follows its receipt until it is live.
@@ -99,44 +101,43 @@ func (g *global) apply(ctx context.Context, document string) (applied, error) {
 		return a, fmt.Errorf("the answer to a change: %w", err)
 	}
 	a.answered = time.Now()
-	if err := g.follow(ctx, result.Change); err != nil {
-		return a, err
-	}
-	a.live = time.Now()
-	return a, nil
+	last, err := g.follow(ctx, result.Change)
+	a.live, a.acked = time.Now(), last.LiveSince
+	return a, err
 }
 
 // receipt is as much of the API's as is looked at.
 type receipt struct {
-	Live       bool `json:"live"`
-	ZonesLive  int  `json:"zonesLive"`
-	ZonesTotal int  `json:"zonesTotal"`
+	Live       bool      `json:"live"`
+	LiveSince  time.Time `json:"liveSince"`
+	ZonesLive  int       `json:"zonesLive"`
+	ZonesTotal int       `json:"zonesTotal"`
 }
 
 // follow reads a change's receipts until one says that it is live in both zones.
-func (g *global) follow(ctx context.Context, change int64) error {
+func (g *global) follow(ctx context.Context, change int64) (receipt, error) {
 	resp, err := g.send(ctx, http.MethodGet, fmt.Sprintf("/v1/changes/%d/status?watch=true&timeout=%s", change, receiptTime), nil)
 	if err != nil {
-		return err
+		return receipt{}, err
 	}
 	defer resp.Body.Close()
 	var last json.RawMessage
 	for decoder := json.NewDecoder(resp.Body); ; {
 		var line json.RawMessage
 		if err := decoder.Decode(&line); err != nil {
-			return fmt.Errorf("change %d did not become live: %w; its last receipt: %s", change, err, last)
+			return receipt{}, fmt.Errorf("change %d did not become live: %w; its last receipt: %s", change, err, last)
 		}
 		last = line
 		var r receipt
 		if err := json.Unmarshal(line, &r); err != nil {
-			return fmt.Errorf("receipt of change %d: %w", change, err)
+			return receipt{}, fmt.Errorf("receipt of change %d: %w", change, err)
 		}
 		if r.Live {
 			_, _ = io.Copy(io.Discard, resp.Body)
 			if r.ZonesLive != 2 || r.ZonesTotal != 2 {
-				return fmt.Errorf("change %d is live in %d of %d zones, want 2 of 2", change, r.ZonesLive, r.ZonesTotal)
+				return receipt{}, fmt.Errorf("change %d is live in %d of %d zones, want 2 of 2", change, r.ZonesLive, r.ZonesTotal)
 			}
-			return nil
+			return r, nil
 		}
 	}
 }
@@ -167,7 +168,8 @@ func (g *global) remove(ctx context.Context, kind, name string) error {
 	if resp.StatusCode >= 300 {
 		return fmt.Errorf("delete %s: %s: %s", name, resp.Status, result.Detail)
 	}
-	return g.follow(ctx, result.Change)
+	_, err = g.follow(ctx, result.Change)
+	return err
 }
 
 // route is a MeshGatewayRoute at the demo's gateways: path leads to a service, and each request gets a mark.

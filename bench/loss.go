@@ -40,13 +40,18 @@ type sighting struct {
 // new configuration.
 func measureLoss(ctx context.Context, b *bench) (rows []Row, err error) {
 	local, cross := b.near().Name, b.far().Name
+	// The second and the third name a part of a service that no other route leads to: their clusters come and go with each move.
+	targets := []struct{ service, part, zone string }{
+		{"echo", "", local},
+		{"echo", ", kuma.io/zone: " + cross, cross},
+		{"echo", ", kuma.io/zone: " + local, local},
+		{"backend", "", cross},
+	}
 	var moves []move
 	apply := func(i int) error {
-		m := move{service: "echo", zone: local}
-		if i%2 == 1 {
-			m = move{service: "backend", zone: cross}
-		}
-		a, err := b.global.apply(ctx, route("bench-loss", "/bench-loss", m.service, "move-"+strconv.Itoa(i)))
+		t := targets[i%len(targets)]
+		m := move{service: t.service, zone: t.zone}
+		a, err := b.global.apply(ctx, route("bench-loss", "/bench-loss", t.service+t.part, "move-"+strconv.Itoa(i)))
 		m.sent, m.live = a.sent, a.live
 		moves = append(moves, m)
 		return err
