@@ -14,13 +14,20 @@ import (
 	"github.com/zoneforge/zoneforge/ingress"
 )
 
-// benchService is what the simulated backends serve.
-const benchService = "bench"
+const (
+	// benchService is what the simulated backends serve.
+	benchService = "bench"
+	// killedService and killedProxy are the demo's, of which each zone has killedCount.
+	killedService, killedProxy, killedCount = "echo", "echo-v1", 2
+)
 
-// sight is what an observer was given of the service's endpoints.
+// sight is what an observer was given of a service's endpoints.
 type sight struct {
 	at        time.Time
+	resource  string
 	addresses []string
+	// weight is the sum of all endpoints' weights: those of the own zone weigh 1, another zone's ingress what is behind it.
+	weight uint32
 }
 
 // measureEndpoints begins and kills a backend again and again, and takes the time until a gateway's endpoints show it: of the
@@ -37,24 +44,28 @@ func measureEndpoints(ctx context.Context, b *bench) ([]Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	sni, err := ingress.Destination{Mesh: demo.Mesh, Service: benchService}.SNI()
+	simulatedOnes, err := endpointsOf(benchService)
 	if err != nil {
 		return nil, err
 	}
-	seen, name := make(chan sight, 1024), ingress.EndpointsName(sni, ingress.ClientView)
+	realOnes, err := endpointsOf(killedService)
+	if err != nil {
+		return nil, err
+	}
+	seen := make(chan sight, 1024)
 	conn, err := dial(ctx, b.near(), edge)
 	if err != nil {
 		return nil, err
 	}
 	observer, err := simulate(ctx, conn, gateway("bench-observer", demo.Edge, b.near().Host(200)), func(resource string, e *endpointv3.ClusterLoadAssignment) {
-		if resource == name {
-			seen <- sight{time.Now(), addresses(e)}
+		if resource == simulatedOnes || resource == realOnes {
+			seen <- sight{time.Now(), resource, addresses(e), weight(e)}
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	w := watcher{seen: seen, failed: observer.failed}
+	w := watcher{resource: simulatedOnes, seen: seen, failed: observer.failed}
 	var rows []Row
 	err = w.wait(ctx, "no endpoint in the beginning", func(s sight) bool { return len(s.addresses) == 0 })
 	for _, at := range []demo.Site{b.far(), b.near()} {
@@ -65,10 +76,42 @@ func measureEndpoints(ctx context.Context, b *bench) ([]Row, error) {
 		some, err = b.beginAndKill(ctx, at, token, &w)
 		rows = append(rows, some...)
 	}
+	if err == nil {
+		w.resource = realOnes
+		var some []Row
+		some, err = b.killReal(ctx, &w)
+		rows = append(rows, some...)
+	}
 	if err = errors.Join(err, observer.kill()); err != nil {
 		return nil, err
 	}
 	return rows, b.global.remove(ctx, "MeshGatewayRoute", "bench-endpoints")
+}
+
+// endpointsOf names the EDS resource of a service, as clients see it.
+func endpointsOf(service string) (string, error) {
+	sni, err := ingress.Destination{Mesh: demo.Mesh, Service: service}.SNI()
+	return ingress.EndpointsName(sni, ingress.ClientView), err
+}
+
+// killReal kills a real Envoy of the other zone and starts it again. How long it takes to begin is Envoy's own, and in no figure.
+func (b *bench) killReal(ctx context.Context, w *watcher) ([]Row, error) {
+	killed := newLatency("real Envoy killed to gone in the other zone")
+	for i := range b.kills {
+		began := time.Now()
+		b.federation.KillProxy(b.far(), killedProxy)
+		if err := w.wait(ctx, fmt.Sprintf("kill %d of %s in %s", i+1, killedProxy, b.far().Name), func(s sight) bool { return s.weight == 2*killedCount-1 }); err != nil {
+			return nil, err
+		}
+		killed.add(w.last.at.Sub(began))
+		if err := b.federation.StartProxy(b.far(), killedProxy); err != nil {
+			return nil, err
+		}
+		if err := w.wait(ctx, fmt.Sprintf("return %d of %s in %s", i+1, killedProxy, b.far().Name), func(s sight) bool { return s.weight == 2*killedCount }); err != nil {
+			return nil, err
+		}
+	}
+	return killed.rows(30, 0), nil
 }
 
 // token is of dataplanes of a service.
@@ -118,9 +161,10 @@ func (b *bench) beginAndKill(ctx context.Context, at demo.Site, token string, w 
 
 // watcher waits for what an observer sees.
 type watcher struct {
-	seen   <-chan sight
-	failed <-chan error
-	last   sight
+	resource string // what is waited for; other sights are passed over
+	seen     <-chan sight
+	failed   <-chan error
+	last     sight
 }
 
 func (w *watcher) wait(ctx context.Context, what string, ok func(sight) bool) error {
@@ -129,13 +173,13 @@ func (w *watcher) wait(ctx context.Context, what string, ok func(sight) bool) er
 	for {
 		select {
 		case w.last = <-w.seen:
-			if ok(w.last) {
+			if w.last.resource == w.resource && ok(w.last) {
 				return nil
 			}
 		case err := <-w.failed:
 			return fmt.Errorf("%s: the observer's stream has ended: %w", what, err)
 		case <-timer.C:
-			return fmt.Errorf("%s: not seen within %s; last seen: %v", what, receiptTime, w.last.addresses)
+			return fmt.Errorf("%s: not seen within %s; last seen: %v of weight %d", what, receiptTime, w.last.addresses, w.last.weight)
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -26,7 +26,7 @@ var errMissed = errors.New("a goal was missed")
 
 type options struct {
 	binary, envoy, network, out, publish, only string
-	applies, endpoints, moves                  int
+	applies, endpoints, kills, moves           int
 }
 
 // scenario is a file below bench/out.
@@ -62,8 +62,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.StringVar(&o.out, "out", "bench/out", "folder for the figures, a file a scenario")
 	flags.StringVar(&o.publish, "publish", "", "page whose table of figures is replaced, such as docs/performance.md")
 	flags.StringVar(&o.only, "scenario", "", "measure one scenario alone: "+scenarioNames())
-	flags.IntVar(&o.applies, "applies", 200, "changes to apply one after another")
+	flags.IntVar(&o.applies, "applies", 400, "changes to apply one after another")
 	flags.IntVar(&o.endpoints, "endpoints", 100, "backends to kill and to begin")
+	flags.IntVar(&o.kills, "kills", 10, "real Envoys to kill")
 	flags.IntVar(&o.moves, "moves", 200, "changes of routes under load")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -104,7 +105,7 @@ func scenarioNames() string {
 }
 
 func choose(o options) ([]scenario, error) {
-	if o.applies < 1 || o.endpoints < 1 || o.moves < 1 {
+	if o.applies < 1 || o.endpoints < 1 || o.kills < 1 || o.moves < 1 {
 		return nil, errors.New("counts must be positive")
 	}
 	if o.only == "" {

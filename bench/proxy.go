@@ -278,3 +278,14 @@ func addresses(e *endpointv3.ClusterLoadAssignment) []string {
 	slices.Sort(out)
 	return out
 }
+
+// weight is the sum of an EDS resource's endpoints' weights.
+func weight(e *endpointv3.ClusterLoadAssignment) uint32 {
+	var sum uint32
+	for _, locality := range e.GetEndpoints() {
+		for _, one := range locality.GetLbEndpoints() {
+			sum += max(one.GetLoadBalancingWeight().GetValue(), 1) // Envoy takes none for 1
+		}
+	}
+	return sum
+}

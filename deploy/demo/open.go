@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 
@@ -105,3 +106,16 @@ func (f *Federation) Sites() []Site {
 
 // Host is an address of the zone's network that the demo leaves free, for n from 100 to 254.
 func (s Site) Host(n int) string { return s.s.host(n) }
+
+// KillProxy ends a workload's proxy, Envoy and all, as a crash of its machine does.
+func (f *Federation) KillProxy(s Site, workload string) { f.f.kill(s.Name + "/" + workload) }
+
+// StartProxy starts the proxy of a workload of the zone, which must not run.
+func (f *Federation) StartProxy(s Site, workload string) error {
+	for _, w := range s.s.workloads {
+		if w.name == workload {
+			return f.f.startProxy(s.s, w.name, w.dataplane(), w.service)
+		}
+	}
+	return fmt.Errorf("zone %s has no workload %q", s.Name, workload)
+}
