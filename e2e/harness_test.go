@@ -57,7 +57,7 @@ const (
 	restPort  = 5682
 	kdsPort   = 5685
 	xdsPort   = 5678
-	awaitTime = 45 * time.Second
+	awaitTime = 30 * time.Second
 )
 
 // federation is a global with zones and proxies, all real processes on a loopback network of its own.

@@ -51,6 +51,9 @@ func (z *Zone) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("zone: %w", err)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	if err := store.Claim(z.cfg.Name); err != nil {
+		return fmt.Errorf("zone: %w", err)
+	}
 	if store.Recovered != "" {
 		z.log.Error("data directory was damaged; global gives its content again", zap.String("reason", store.Recovered))
 	}

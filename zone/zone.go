@@ -8,6 +8,7 @@
 // A data directory holds:
 //
 //	state.db, identity  what global said, the intermediates of meshes and the known endpoints (package disk)
+//	zone                whose directory it is (package disk)
 //	tls/                the server certificate and its authority: tls/server-ca.crt is what proxies are given
 package zone
 

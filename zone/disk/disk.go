@@ -41,6 +41,7 @@ const (
 var (
 	ErrNewer   = errors.New("written by newer software")
 	ErrLocked  = errors.New("data directory is in use")
+	ErrForeign = errors.New("data directory is another's")
 	errCorrupt = errors.New("corrupt")
 )
 
@@ -54,7 +55,10 @@ var (
 	formatKey          = []byte("format")
 	positionKey        = []byte("position")
 	identityFile       = "identity"
-	identityBytes      = 16
+	// globalFile is what a global control plane's data directory holds.
+	globalFile    = "zoneforge.json"
+	identityBytes = 16
+	zoneFile      = "zone"
 )
 
 // Store is an open data directory. It is safe for concurrent use until Close.
@@ -83,12 +87,16 @@ type Registration struct {
 }
 
 // Open opens a data directory or makes one, and waits up to a second for another process to let go of it. Modes wider
-// than 0700 and 0600 are tightened. A corrupt state is set aside, see Recovered. The error wraps ErrLocked or ErrNewer.
+// than 0700 and 0600 are tightened. A corrupt state is set aside, see Recovered. The error wraps ErrForeign,
+// ErrLocked or ErrNewer.
 func Open(dir string) (*Store, error) { return open(dir, 0) }
 
 func open(dir string, maxSize int) (_ *Store, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory %s: %w", dir, err)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, globalFile)); err == nil {
+		return nil, fmt.Errorf("%w: %s holds %s of a global control plane: choose another data-dir", ErrForeign, dir, globalFile)
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory %s must be of mode 0700 and owned by this user: %w", dir, err)
@@ -149,6 +157,25 @@ func lock(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("write %s: %w", path, err)
 	}
 	return f, nil
+}
+
+// Claim keeps the directory for one zone: with what another one holds, its proxies would be given names that aren't theirs. The
+// error wraps ErrForeign.
+func (s *Store) Claim(zone string) error {
+	path := filepath.Join(filepath.Dir(s.lock.Name()), zoneFile)
+	b, err := os.ReadFile(path)
+	switch owner := strings.TrimSpace(string(b)); {
+	case err == nil && owner == zone:
+		return nil
+	case err == nil && owner != "":
+		return fmt.Errorf("%w: %s says that it is zone %s's, not zone %s's: choose another data-dir, or mend the name", ErrForeign, path, owner, zone)
+	case err != nil && !errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("read the owner of the data directory: %w", err)
+	}
+	if err := os.WriteFile(path, []byte(zone+"\n"), 0o600); err != nil {
+		return fmt.Errorf("write the owner of the data directory: %w", err)
+	}
+	return nil
 }
 
 // identity has a file of its own, so that it survives the loss of the state.
