@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -92,6 +93,7 @@ func ask(ctx context.Context, client *http.Client, url string) (demo.Answer, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
+		_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<16)) // so that the connection is kept
 		return answer, fmt.Errorf("%s: %s", url, resp.Status)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {

@@ -142,7 +142,13 @@ func measure(ctx context.Context, o options, chosen []scenario, out io.Writer) (
 	if b.federation, err = demo.Start(ctx, demo.Options{Zones: 2, Network: o.network, Binary: binary, Envoy: o.envoy, Out: io.Discard}); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, b.federation.Stop()) }()
+	defer func() {
+		interrupted := ctx.Err() != nil
+		if err != nil && !interrupted {
+			err = fmt.Errorf("%w; what each process said is in %s", err, b.federation.Logs())
+		}
+		err = errors.Join(err, b.federation.Stop(err != nil && !interrupted))
+	}()
 	if b.global, err = connect(b.federation); err != nil {
 		return nil, err
 	}
@@ -153,7 +159,7 @@ func measure(ctx context.Context, o options, chosen []scenario, out io.Writer) (
 		began := time.Now()
 		rows, err := s.run(ctx, b)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w; what the processes said is in %s", s.name, err, b.federation.Logs())
+			return nil, fmt.Errorf("%s: %w", s.name, err)
 		}
 		if err := b.federation.Check(); err != nil {
 			return nil, fmt.Errorf("%s: %w", s.name, err)

@@ -55,11 +55,12 @@ func Start(ctx context.Context, o Options) (*Federation, error) {
 	return out, nil
 }
 
-// Stop ends all processes. Where nothing went wrong their files are removed, unless Options named a folder for them.
-func (f *Federation) Stop() error {
+// Stop ends all processes and removes their files, unless Options named a folder for them, keep asks for them, or a process had
+// ended by itself.
+func (f *Federation) Stop(keep bool) error {
 	defer f.end()
 	err := errors.Join(f.f.check(), f.f.stop())
-	if err == nil {
+	if err == nil && !keep {
 		f.tidy()
 	}
 	return err
