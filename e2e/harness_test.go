@@ -575,3 +575,6 @@ func (f *federation) answers(client *http.Client, status int, method, url string
 	})
 	return out
 }
+
+// writeFile is for goroutines, which must not end the test.
+func writeFile(path, text string) error { return os.WriteFile(path, []byte(text), 0o600) }
