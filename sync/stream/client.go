@@ -91,6 +91,9 @@ type applied struct {
 	err      error
 }
 
+// connectTimeout bounds a connection's TCP, TLS and HTTP/2 handshakes.
+const connectTimeout = 10 * time.Second
+
 // numbers, such as those of ports, differ between errors of one cause.
 var numbers = regexp.MustCompile(`[0-9]+`)
 
@@ -101,18 +104,17 @@ func (c *Client) Run(ctx context.Context) error {
 	if c.cfg.TLS != nil {
 		opts = append(opts, grpc.WithTransportCredentials(credentials.NewTLS(c.cfg.TLS)))
 	}
-	conn, err := grpc.NewClient(c.cfg.Target, opts...)
-	if err != nil {
-		return fmt.Errorf("global %s: check the address and the TLS settings: %w", c.cfg.Target, err)
+	if err := c.usable(opts); err != nil {
+		return err
 	}
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	defer wg.Wait()
-	defer func() { _ = conn.Close() }()
 	defer cancel()
 
 	var (
 		l       *link
+		opens   = make(chan opened, 1)
 		queue   []*kdsv1.ZoneFrame
 		results = make(chan applied, 1)
 		backoff = c.cfg.MinBackoff
@@ -212,24 +214,58 @@ func (c *Client) Run(ctx context.Context) error {
 		case <-tick.C:
 			c.zone.Tick(time.Now())
 		case <-retry.C:
-			next, err := c.open(ctx, conn, &wg)
-			if err != nil {
-				hangUp(err)
+			// One at a time: the next is only asked for by hangUp.
+			wg.Go(func() {
+				next, err := c.open(ctx, opts, &wg)
+				opens <- opened{next, err}
+			})
+		case o := <-opens:
+			if o.err != nil {
+				hangUp(o.err)
 				continue
 			}
-			l = next
+			l = o.link
 			c.zone.Connect(time.Now())
 		}
 	}
 }
 
-func (c *Client) open(ctx context.Context, conn *grpc.ClientConn, wg *sync.WaitGroup) (*link, error) {
+// usable finds out once whether there is any sense in trying.
+func (c *Client) usable(opts []grpc.DialOption) error {
+	conn, err := grpc.NewClient(c.cfg.Target, opts...)
+	if err != nil {
+		return fmt.Errorf("global %s: check the address and the TLS settings: %w", c.cfg.Target, err)
+	}
+	_ = conn.Close() // it connected to nothing yet
+	return nil
+}
+
+type opened struct {
+	link *link
+	err  error
+}
+
+// open begins a stream over a connection of its own, that ends with it: a connection that went silent would swallow every
+// stream after, and gRPC would wait longer and longer before it tries a refused one again.
+func (c *Client) open(ctx context.Context, opts []grpc.DialOption, wg *sync.WaitGroup) (*link, error) {
 	token, err := c.cfg.Token()
 	if err != nil {
 		return nil, fmt.Errorf("zone token: %w", err)
 	}
+	conn, err := grpc.NewClient(c.cfg.Target, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("global %s: %w", c.cfg.Target, err)
+	}
 	ctx, cancel := context.WithCancel(ctx)
+	wg.Go(func() {
+		<-ctx.Done()
+		_ = conn.Close() // all it can report is that it is closed
+	})
+	late := time.AfterFunc(connectTimeout, cancel)
 	s, err := kdsv1.NewKDSClient(conn).Stream(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token))
+	if !late.Stop() && err == nil {
+		err = context.DeadlineExceeded
+	}
 	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("global %s: %w", c.cfg.Target, err)

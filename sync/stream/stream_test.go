@@ -263,3 +263,17 @@ func TestCertificate(t *testing.T) {
 		}
 	}
 }
+
+// A connection that went silent, as through a router that forgot it, would swallow the streams after the one that found out.
+func TestEachStreamHasItsOwnConnection(t *testing.T) {
+	f := start(t, "bad")
+	for i := range 3 {
+		<-f.events // a refusal ends each stream, and leaves its connection as it is
+		select {
+		case c := <-f.conns:
+			defer c.Close()
+		case <-time.After(10 * time.Second):
+			t.Fatalf("stream %d has no new connection", i+1)
+		}
+	}
+}
