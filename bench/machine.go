@@ -42,7 +42,7 @@ func busy() string {
 	if v, err := strconv.ParseFloat(load, 64); err != nil || v < float64(runtime.NumCPU())/2 {
 		return ""
 	}
-	return "The machine is busy (load " + load + "): others' work is in these figures."
+	return "The machine was busy before (load " + load + "): others' work may be in these figures."
 }
 
 // commit is that of the checkout, as git names it.

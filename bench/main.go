@@ -76,6 +76,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	// Before anything of ours runs.
+	note := busy()
+	if note != "" {
+		fmt.Fprintln(out, note)
+	}
 	rows, err := measure(ctx, o, chosen, out)
 	if err != nil {
 		return err
@@ -84,7 +89,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	if o.publish != "" {
-		if err := publish(o.publish, rows); err != nil {
+		if err := publish(o.publish, rows, note); err != nil {
 			return err
 		}
 	}
@@ -135,9 +140,6 @@ func measure(ctx context.Context, o options, chosen []scenario, out io.Writer) (
 	}
 	b := &bench{options: o, out: out, machine: machine(), commit: commit(ctx)}
 	fmt.Fprintf(out, "%s, commit %s\n", b.machine, b.commit)
-	if text := busy(); text != "" {
-		fmt.Fprintln(out, text)
-	}
 	fmt.Fprintln(out, "Starting global and two zones ...")
 	if b.federation, err = demo.Start(ctx, demo.Options{Zones: 2, Network: o.network, Binary: binary, Envoy: o.envoy, Out: io.Discard}); err != nil {
 		return nil, err

@@ -134,13 +134,13 @@ const (
 	endMark   = "<!-- end of figures -->"
 )
 
-// publish puts the figures between the marks of a page.
-func publish(path string, rows []Row) error {
+// publish puts the figures between the marks of a page, with a note beside them unless it is empty.
+func publish(path string, rows []Row, note string) error {
 	page, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
-	text, err := published(string(page), rows)
+	text, err := published(string(page), rows, note)
 	if err != nil {
 		return fmt.Errorf("publish: %s: %w", path, err)
 	}
@@ -150,7 +150,7 @@ func publish(path string, rows []Row) error {
 	return nil
 }
 
-func published(page string, rows []Row) (string, error) {
+func published(page string, rows []Row, note string) (string, error) {
 	before, rest, ok := strings.Cut(page, beginMark)
 	_, after, ended := strings.Cut(rest, endMark)
 	if !ok || !ended {
@@ -161,7 +161,7 @@ func published(page string, rows []Row) (string, error) {
 	}
 	var b strings.Builder
 	b.WriteString(before + beginMark + "\n\n")
-	fmt.Fprintf(&b, "Measured at commit `%s` on %s.\n\n", rows[0].Commit, rows[0].Machine)
+	b.WriteString(strings.TrimSpace(fmt.Sprintf("Measured at commit `%s` on %s. %s", rows[0].Commit, rows[0].Machine, note)) + "\n\n")
 	b.WriteString("| scenario | metric | value | unit | goal | n | |\n|---|---|---|---|---|---|---|\n")
 	for _, r := range rows {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %d | %s |\n", r.Scenario, r.Metric, number(r.Value), r.Unit, r.goal(), r.N, r.verdict())
