@@ -210,6 +210,9 @@ func (a *api) storeProblem(err error) *problem {
 		return newProblem(http.StatusNotFound, "not_found", err.Error(), "list the changes to see their numbers")
 	case errors.Is(err, store.ErrInvalid):
 		return newProblem(http.StatusUnprocessableEntity, "invalid", err.Error(), "mend the change")
+	case errors.Is(err, store.ErrFull):
+		a.Logger.Error("the store has no room", zap.Error(err))
+		return newProblem(http.StatusInsufficientStorage, "store_full", err.Error(), "make room on the disk of global and repeat the change")
 	case errors.Is(err, store.ErrUnknownOutcome):
 		return newProblem(http.StatusServiceUnavailable, "unknown_outcome", err.Error(), "read the resources to learn whether the change happened")
 	}

@@ -57,7 +57,7 @@ type Committed struct {
 
 // Commit stores a change with its history entry. A resource that isn't at its op's IfRevision, or that another writer
 // touched while this commit was under way, gives ErrConflict with the key, and nothing is stored. A change that
-// cannot be stored as it is gives ErrInvalid. When the connection fails in the decisive moment it is ErrUnknownOutcome.
+// cannot be stored as it is gives ErrInvalid, and ErrFull says that the embedded store's disk has no room left. When the connection fails in the decisive moment it is ErrUnknownOutcome.
 func (s *Store) Commit(ctx context.Context, c Change) (Committed, error) {
 	if err := check(c); err != nil {
 		return Committed{}, err
@@ -84,6 +84,11 @@ func (s *Store) Commit(ctx context.Context, c Change) (Committed, error) {
 		defer func() { <-s.turn }()
 	case <-ctx.Done():
 		return Committed{}, fmt.Errorf("store: commit: %w", ctx.Err())
+	}
+	if s.cfg.DataDir != "" {
+		if err := room(s.cfg.DataDir, s.roomToWrite); err != nil {
+			return Committed{}, err
+		}
 	}
 	return (&commit{s: s, change: c, after: after}).run(ctx)
 }

@@ -27,6 +27,13 @@ func startEmbedded(ctx context.Context, dir string, log *zap.Logger) (*clientv3.
 	}
 	cfg := embed.NewConfig()
 	cfg.Dir = filepath.Join(dir, etcdName)
+	need := uint64(roomToOpen)
+	if _, err := os.Lstat(cfg.Dir); errors.Is(err, os.ErrNotExist) {
+		need = roomToMake
+	}
+	if err := room(dir, need); err != nil {
+		return nil, nil, errors.Join(err, lock.Close())
+	}
 	cfg.ListenPeerUrls, cfg.ListenClientUrls = nil, nil
 	// While it starts, etcd warns of listening on one port and of having no peers, as it is meant to be here.
 	level := zap.NewAtomicLevelAt(zap.ErrorLevel)

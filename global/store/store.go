@@ -55,6 +55,8 @@ var (
 	ErrWrongKey = errors.New("wrong sealing key")
 	// ErrLocked: another process holds the data directory.
 	ErrLocked = errors.New("data directory is in use by another process")
+	// ErrFull: the disk of the embedded store has too little room.
+	ErrFull = errors.New("disk is full")
 	// ErrForeignDir: the data directory holds something that is not ours.
 	ErrForeignDir = errors.New("directory does not belong to zoneforge")
 )
@@ -113,6 +115,8 @@ type Store struct {
 	reloads, mismatches, unreadable atomic.Uint64
 	closed                          sync.Once
 
+	roomToWrite uint64
+
 	// Faults for tests: between commit and roll-out, and a resource whose event is lost.
 	beforeRollOut func() error
 	loseEvent     func(resource.Key) bool
@@ -132,7 +136,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, prefix: strings.TrimRight(cfg.Prefix, "/") + "/", log: cfg.Logger,
-		turn: make(chan struct{}, 1),
+		turn: make(chan struct{}, 1), roomToWrite: roomToWrite,
 	}
 	switch {
 	case len(cfg.Endpoints) > 0 && cfg.DataDir != "":
