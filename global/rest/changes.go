@@ -111,12 +111,19 @@ func (a *api) apply(w http.ResponseWriter, r *http.Request, who Principal) *prob
 				err = errors.New("something follows the object")
 			}
 		}
+		if err == nil && len(bytes.TrimSpace(body)) > 0 && bytes.TrimSpace(body)[0] != '{' {
+			err = errors.New("it is no object")
+		}
 		if err != nil {
 			return newProblem(http.StatusBadRequest, "bad_body", err.Error(), "send {message, resources: [...], deletes: [{kind, mesh, name}]}")
 		}
 		pl.message = in.Message
 		for i, raw := range in.Resources {
-			batch := resource.Decode(fmt.Sprintf("resources[%d]", i), raw, opt)
+			place := fmt.Sprintf("resources[%d]", i)
+			batch := resource.Decode(place, raw, opt)
+			if len(batch.Resources)+len(batch.Violations)+len(batch.Notes) == 0 {
+				vs = append(vs, resource.Violation{File: place, Message: "holds no resource", Hint: "write an object with type and name"})
+			}
 			pl.puts, vs = append(pl.puts, batch.Resources...), append(vs, batch.Violations...)
 			pl.notes = append(pl.notes, batch.Notes...)
 		}
