@@ -60,16 +60,24 @@ type proxy struct {
 
 // join starts a proxy of a zone; it lives until the test ends.
 func (s *site) join(h *history, document map[string]any) *proxy {
+	s.f.t.Helper()
+	return s.joinWith(h, document, s.tokenFor(document))
+}
+
+// tokenFor asks global for a proxy's token.
+func (s *site) tokenFor(document map[string]any) string {
+	s.f.t.Helper()
+	if document["type"] == "ZoneIngress" {
+		return s.f.token("zone-ingress", map[string]any{"zone": s.name})
+	}
+	return s.f.token("dataplane", map[string]any{"mesh": "default", "zone": s.name})
+}
+
+func (s *site) joinWith(h *history, document map[string]any, token string) *proxy {
 	t := s.f.t
 	t.Helper()
-	name, kind := document["name"].(string), document["type"].(string)
-	p := &proxy{t: t, site: s, id: s.name + "/" + name, document: document, history: h, flaps: make(chan struct{}),
-		names: map[string]map[string]bool{}, versions: map[string]map[string]string{}}
-	if kind == "ZoneIngress" {
-		p.token = s.f.token("zone-ingress", map[string]any{"zone": s.name})
-	} else {
-		p.token = s.f.token("dataplane", map[string]any{"mesh": "default", "zone": s.name})
-	}
+	p := &proxy{t: t, site: s, id: s.name + "/" + document["name"].(string), document: document, token: token, history: h,
+		flaps: make(chan struct{}), names: map[string]map[string]bool{}, versions: map[string]map[string]string{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { p.run(ctx) })

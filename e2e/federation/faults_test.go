@@ -1,0 +1,149 @@
+package federation_test
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// silentBound is how long a peer may be silent before it is gone for the other, with the time that a busy machine adds.
+const silentBound = 3*heartbeat + time.Second
+
+// A KDS connection that is open at one end only, or that a router forgot, is noticed by both ends within three heartbeats, and
+// the zone comes back over a new one.
+func TestHalfOpenConnectionIsNoticed(t *testing.T) {
+	f := start(t, "east")
+	s := f.zones["east"]
+	connected := func(want bool) func() bool {
+		return func() bool { return f.status("east").Connected == want }
+	}
+	tell := func() any { return f.status("east") }
+	for _, fault := range []string{"half-open", "silence"} {
+		f.await("east to be connected", patience, connected(true), tell)
+		since, before := f.status("east").Since, s.kds.Accepted()
+		if err := s.kds.Do(fault); err != nil {
+			t.Fatal(err)
+		}
+		took := f.await(fault+" to be noticed by global", silentBound, func() bool {
+			now := f.status("east")
+			return !now.Connected || now.Since.After(since)
+		}, tell)
+		t.Logf("%s: noticed after %s", fault, took.Round(time.Millisecond))
+		// The first retry comes within the least backoff.
+		f.await("a new connection after "+fault, silentBound+time.Second, func() bool { return s.kds.Accepted() > before }, tell)
+		f.await("east to be back", 2*time.Second, connected(true), tell)
+		c := f.mustChange("after "+fault, other(1, firstGeneration+len(fault)))
+		f.live(c.Change, 5*time.Second, "east")
+	}
+}
+
+// A zone whose stream is paused, so that TCP itself stops, delays no other zone, and gets what it missed afterwards.
+func TestPausedZoneDelaysNoOther(t *testing.T) {
+	f := start(t, "east", "west")
+	h := newHistory()
+	first := f.mustChange("first", pair(firstGeneration)...)
+	f.populate(h)
+	f.live(first.Change, patience, "east", "west")
+	measure := func(n int) (slowest time.Duration) {
+		for i := range 10 {
+			c := f.mustChange(fmt.Sprintf("change %d of round %d", i, n), pair(firstGeneration+n*10+i+1)...)
+			slowest = max(slowest, f.live(c.Change, 5*time.Second, "east"))
+		}
+		return slowest
+	}
+	calm := measure(0)
+	f.zones["west"].kds.Pause()
+	paused := measure(1)
+	t.Logf("slowest change: %s in calm, %s beside a paused zone", calm.Round(time.Millisecond), paused.Round(time.Millisecond))
+	// Less than what it takes to find out that the other is silent.
+	if limit := max(10*calm, 2*heartbeat); paused > limit {
+		t.Errorf("a change took %s beside a paused zone, more than %s", paused, limit)
+	}
+	f.zones["west"].kds.Heal()
+	c := f.mustChange("last", pair(firstGeneration+30)...)
+	f.live(c.Change, patience, "east", "west")
+}
+
+// A record that a zone can't use, and records that global can't read, block nothing: neither at the start of global or of a zone,
+// nor what is changed after them; and the REST API names the zone's reason.
+func TestUnusableRecordsBlockNothing(t *testing.T) {
+	f := start(t, "east")
+	first := f.mustChange("first", pair(firstGeneration)...)
+	bad := f.spoil()
+	h := newHistory()
+	callers, _ := f.populate(h)
+	s := f.zones["east"]
+	s.running.stop()
+	s.start()
+	c := f.mustChange("beside", pair(firstGeneration+1)...)
+	f.live(c.Change, patience, "east")
+	if r := f.status("east").Rejected; len(r) != 1 || r[0].Kind+"/"+r[0].Mesh+"/"+r[0].Name != bad[0] || r[0].Reason == "" {
+		t.Errorf("rejected: %+v, want %v with a reason", r, bad)
+	}
+	if r := f.receipt(first.Change); !r.Live {
+		t.Errorf("the change before is not live any more: %+v", r)
+	}
+	// It goes as it came: by a change, after which nothing is rejected.
+	gone, err := f.change("mend", nil, map[string]any{"kind": "Timeout", "mesh": "default", "name": "unusable"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.live(gone.Change, patience, "east")
+	f.await("nothing to be rejected", patience, func() bool { return len(f.status("east").Rejected) == 0 }, func() any { return f.status("east").Rejected })
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	newest := map[string]int{}
+	for _, g := range h.generations {
+		newest[g.proxy] = g.generation
+	}
+	if g := newest[callers[0].id]; g != firstGeneration+1 {
+		t.Errorf("the caller is of generation %d", g)
+	}
+}
+
+// Proxies keep their endpoints while their zone's control plane restarts, also when global is dead at the time.
+func TestRestartWithoutGlobalEmptiesNothing(t *testing.T) {
+	f := start(t, "east", "west")
+	h := newHistory()
+	f.mustChange("first", pair(firstGeneration)...)
+	f.populate(h)
+	late, tokens := sidecar("late", "late", "10.0.9.9", "web", "rare"), map[string]string{}
+	for _, name := range f.names {
+		tokens[name] = f.zones[name].tokenFor(late)
+	}
+	f.global.stop()
+	for _, name := range f.names {
+		s := f.zones[name]
+		s.running.stop()
+		s.start()
+		// A new proxy is served from the disk, with endpoints of both zones.
+		c := s.joinWith(h, late, tokens[name])
+		f.await(c.id+" to see all endpoints", patience, func() bool {
+			return len(h.newest(c.id, "web")) == 3 && len(h.newest(c.id, "rare")) == 1
+		}, func() any { return fmt.Sprint(h.newest(c.id, "web"), h.newest(c.id, "rare"), h.troubles) })
+	}
+	f.startGlobal()
+	c := f.mustChange("after", pair(firstGeneration+1)...)
+	f.live(c.Change, patience, f.names...)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, b := range endpointsNeverEmptied(h) {
+		t.Error(b)
+	}
+}
+
+// A change that was answered survives a global that dies right after it.
+func TestAcknowledgedChangeSurvivesGlobal(t *testing.T) {
+	f := start(t, "east")
+	for i := range 3 {
+		c := f.mustChange(fmt.Sprintf("change %d", i), pair(firstGeneration+i)...)
+		f.global.stop()
+		f.startGlobal()
+		code, text, err := f.direct(http.MethodGet, fmt.Sprintf("/v1/changes/%d", c.Change), nil)
+		if err != nil || code != http.StatusOK {
+			t.Errorf("change %d after the restart: %d %s %v", c.Change, code, text, err)
+		}
+		f.live(c.Change, patience, "east")
+	}
+}
