@@ -22,9 +22,11 @@ func TestKilledAtRandom(t *testing.T) {
 	f.apply(strictMesh, edgeGateway, permit("default", "all", "*", "*", "ALLOW"))
 	edge := f.token("edge", "dataplane", "--mesh", "default", "--service", "edge")
 	start := map[string]func(){
-		"global":    func() { f.run("global", f.globalArgs()...) },
-		"east":      func() { f.run("east", f.zoneArgs("east", 2)...) },
-		"east-edge": func() { f.startProxy("east", 2, "east-edge", strings.Replace(gatewayDocument("default", "edge", f.host(10)), "name: edge", "name: east-edge", 1), edge) },
+		"global": func() { f.run("global", f.globalArgs()...) },
+		"east":   func() { f.run("east", f.zoneArgs("east", 2)...) },
+		"east-edge": func() {
+			f.startProxy("east", 2, "east-edge", strings.Replace(gatewayDocument("default", "edge", f.host(10)), "name: edge", "name: east-edge", 1), edge)
+		},
 	}
 	start["east-edge"]()
 	f.startProxy("west", 3, "west-edge", strings.Replace(gatewayDocument("default", "edge", f.host(20)), "name: edge", "name: west-edge", 1), edge)

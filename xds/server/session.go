@@ -124,8 +124,26 @@ func (s *session) answer(sub *subscription, nonce string, refused bool, message 
 	}
 	sub.inflight = nil
 	if len(names) > 0 {
+		// A retry that was refused, too, replaces what was known of it.
+		s.nacks = slices.DeleteFunc(s.nacks, func(n Nack) bool {
+			return n.TypeURL == nack.TypeURL && slices.Equal(n.Names, nack.Names) && slices.Equal(n.Versions, nack.Versions)
+		})
 		s.nacks = append(s.nacks, nack)
 	}
+}
+
+// Retry sends the listeners once more that the proxy refused: whether a port is free is nothing that a change of their
+// content would tell. Other types depend on their content alone.
+func (s *session) Retry() {
+	if s.want != nil && s.subs[xds.TypeListener].retry(s.desired) {
+		s.advance()
+	}
+}
+
+// Retriable says whether there is something for Retry, and pending whether the outcome of the last one is still to come.
+func (s *session) Retriable() (retriable, pending bool) {
+	sub := s.subs[xds.TypeListener]
+	return len(sub.rejected) > 0, len(sub.retrying) > 0
 }
 
 // SetSnapshot replaces what the proxy should hold. Snapshots between two responses coalesce into the newest.
@@ -447,7 +465,7 @@ func (s *session) complete(typeURL string) bool {
 func (s *session) updateProgress() {
 	s.nacks = slices.DeleteFunc(s.nacks, func(n Nack) bool {
 		for i, name := range n.Names {
-			if v, ok := s.subs[n.TypeURL].rejected[name]; ok && v == n.Versions[i] {
+			if s.subs[n.TypeURL].refuses(name, n.Versions[i], s.desired) {
 				return false
 			}
 		}

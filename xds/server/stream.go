@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -17,6 +19,9 @@ import (
 
 // maxChanges is how many changes of endpoints wait for a stream one by one; with more, all are looked at again.
 const maxChanges = 64
+
+// Pauses between two attempts with a listener that was refused; they double.
+const leastPause, mostPause = 2 * time.Second, time.Minute
 
 // stream is one connection of a proxy. Its session runs on the goroutine of the stream alone, so that proxies don't wait
 // for each other; what others have for it waits in its inbox.
@@ -203,12 +208,29 @@ func pump[Req, Resp any](s *Server, g grpc.BidiStreamingServer[Req, Resp], v var
 	defer s.detach(id, st)
 
 	requests, received := receive(ctx, g)
+	pause := leastPause
+	retry := time.NewTimer(pause)
+	retry.Stop()
+	defer retry.Stop()
+	armed := false
 	if err := step(s, g, v, id, st, first); err != nil {
 		return err
 	}
 	for {
+		switch retriable, pending := st.session.Retriable(); {
+		case retriable && !armed:
+			retry.Reset(pause)
+			pause, armed = min(2*pause, mostPause), true
+		case !retriable && !pending:
+			retry.Stop()
+			pause, armed = leastPause, false
+		}
 		var err error
 		select {
+		case <-retry.C:
+			armed = false
+			st.session.Retry()
+			err = step(s, g, v, id, st, nil)
 		case req := <-requests:
 			err = step(s, g, v, id, st, req)
 		case <-st.wake:
@@ -253,6 +275,7 @@ func receive[Req, Resp any](ctx context.Context, g grpc.BidiStreamingServer[Req,
 // progress. No lock is held meanwhile, so that a slow proxy holds up none but itself.
 func step[Req, Resp any](s *Server, g grpc.BidiStreamingServer[Req, Resp], v variant[Req, Resp], id ProxyID, st *stream, req *Req) error {
 	st.deliver()
+	before := slices.Clone(st.session.nacks)
 	if req != nil {
 		v.handle(st.session, req)
 	}
@@ -260,7 +283,11 @@ func step[Req, Resp any](s *Server, g grpc.BidiStreamingServer[Req, Resp], v var
 	progress := st.publish()
 	if req != nil {
 		if typeURL, detail := v.refusal(req); detail != nil {
-			s.log.Warn("proxy rejected configuration", zap.String("proxy", string(id)), zap.String("kind", typeURL),
+			log := s.log.Warn
+			if slices.ContainsFunc(before, func(n Nack) bool { return n.TypeURL == typeURL && n.Message == detail.GetMessage() }) {
+				log = s.log.Debug // it was told when it came first
+			}
+			log("proxy rejected configuration", zap.String("proxy", string(id)), zap.String("kind", typeURL),
 				zap.Uint64("revision", progress.Sent), zap.String("reason", detail.GetMessage()))
 		}
 	}

@@ -30,7 +30,7 @@ type held struct {
 // subscription is what one stream asked for and holds of one type.
 //
 // Invariants: a name is in confirmed only when the client told us so, by an ACK with the matching nonce or when its stream
-// began; a name in rejected is never sent again at that version; at most one response is in flight; a name of which the
+// began; a name in rejected is sent again at that version only by retry; at most one response is in flight; a name of which the
 // wanted and the confirmed version differ is in open or in rejected.
 type subscription struct {
 	typeURL   string
@@ -44,6 +44,8 @@ type subscription struct {
 	due       map[string]bool
 	confirmed map[string]held
 	rejected  map[string]string
+	// retrying are versions that were rejected and are being tried once more; their refusals stand until the proxy takes them.
+	retrying map[string]string
 	// maybe is what the proxy may hold beside what it confirmed, as it refused a response without saying what of it.
 	maybe    map[string][]*xds.Resource
 	inflight *inflight
@@ -90,7 +92,7 @@ func (s *subscription) limit(upserts []*xds.Resource, removed []string) ([]*xds.
 func newSubscription(typeURL string) *subscription {
 	return &subscription{
 		typeURL: typeURL, names: map[string]bool{}, due: map[string]bool{}, confirmed: map[string]held{},
-		rejected: map[string]string{}, maybe: map[string][]*xds.Resource{}, open: map[string]bool{},
+		rejected: map[string]string{}, retrying: map[string]string{}, maybe: map[string][]*xds.Resource{}, open: map[string]bool{},
 	}
 }
 
@@ -164,8 +166,32 @@ func (s *subscription) forget(name string) {
 	delete(s.due, name)
 	delete(s.confirmed, name)
 	delete(s.rejected, name)
+	delete(s.retrying, name)
 	delete(s.maybe, name)
 	delete(s.open, name)
+}
+
+// retry opens what was rejected and is still wanted. It says whether there is any.
+func (s *subscription) retry(desired func(typeURL, name string) *xds.Resource) bool {
+	found := false
+	for name, version := range s.rejected {
+		if version != absent && versionOf(desired(s.typeURL, name)) == version {
+			delete(s.rejected, name)
+			s.retrying[name] = version
+			s.open[name] = true
+			found = true
+		}
+	}
+	return found
+}
+
+// refuses says whether the proxy refused a version and has not taken it since.
+func (s *subscription) refuses(name, version string, desired func(typeURL, name string) *xds.Resource) bool {
+	if v, ok := s.rejected[name]; ok && v == version {
+		return true
+	}
+	v, ok := s.retrying[name]
+	return ok && v == version && versionOf(desired(s.typeURL, name)) == version
 }
 
 // diff compares what the proxy holds with the wanted resources, in the order of names, and closes the names that are
@@ -275,6 +301,7 @@ func (s *subscription) acknowledge() {
 			continue
 		}
 		delete(s.maybe, name)
+		delete(s.retrying, name)
 		s.open[name] = true
 		if sent == nil && s.all && !s.names[name] {
 			// Nothing to remember of a resource that a wildcard subscriber no longer has.
@@ -316,6 +343,7 @@ func (s *subscription) reject(message string) []string {
 		s.open[name] = true
 		if slices.Contains(culprits, name) {
 			s.rejected[name] = versionOf(sent)
+			delete(s.retrying, name)
 			delete(s.due, name)
 			s.maybe[name] = slices.DeleteFunc(s.maybe[name], func(r *xds.Resource) bool { return r.Version == versionOf(sent) })
 			continue
