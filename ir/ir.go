@@ -146,14 +146,15 @@ type VirtualHost struct {
 	Routes []Route
 }
 
-// Route acts on requests that match; exactly one of Forward and Direct is set.
+// Route acts on requests that match; exactly one of Forward, Redirect and Direct is set.
 type Route struct {
 	// Name tells which resource and rule it came from.
 	Name  string
 	Match RouteMatch
 
-	Forward *Forward
-	Direct  *DirectResponse
+	Forward  *Forward
+	Redirect *Redirect
+	Direct   *DirectResponse
 
 	RequestHeaders  HeaderChange
 	ResponseHeaders HeaderChange
@@ -213,9 +214,46 @@ type ValueMatch struct {
 	TextMatch
 }
 
+// PathRewriteKind says what of a path is replaced.
+type PathRewriteKind string
+
+// Kinds of rewrite.
+const (
+	RewriteFull PathRewriteKind = "full"
+	// RewritePrefix replaces what a path match by prefix or segments matched.
+	RewritePrefix PathRewriteKind = "prefix"
+)
+
+// PathRewrite replaces a path or its beginning; the query is kept.
+type PathRewrite struct {
+	Kind  PathRewriteKind
+	Value string
+}
+
+// Redirect sends the client elsewhere; empty members stay as in the request.
+type Redirect struct {
+	Scheme string
+	Host   string
+	Port   uint32
+	Path   *PathRewrite
+	// Status is 301, 302, 303, 307 or 308.
+	Status uint32
+}
+
+// Mirror sends a copy of requests to a cluster; its answers are dropped.
+type Mirror struct {
+	Cluster string
+	// Millionths is the share of requests that is copied, in millionths.
+	Millionths uint32
+}
+
 // Forward sends the request to clusters by weight.
 type Forward struct {
 	Clusters []WeightedCluster
+	// Path is rewritten unless it is nil, Host unless it is empty.
+	Path    *PathRewrite
+	Host    string
+	Mirrors []Mirror
 	// Timeout of the whole request; 0 means none.
 	Timeout time.Duration
 	// IdleTimeout of the stream; 0 means none.

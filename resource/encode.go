@@ -159,6 +159,13 @@ func (e *encoder) single(fd protoreflect.FieldDescriptor, v protoreflect.Value) 
 			return text(Redacted), nil
 		}
 		return text(base64.StdEncoding.EncodeToString(v.Bytes())), nil
+	case protoreflect.DoubleKind:
+		// Plain digits, as an exponent without a point is a text in YAML.
+		n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!float", Value: strconv.FormatFloat(v.Float(), 'f', -1, 64)}
+		if !strings.Contains(n.Value, ".") {
+			n.Tag = "!!int"
+		}
+		return n, nil
 	case protoreflect.EnumKind:
 		for _, n := range enumNames(fd.Enum()) {
 			if n.number == v.Enum() {

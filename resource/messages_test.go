@@ -48,6 +48,21 @@ var messages = []struct{ name, doc, want string }{
 	{"weights", routeHead + "conf: {http: [{backends: [{weight: 0, destination: {kuma.io/service: s}}]}]}\n", "f:4:16: conf.http[0].backends: the weights are all 0"},
 	{"filters", routeHead + "conf: {http: [{filters: [{request_header: {remove: [x]}, responseHeader: {remove: [y]}}], backends: [{destination: {kuma.io/service: s}}]}]}\n",
 		"f:4:58: conf.http[0].filters[0].responseHeader: excludes requestHeader, which is there too (keep one of them)"},
+	{"other spellings of filters", routeHead + "conf: {http: [{match: [{path: {prefix: /a}}], filters: [{mirror: {backend: {destination: {kuma.io/service: s}}}}, {rewrite: {replace_prefix_match: /b}}], backends: [{destination: {kuma.io/service: s}}]}, {filters: [{redirect: {path: {replaceFull: /c}}}]}]}\n", ""},
+	{"redirect to itself", routeHead + "conf: {http: [{filters: [{redirect: {statusCode: 301}}]}]}\n",
+		"f:4:27: conf.http[0].filters[0].redirect: needs scheme, hostname, port or a path, or it leads to itself"},
+	{"redirect with backends", routeHead + "conf: {http: [{filters: [{redirect: {scheme: ftp, statusCode: 200}}], backends: [{destination: {kuma.io/service: s}}]}]}\n",
+		"f:4:46: conf.http[0].filters[0].redirect.scheme: \"ftp\" is neither http nor https\n" +
+			"f:4:63: conf.http[0].filters[0].redirect.statusCode: a redirect has status 301, 302, 303, 307 or 308\n" +
+			"f:4:71: conf.http[0].backends: nothing is forwarded by a rule that answers itself (remove them, or the redirect or directResponse)"},
+	{"two answers", routeHead + "conf: {http: [{filters: [{directResponse: {status: 99}}, {directResponse: {status: 200}}, {mirror: {destination: {kuma.io/service: s}, percentage: 0}}]}]}\n",
+		"f:4:52: conf.http[0].filters[0].directResponse.status: 99 is no status of an answer; use 200 to 599\n" +
+			"f:4:58: conf.http[0].filters[1]: the rule answers by a redirect or directResponse already (keep one of them)\n" +
+			"f:4:91: conf.http[0].filters[2]: nothing is forwarded by a rule that answers itself (remove it)\n" +
+			"f:4:148: conf.http[0].filters[2].mirror.percentage: a share is above 0 and at most 100"},
+	{"prefix that is none", routeHead + "conf: {http: [{match: [{path: {exact: /a}}], filters: [{rewrite: {replacePrefixMatch: /b, hostname: 'a b'}}], backends: [{destination: {kuma.io/service: s}}]}]}\n",
+		"f:4:87: conf.http[0].filters[0].rewrite.replacePrefixMatch: the rule matches a path that is no prefix (use replaceFull, or match paths by PREFIX)\n" +
+			"f:4:101: conf.http[0].filters[0].rewrite.hostname: \"a b\" is no hostname"},
 	{"https without tls", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: https}]}\n",
 		"f:4:20: conf.listeners[0].tls: an HTTPS listener needs certificates (add tls: {mode: TERMINATE, certificates: [{secret: NAME}]})"},
 	{"port", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 70000, protocol: HTTP}]}\n",

@@ -3,6 +3,7 @@ package resource
 import (
 	"encoding/base64"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -339,6 +340,12 @@ func (w *walker) scalar(n *yaml.Node, fd protoreflect.FieldDescriptor, p place) 
 			return protoreflect.ValueOfInt32(int32(v)), true
 		}
 		return protoreflect.ValueOfInt64(v), true
+	case protoreflect.DoubleKind:
+		v, err := strconv.ParseFloat(n.Value, 64)
+		if tag != "!!int" && tag != "!!float" || err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
+			return wrong("a number", "")
+		}
+		return protoreflect.ValueOfFloat64(v), true
 	case protoreflect.BytesKind:
 		if tag != "!!str" && tag != "!!binary" {
 			w.errorf(p, "encode it with base64 and put it in quotes", "expected bytes in base64")
@@ -399,6 +406,8 @@ func expected(fd protoreflect.FieldDescriptor) string {
 		return "a name"
 	case protoreflect.BytesKind:
 		return "bytes in base64"
+	case protoreflect.DoubleKind:
+		return "a number"
 	}
 	return "a whole number"
 }

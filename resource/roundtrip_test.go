@@ -97,6 +97,8 @@ func anything(r *rand.Rand, fd protoreflect.FieldDescriptor, empty func() protor
 		return protoreflect.ValueOfUint32(r.Uint32() >> r.IntN(32))
 	case protoreflect.Uint64Kind:
 		return protoreflect.ValueOfUint64(r.Uint64() >> r.IntN(64))
+	case protoreflect.DoubleKind:
+		return protoreflect.ValueOfFloat64(r.NormFloat64())
 	case protoreflect.BytesKind:
 		return protoreflect.ValueOfBytes([]byte(pick(r)))
 	case protoreflect.EnumKind:

@@ -84,15 +84,9 @@ func validateMeshGatewayRoute(s scope, r *Resource) {
 		}
 		for j, f := range rule.GetFilters() {
 			filter := at.at("filters").index(j)
-			if f.GetFilter() == nil {
-				filter.errorf("", "needs one of requestHeader and responseHeader")
-			}
-			checkHeaderChange(filter.at("requestHeader"), f.GetRequestHeader())
-			checkHeaderChange(filter.at("responseHeader"), f.GetResponseHeader())
+			checkFilter(filter, rule, f)
 		}
-		if len(rule.GetBackends()) == 0 {
-			at.errorf("", "needs backends")
-		}
+		checkAnswer(at, rule)
 		var sum uint64
 		var weights []uint32
 		for j, b := range rule.GetBackends() {

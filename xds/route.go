@@ -75,12 +75,16 @@ func route(r *ir.Route, clusters map[string]bool) (*routev3.Route, error) {
 	out := &routev3.Route{Name: r.Name, Match: match, TypedPerFilterConfig: filters}
 
 	switch {
-	case r.Forward != nil && r.Direct != nil:
-		errs = append(errs, errors.New("both forwards and answers directly: set one"))
+	case actions(r) > 1:
+		errs = append(errs, errors.New("has more than one of forward, redirect and direct response: set one"))
 	case r.Forward != nil:
-		action, err := forward(r.Forward, clusters)
+		action, err := forward(r.Forward, r.Match.Path, clusters)
 		errs = append(errs, err)
 		out.Action = &routev3.Route_Route{Route: action}
+	case r.Redirect != nil:
+		action, err := redirect(r.Redirect, r.Match.Path)
+		errs = append(errs, err)
+		out.Action = &routev3.Route_Redirect{Redirect: action}
 	case r.Direct != nil:
 		direct := &routev3.DirectResponseAction{Status: r.Direct.Status}
 		if r.Direct.Body != "" {
@@ -88,7 +92,7 @@ func route(r *ir.Route, clusters map[string]bool) (*routev3.Route, error) {
 		}
 		out.Action = &routev3.Route_DirectResponse{DirectResponse: direct}
 	default:
-		errs = append(errs, errors.New("neither forwards nor answers directly: set one"))
+		errs = append(errs, errors.New("neither forwards, redirects nor answers directly: set one"))
 	}
 
 	out.RequestHeadersToAdd, out.RequestHeadersToRemove, err = headers(r.RequestHeaders)
@@ -101,7 +105,18 @@ func route(r *ir.Route, clusters map[string]bool) (*routev3.Route, error) {
 	return out, nil
 }
 
-func forward(f *ir.Forward, clusters map[string]bool) (*routev3.RouteAction, error) {
+// actions counts what a route does.
+func actions(r *ir.Route) int {
+	n := 0
+	for _, set := range []bool{r.Forward != nil, r.Redirect != nil, r.Direct != nil} {
+		if set {
+			n++
+		}
+	}
+	return n
+}
+
+func forward(f *ir.Forward, path ir.PathMatch, clusters map[string]bool) (*routev3.RouteAction, error) {
 	// Envoy's defaults are 15 seconds and 5 minutes; a zero that is spelled out means none.
 	out := &routev3.RouteAction{Timeout: durationpb.New(f.Timeout), IdleTimeout: durationpb.New(f.IdleTimeout)}
 	errs := []error{notNegative(namedDuration{"timeout", f.Timeout},
@@ -121,6 +136,19 @@ func forward(f *ir.Forward, clusters map[string]bool) (*routev3.RouteAction, err
 			})
 		}
 		out.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: split}
+	}
+	if f.Path != nil {
+		rewrite, err := rewritePath(f.Path, path)
+		errs = append(errs, err)
+		out.RegexRewrite = rewrite
+	}
+	if f.Host != "" {
+		out.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: f.Host}
+	}
+	for _, m := range f.Mirrors {
+		mirror, err := mirrorTo(m, clusters)
+		errs = append(errs, err)
+		out.RequestMirrorPolicies = append(out.RequestMirrorPolicies, mirror)
 	}
 	if f.Retry != nil {
 		retry, err := retryPolicy(f.Retry)

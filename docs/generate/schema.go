@@ -139,6 +139,8 @@ func single(fd protoreflect.FieldDescriptor) string {
 		return "true or false"
 	case protoreflect.BytesKind:
 		return "base64"
+	case protoreflect.DoubleKind:
+		return "number"
 	case protoreflect.EnumKind:
 		return strings.Join(enumWords(fd.Enum()), ", ")
 	case protoreflect.MessageKind:

@@ -200,32 +200,11 @@ func compareEntries(x, y entry) int {
 }
 
 func (b *builder) rule(from string, index int, rule *meshv1.MeshGatewayRoute_Rule) ([]entry, error) {
-	if len(rule.GetBackends()) == 0 {
-		return nil, errors.New("needs backends")
-	}
-	var to []ir.WeightedCluster
-	var errs []error
-	sum := uint64(0)
-	for _, backend := range rule.GetBackends() {
-		name, err := b.cluster(backend.GetDestination())
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		weight := uint32(1)
-		if backend.Weight != nil {
-			weight = backend.GetWeight()
-		}
-		sum += uint64(weight)
-		to = append(to, ir.WeightedCluster{Cluster: name, Weight: weight})
-	}
-	if err := errors.Join(errs...); err != nil {
+	base, err := b.action(rule)
+	if err != nil {
 		return nil, err
 	}
-	if err := checkSum(sum); err != nil {
-		return nil, err
-	}
-	base := ir.Route{Forward: b.forward(to, rule.GetBackends()[0].GetDestination()), CORS: cors(rule.GetCors())}
+	base.CORS = cors(rule.GetCors())
 	for _, f := range rule.GetFilters() {
 		headerChange(&base.RequestHeaders, f.GetRequestHeader())
 		headerChange(&base.ResponseHeaders, f.GetResponseHeader())

@@ -146,6 +146,9 @@ func (s *State) subsetsChanged(m *mesh, r *resource.Resource, by int) {
 			for _, b := range rule.GetBackends() {
 				tags = append(tags, b.GetDestination())
 			}
+			for _, f := range rule.GetFilters() {
+				tags = append(tags, f.GetMirror().GetDestination())
+			}
 		}
 	}
 	for _, t := range tags {
