@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -128,7 +129,7 @@ func (p *proxy) node() (*corev3.Node, error) {
 
 // once has one stream over a connection of its own.
 func (p *proxy) once(ctx context.Context) error {
-	pem, err := os.ReadFile(p.site.running.CAFile())
+	pem, err := os.ReadFile(filepath.Join(p.site.cfg.DataDir, "tls", "server-ca.crt"))
 	if err != nil {
 		return err
 	}

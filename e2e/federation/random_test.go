@@ -120,7 +120,7 @@ func TestFederationUnderFaults(t *testing.T) {
 	seed := number(t, seedVariable, time.Now().UnixNano())
 	steps := int(number(t, stepsVariable, defaultSteps))
 	t.Logf("seed %d; again: %s=%d %s=%d go test ./e2e/federation -run TestFederationUnderFaults -count 1", seed, seedVariable, seed, stepsVariable, steps)
-	f := start(t, "east", "west")
+	f := start(t, "east", "north", "west")
 	w := &walk{federation: f, h: newHistory(), rnd: rand.New(rand.NewPCG(uint64(seed), 0)), generation: firstGeneration}
 	w.h.bad, w.h.vanishing = f.spoil(), []string{"caller"}
 	if err := w.commit("pair", w.generation, pair(w.generation)); err != nil {
@@ -174,9 +174,15 @@ func (w *walk) step() (what string, err error) {
 		f := fault.Faults[n%len(fault.Faults)]
 		what = fmt.Sprintf("%s of KDS of %s", f, name)
 		err = s.kds.Do(f)
-	case dice < 80:
-		what = "KDS of " + name + " heals"
+	case dice < 73:
+		// Streams of proxies are slow or stand still; their end would be that of the backends.
+		f := []string{"pause", "limit"}[n%2]
+		what = fmt.Sprintf("%s of xDS of %s", f, name)
+		err = s.xds.Do(f)
+	case dice < 81:
+		what = "KDS and xDS of " + name + " heal"
 		s.kds.Heal()
+		s.xds.Heal()
 	case dice < 92:
 		p := w.flapping[n%len(w.flapping)]
 		what = "the stream of " + p.id + " ends"
