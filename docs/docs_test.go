@@ -139,7 +139,7 @@ var reference = regexp.MustCompile("`([a-z][a-z0-9/]*/(?:[a-z0-9_]+_test\\.go|te
 
 // Each statement in a table of guarantees names what holds it.
 func TestGuaranteesAreHeld(t *testing.T) {
-	for page, head := range map[string]string{"kds.md": "| Guarantee | Held by |", "policies.md": "| Rule | Test |"} {
+	for page, head := range map[string]string{"kds.md": "| Guarantee | Held by |", "guarantees.md": "| Guarantee | Held by |", "policies.md": "| Rule | Test |"} {
 		rows := 0
 		_, table, _ := strings.Cut(read(t, page), head)
 		for line := range strings.Lines(table) {
