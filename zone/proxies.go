@@ -78,14 +78,19 @@ type door struct {
 // Connect admits a proxy and tells the owner of the state.
 func (d *door) Connect(ctx context.Context, node *server.Node, token string) (server.ProxyID, error) {
 	p, err := d.admission.Admit(ctx, node, token)
+	if err == nil {
+		err = d.core.inbox.admit(p, func() { d.core.connect(p) })
+	}
 	if err != nil {
 		d.core.metrics.refused.Inc()
-		d.core.log.Warn("proxy refused", zap.String("proxy", node.GetId()), zap.Error(err))
+		d.core.log.Warn("proxy refused", zap.String("proxy", shorten(node.GetId())), zap.Error(err))
 		return "", err
 	}
-	d.core.inbox.post(event{connects: p.ID, run: func() { d.core.connect(p) }})
 	return server.ProxyID(p.ID), nil
 }
+
+// shorten bounds what a stranger puts into the log.
+func shorten(id string) string { return strings.ToValidUTF8(id[:min(len(id), 400)], "") }
 
 // Disconnect ends one stream.
 func (d *door) Disconnect(id server.ProxyID) {

@@ -112,7 +112,7 @@ func (c *core) ask(q *kdsv1.Query) ([]byte, error) {
 	case *kdsv1.Query_DescribeDataplane_:
 		p := c.find(v.DescribeDataplane.GetMesh(), v.DescribeDataplane.GetName())
 		if p == nil {
-			return nil, fmt.Errorf("not found: no proxy %q of mesh %q has a stream at this zone", v.DescribeDataplane.GetName(), v.DescribeDataplane.GetMesh())
+			return nil, fmt.Errorf("no such proxy: none called %q of mesh %q has a stream at this zone", v.DescribeDataplane.GetName(), v.DescribeDataplane.GetMesh())
 		}
 		d, err := c.describe(p, v.DescribeDataplane.GetConfig())
 		if err != nil {

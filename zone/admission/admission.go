@@ -115,6 +115,20 @@ type Proxy struct {
 	TokenID string
 	// TokenExpires is when the token ends. A stream outlives it; the next one needs a new token.
 	TokenExpires time.Time
+
+	zone   string
+	claims token.Claims
+}
+
+// Succeed says why the proxy may not take over from another that has a stream under the same ID: what the other was given,
+// with the keys of its services, would be the proxy's, so its own token must allow all that the other offers. That of a
+// proxy that was restarted, or given another document, does.
+func (p *Proxy) Succeed(other *Proxy) error {
+	if allow(p.claims, p.zone, other) != nil {
+		return fmt.Errorf("zone %s: %w", p.zone, refuse("another proxy is connected as %s, with services or tags that it is not for; "+
+			"give this proxy a name of its own, or stop the other", p.ID))
+	}
+	return nil
 }
 
 // New checks the configuration.
@@ -155,10 +169,10 @@ func (a *Admission) admit(node Node, bearer string) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.allow(claims, p); err != nil {
+	if err := allow(claims, a.zone, p); err != nil {
 		return nil, err
 	}
-	p.TokenID, p.TokenExpires = claims.ID, claims.ExpiresAt
+	p.TokenID, p.TokenExpires, p.zone, p.claims = claims.ID, claims.ExpiresAt, a.zone, claims
 	return p, nil
 }
 
@@ -338,15 +352,16 @@ func offers(d *meshv1.Dataplane) []offer {
 
 // allow holds the token against what the proxy offers. A client without an inbound has no identity, so its mesh is all
 // that there is to check.
-func (a *Admission) allow(c token.Claims, p *Proxy) error {
+func allow(c token.Claims, zone string, p *Proxy) error {
 	if p.Dataplane == nil {
 		return nil
 	}
 	for _, o := range offers(p.Dataplane) {
-		tags := maps.Clone(o.tags)
-		tags[resource.TagZone] = a.zone // a token may demand it, and nobody has to write it down
+		tags := map[string]string{}
+		maps.Copy(tags, o.tags)
+		tags[resource.TagZone] = zone // a token may demand it, and nobody has to write it down
 		service := tags[resource.TagService]
-		if c.AllowsService(p.Mesh, a.zone, service, tags) {
+		if c.AllowsService(p.Mesh, zone, service, tags) {
 			continue
 		}
 		if len(c.Services) > 0 && !slices.Contains(c.Services, service) {
