@@ -19,7 +19,7 @@ import (
 const (
 	seedVariable  = "ZONEFORGE_SEED"
 	stepsVariable = "ZONEFORGE_STEPS"
-	defaultSteps  = 60
+	defaultSteps  = 50
 )
 
 func number(t *testing.T, variable string, otherwise int64) int64 {
