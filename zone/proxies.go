@@ -9,6 +9,10 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/zoneforge/zoneforge/ir"
@@ -87,6 +91,20 @@ func (d *door) Connect(ctx context.Context, node *server.Node, token string) (se
 		return "", err
 	}
 	return server.ProxyID(p.ID), nil
+}
+
+// stranger ends a stream without a good token before any of its requests is read, as they may be large.
+func (c *core) stranger(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	if err := c.admitted.Bearer(server.Bearer(stream.Context())); err != nil {
+		c.metrics.refused.Inc()
+		from := ""
+		if p, ok := peer.FromContext(stream.Context()); ok {
+			from = p.Addr.String()
+		}
+		c.log.Warn("proxy refused", zap.String("address", from), zap.Error(err))
+		return status.Errorf(codes.Unauthenticated, "the proxy was not accepted: %v", err)
+	}
+	return next(srv, stream)
 }
 
 // shorten bounds what a stranger puts into the log.

@@ -37,6 +37,10 @@ const (
 	keepaliveTime, keepaliveTimeout = 20 * time.Second, 10 * time.Second
 	// maxRequest bounds what a proxy may send, which holds its document and the names that it wants.
 	maxRequest = 16 << 20
+	// handshake bounds TLS and HTTP/2 of a new connection.
+	handshake = 10 * time.Second
+	// streamsPerConnection: a proxy needs one, and another while it reconnects.
+	streamsPerConnection = 8
 	// stopping is how long requests of the REST server may take to end.
 	stopping = 2 * time.Second
 )
@@ -146,6 +150,8 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, cert *
 
 	grpcServer := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(cert.config())), grpc.MaxRecvMsgSize(maxRequest),
+		grpc.ConnectionTimeout(handshake), grpc.MaxConcurrentStreams(streamsPerConnection), grpc.MaxHeaderListSize(64<<10),
+		grpc.StreamInterceptor(c.stranger),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 	)

@@ -45,7 +45,7 @@ func TestNobodyTakesAProxysName(t *testing.T) {
 		}
 		metadata, err := structpb.NewStruct(map[string]any{"zoneforge.kind": "Dataplane", "zoneforge.mesh": "default", "zoneforge.name": "pay-1",
 			"zoneforge.document": `{"type": "Dataplane", "mesh": "default", "name": "pay-1", "networking": {"address": "10.0.0.1",
-				"inbound": [{"port": 80, "tags": {"kuma.io/service": "` + service + `"}}]}}`})
+				"inbound": [{"port": 80, "servicePort": 8080, "tags": {"kuma.io/service": "` + service + `"}}]}}`})
 		if err != nil {
 			t.Fatal(err)
 		}

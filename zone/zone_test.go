@@ -230,7 +230,7 @@ func queries(t *testing.T, g *global) {
 			t.Errorf("secret %+v", s)
 		}
 	}
-	if err := ask(t, g, describe("nobody"), &d); err == nil || !strings.Contains(err.Error(), "not found") {
+	if err := ask(t, g, describe("nobody"), &d); err == nil || !strings.Contains(err.Error(), "no such proxy") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -57,6 +58,8 @@ type Server struct {
 	auth     Authenticator
 	observer Observer
 	log      *zap.Logger
+	// firstRequest is shorter in tests.
+	firstRequest time.Duration
 
 	mu sync.Mutex
 	// proxies is guarded by mu, and so is what it holds but for the streams.
@@ -86,7 +89,7 @@ func New(c Config) (*Server, error) {
 		c.Logger = zap.NewNop()
 	}
 	return &Server{
-		auth: c.Authenticator, observer: c.Observer, log: c.Logger,
+		auth: c.Authenticator, observer: c.Observer, log: c.Logger, firstRequest: firstRequest,
 		proxies: map[ProxyID]*proxy{}, endpoints: map[string]*xds.Resource{},
 	}, nil
 }
@@ -190,8 +193,8 @@ func (s *Server) lookup(name string) *xds.Resource {
 	return s.endpoints[name]
 }
 
-// bearer returns the token of "authorization: Bearer <token>".
-func bearer(ctx context.Context) string {
+// Bearer returns the token of "authorization: Bearer <token>".
+func Bearer(ctx context.Context) string {
 	md, _ := metadata.FromIncomingContext(ctx)
 	for _, v := range md.Get("authorization") {
 		if scheme, token, ok := strings.Cut(v, " "); ok && strings.EqualFold(scheme, "bearer") {

@@ -3,6 +3,7 @@ package server
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
@@ -15,9 +16,16 @@ type Nack struct {
 	// Names and Versions are parallel, in the order of names; version "" is a removal.
 	Names    []string
 	Versions []string
-	// Message is what Envoy said.
+	// Message is what Envoy said, cut where it is very long.
 	Message string
 }
+
+// Bounds of what one stream may make this process keep: bytes of a NACK's message, and names of one type that it subscribes
+// to, or says that it has.
+const (
+	maxMessage = 4 << 10
+	maxNames   = 100_000
+)
 
 // Progress is how far a proxy came.
 type Progress struct {
@@ -118,7 +126,7 @@ func (s *session) answer(sub *subscription, nonce string, refused bool, message 
 	}
 	s.settled = false
 	names := sub.reject(message)
-	nack := Nack{TypeURL: sub.typeURL, Names: names, Message: message}
+	nack := Nack{TypeURL: sub.typeURL, Names: names, Message: shorten(message, maxMessage)}
 	for _, name := range names {
 		nack.Versions = append(nack.Versions, versionOf(f.sent[name]))
 	}
@@ -130,6 +138,14 @@ func (s *session) answer(sub *subscription, nonce string, refused bool, message 
 		})
 		s.nacks = append(s.nacks, nack)
 	}
+}
+
+// shorten bounds what a proxy says, which goes into logs and up to global.
+func shorten(text string, most int) string {
+	if len(text) > most {
+		text = text[:most] + "..."
+	}
+	return strings.ToValidUTF8(text, "")
 }
 
 // Retry sends the listeners once more that the proxy refused: whether a port is free is nothing that a change of their
@@ -196,6 +212,15 @@ func (s *session) Ready() []*response {
 	out := s.ready
 	s.ready = nil
 	return out
+}
+
+// Names is the largest number of names that the proxy has of one type.
+func (s *session) Names() int {
+	most := 0
+	for _, sub := range s.subs {
+		most = max(most, len(sub.names), len(sub.confirmed), len(sub.open))
+	}
+	return most
 }
 
 // Progress returns how far the proxy came.

@@ -17,6 +17,12 @@ import (
 	"google.golang.org/grpc/status"
 )
 
+// maxID bounds, in bytes, what is told of an identifier that nobody vouches for.
+const maxID = 400
+
+// firstRequest is how long a stream may take to say who it is of.
+const firstRequest = 10 * time.Second
+
 // maxChanges is how many changes of endpoints wait for a stream one by one; with more, all are looked at again.
 const maxChanges = 64
 
@@ -191,23 +197,29 @@ func (s *Server) StreamAggregatedResources(g discoveryv3.AggregatedDiscoveryServ
 
 func pump[Req, Resp any](s *Server, g grpc.BidiStreamingServer[Req, Resp], v variant[Req, Resp]) error {
 	ctx := g.Context()
-	first, err := g.Recv()
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	if err != nil {
+	requests, received := receive(ctx, g)
+	var first *Req
+	late := time.NewTimer(s.firstRequest)
+	defer late.Stop()
+	select {
+	case first = <-requests:
+	case err := <-received:
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
 		return err
+	case <-late.C:
+		return status.Errorf(codes.DeadlineExceeded, "no request came within %s of the stream's beginning", s.firstRequest)
 	}
 	node := v.node(first)
-	id, err := s.auth.Connect(ctx, node, bearer(ctx))
+	id, err := s.auth.Connect(ctx, node, Bearer(ctx))
 	if err != nil {
-		return status.Errorf(codes.Unauthenticated, "proxy %q was not accepted: %v", node.GetId(), err)
+		return status.Errorf(codes.Unauthenticated, "proxy %q was not accepted: %v", shorten(node.GetId(), maxID), err)
 	}
 	defer s.auth.Disconnect(id)
 	st := s.attach(id, v.state)
 	defer s.detach(id, st)
 
-	requests, received := receive(ctx, g)
 	pause := leastPause
 	retry := time.NewTimer(pause)
 	retry.Stop()
@@ -279,6 +291,9 @@ func step[Req, Resp any](s *Server, g grpc.BidiStreamingServer[Req, Resp], v var
 	if req != nil {
 		v.handle(st.session, req)
 	}
+	if n := st.session.Names(); n > maxNames {
+		return status.Errorf(codes.ResourceExhausted, "proxy %q names %d resources of one type, at most %d are allowed", id, n, maxNames)
+	}
 	out := st.session.Ready()
 	progress := st.publish()
 	if req != nil {
@@ -287,8 +302,8 @@ func step[Req, Resp any](s *Server, g grpc.BidiStreamingServer[Req, Resp], v var
 			if slices.ContainsFunc(before, func(n Nack) bool { return n.TypeURL == typeURL && n.Message == detail.GetMessage() }) {
 				log = s.log.Debug // it was told when it came first
 			}
-			log("proxy rejected configuration", zap.String("proxy", string(id)), zap.String("kind", typeURL),
-				zap.Uint64("revision", progress.Sent), zap.String("reason", detail.GetMessage()))
+			log("proxy rejected configuration", zap.String("proxy", string(id)), zap.String("kind", shorten(typeURL, maxID)),
+				zap.Uint64("revision", progress.Sent), zap.String("reason", shorten(detail.GetMessage(), maxMessage)))
 		}
 	}
 	for _, resp := range out {

@@ -176,6 +176,14 @@ func (a *Admission) admit(node Node, bearer string) (*Proxy, error) {
 	return p, nil
 }
 
+// Bearer checks a stream's token alone, before anything that its sender says is read. What it is good for, Admit says.
+func (a *Admission) Bearer(bearer string) error {
+	if _, err := a.verify(bearer); err != nil {
+		return fmt.Errorf("zone %s: %w", a.zone, err)
+	}
+	return nil
+}
+
 // Revoked is true when the token of an admitted proxy was revoked since. A token that merely ended cuts no stream off.
 func (a *Admission) Revoked(p *Proxy) bool {
 	_, revoked, err := a.known()
