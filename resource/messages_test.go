@@ -85,6 +85,11 @@ var messages = []struct{ name, doc, want string }{
 			"f:4:54: conf.listeners[1].port: a port is a number from 1 to 65535\n" +
 			`f:4:83: conf.listeners[1].hostname: "a_b" is no hostname (write api.example.com, "*.example.com" or "*")`},
 	{"dataplane", "type: Dataplane\nname: d\nnetworking: {address: x, inbound: [{port: 1, tags: {kuma.io/service: a}}]}\n", `f:3:23: networking.address: "x" is no IP address`},
+	{"inbound to itself", "type: Dataplane\nname: d\nnetworking: {address: 127.0.0.1, inbound: [{port: 80, tags: {kuma.io/service: a}}]}\n",
+		"f:3:44: networking.inbound[0]: port 80 leads back to the proxy itself (set servicePort to the workload's own port, or serviceAddress to its address)"},
+	{"inbound of all addresses to itself", "type: Dataplane\nname: d\nnetworking: {address: 10.0.0.1, inbound: [{port: 80, address: 0.0.0.0, tags: {kuma.io/service: a}}]}\n",
+		"f:3:43: networking.inbound[0]: port 80 leads back to the proxy itself (set servicePort to the workload's own port, or serviceAddress to its address)"},
+	{"inbound to the workload", "type: Dataplane\nname: d\nnetworking: {address: 10.0.0.1, inbound: [{port: 80, tags: {kuma.io/service: a}}]}\n", ""},
 	{"gateway or sidecar", "type: Dataplane\nname: d\nnetworking: {address: 1.2.3.4, inbound: [{port: 1, tags: {kuma.io/service: a}}], gateway: {type: BUILTIN, tags: {kuma.io/service: g}}}\n",
 		"f:3:1: networking: gateway excludes inbound and outbound (keep one of them)"},
 	{"protocol", "type: Dataplane\nname: d\nnetworking: {address: 1.2.3.4, inbound: [{port: 1, tags: {kuma.io/service: a, kuma.io/protocol: htp}}]}\n",

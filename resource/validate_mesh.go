@@ -1,6 +1,8 @@
 package resource
 
 import (
+	"cmp"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -112,6 +114,9 @@ func validateDataplane(s scope, r *Resource) {
 			item.errorf("", "port %d is that of another inbound already", l.port)
 		}
 		taken[l] = "inbound"
+		if leadsBack(in, n.GetAddress(), l.address) {
+			item.errorf("set servicePort to the workload's own port, or serviceAddress to its address", "port %d leads back to the proxy itself", l.port)
+		}
 	}
 	for i, out := range n.GetOutbound() {
 		item := at.at("outbound").index(i)
@@ -127,4 +132,23 @@ func validateDataplane(s scope, r *Resource) {
 		}
 		taken[l] = "outbound"
 	}
+}
+
+// leadsBack says whether an inbound forwards to the address on which its proxy listens, over and over.
+func leadsBack(in *meshv1.Dataplane_Inbound, own, listens string) bool {
+	if in.GetPort() == 0 || cmp.Or(in.GetServicePort(), in.GetPort()) != in.GetPort() {
+		return false
+	}
+	to, err := netip.ParseAddr(cmp.Or(in.GetServiceAddress(), "127.0.0.1"))
+	if err != nil {
+		return false
+	}
+	at, err := netip.ParseAddr(listens)
+	if err != nil {
+		return false
+	}
+	if proxy, err := netip.ParseAddr(own); err == nil && at.IsUnspecified() && (to.IsLoopback() || to == proxy) {
+		return true
+	}
+	return to == at
 }

@@ -89,7 +89,7 @@ func (b *bench) token(change func(*token.Claims)) string {
 func ingressToken(c *token.Claims) { c.Ingress, c.Mesh, c.Zone = true, "", "east" }
 
 const sidecarDocument = `{"type":"Dataplane","mesh":"default","name":"web-1","networking":{"address":"127.0.0.1",
- "inbound":[{"port":8080,"tags":{"kuma.io/service":"web","version":"v1"}},{"port":8081,"tags":{"kuma.io/service":"admin","version":"v1"}}],
+ "inbound":[{"port":8080,"servicePort":9080,"tags":{"kuma.io/service":"web","version":"v1"}},{"port":8081,"servicePort":9081,"tags":{"kuma.io/service":"admin","version":"v1"}}],
  "outbound":[{"port":9000,"tags":{"kuma.io/service":"backend"}}]}}`
 
 const ingressDocument = `{"type":"ZoneIngress","name":"in","networking":{"address":"127.0.0.1","port":10001}}`
