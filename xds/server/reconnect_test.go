@@ -115,7 +115,8 @@ func breakStream(t *testing.T, apiType string, newServer bool) {
 	}
 	startEnvoy(t, "p", apiType, uint32(number))
 	watch.await(t, s, "p", "revision 1", func(st Status) bool { return st.Acked == 1 })
-	l := startTraffic(t, port, func(revision uint64) string { return strconv.FormatUint(revision, 10) })
+	l := newTraffic(func(revision uint64) string { return strconv.FormatUint(revision, 10) })
+	l.start(t, port)
 	for revision := uint64(2); revision <= breaks+1; revision++ {
 		h.stop()
 		if newServer {

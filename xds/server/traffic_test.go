@@ -54,10 +54,15 @@ const (
 	trafficLimit   = 400_000
 )
 
-func startTraffic(t *testing.T, port uint32, answer func(revision uint64) string) *traffic {
+// newTraffic sends nothing yet, so that backends can be made that know it.
+func newTraffic(answer func(revision uint64) string) *traffic {
 	l := &traffic{answer: answer, moved: sync.NewCond(&sync.Mutex{}), stop: make(chan struct{}), failures: make(chan string, trafficClients+1)}
 	l.wanted.Store(1)
 	l.reached.Store(1)
+	return l
+}
+
+func (l *traffic) start(t *testing.T, port uint32) {
 	for i := range trafficClients {
 		l.running.Go(func() {
 			transport := &http.Transport{MaxIdleConnsPerHost: 1}
@@ -77,7 +82,6 @@ func startTraffic(t *testing.T, port uint32, answer func(revision uint64) string
 		})
 	}
 	t.Cleanup(l.halt)
-	return l
 }
 
 // raise says that a revision was acknowledged.
@@ -165,7 +169,10 @@ func TestNoRequestIsLost(t *testing.T) {
 func noRequestIsLost(t *testing.T, apiType string) {
 	const changes = 200
 	var backends []*httptest.Server
-	var l *traffic
+	// Each cluster serves two revisions: first under a new name, then changed under the same.
+	clusterOf := func(revision uint64) string { return fmt.Sprintf("c%d", revision/2) }
+	backendOf := func(revision uint64) int { return int(revision/2) % 4 }
+	l := newTraffic(func(revision uint64) string { return strconv.Itoa(backendOf(revision)) })
 	for i := range 4 {
 		b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/hold" {
@@ -176,9 +183,6 @@ func noRequestIsLost(t *testing.T, apiType string) {
 		t.Cleanup(b.Close)
 		backends = append(backends, b)
 	}
-	// Each cluster serves two revisions: first under a new name, then changed under the same.
-	clusterOf := func(revision uint64) string { return fmt.Sprintf("c%d", revision/2) }
-	backendOf := func(revision uint64) int { return int(revision/2) % len(backends) }
 	s, watch, adsPort := serve(t)
 	port := freePort(t)
 	listeners := []*xds.Resource{httpListener(t, "in", "r", port)}
@@ -196,7 +200,7 @@ func noRequestIsLost(t *testing.T, apiType string) {
 	set(1)
 	startEnvoy(t, "p", apiType, adsPort)
 	reach(1)
-	l = startTraffic(t, port, func(revision uint64) string { return strconv.Itoa(backendOf(revision)) })
+	l.start(t, port)
 	for revision := uint64(2); revision <= changes+1; revision++ {
 		l.wanted.Store(revision)
 		set(revision)
