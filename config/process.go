@@ -63,6 +63,7 @@ type Zone struct {
 	TokenFile     string        `name:"token-file" required:"true" usage:"file of the zone's token, from zoneforge token zone"`
 	XDSAddress    string        `name:"xds-address" default:":5678" required:"true" usage:"host:port where proxies connect"`
 	RESTAddress   string        `name:"rest-address" default:":5683" required:"true" usage:"host:port of health, readiness and metrics"`
+	MetricsToken  string        `name:"metrics-token-file" usage:"file of a token that scrapers of /metrics must send as Bearer; default: none is asked for"`
 	EndpointGrace time.Duration `name:"endpoint-grace" default:"30s" usage:"how long endpoints known from disk stay until their proxies are back"`
 	SVIDLifetime  time.Duration `name:"svid-lifetime" default:"24h" usage:"how long certificates of workloads live where their mesh does not say"`
 	Server

@@ -1,8 +1,11 @@
 package zone
 
 import (
+	"crypto/subtle"
 	"encoding/json"
 	"net/http"
+	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -73,8 +76,9 @@ func (m *metrics) observe(c *core, nacks, rejected int) {
 	m.rejected.Set(float64(rejected))
 }
 
-// handler serves health, readiness and metrics to whoever asks; none of them tells what a tenant runs.
-func (m *metrics) handler(keys *keys, serving *atomic.Bool) http.Handler {
+// handler serves health and readiness to whoever asks, and metrics to those with the token in a file where one is named; none
+// of them tells what a tenant runs.
+func (m *metrics) handler(keys *keys, serving *atomic.Bool, tokenFile string) http.Handler {
 	mux := http.NewServeMux()
 	say := func(w http.ResponseWriter, code int, status, detail string) {
 		w.Header().Set("Content-Type", "application/json")
@@ -97,6 +101,23 @@ func (m *metrics) handler(keys *keys, serving *atomic.Bool) http.Handler {
 			say(w, http.StatusOK, "ok", "")
 		}
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Timeout: 10 * time.Second}))
+	figures := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Timeout: 10 * time.Second})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		if tokenFile != "" && !bears(r, tokenFile) {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			say(w, http.StatusUnauthorized, "unauthenticated", "send the token of metrics-token-file as Authorization: Bearer")
+			return
+		}
+		figures.ServeHTTP(w, r)
+	})
 	return mux
+}
+
+// bears tells whether a request has the token in a file. A file that is gone or empty lets nobody in.
+func bears(r *http.Request, file string) bool {
+	content, err := os.ReadFile(file)
+	want := strings.TrimSpace(string(content))
+	scheme, got, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	return err == nil && want != "" && ok && strings.EqualFold(scheme, "Bearer") &&
+		subtle.ConstantTimeCompare([]byte(strings.TrimSpace(got)), []byte(want)) == 1
 }

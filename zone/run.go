@@ -162,7 +162,7 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, cert *
 		errorLog = nil
 	}
 	restServer := &http.Server{
-		Handler: c.metrics.handler(c.keys, &serving), TLSConfig: cert.config(), ErrorLog: errorLog,
+		Handler: c.metrics.handler(c.keys, &serving, z.cfg.MetricsTokenFile), TLSConfig: cert.config(), ErrorLog: errorLog,
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 	}
 

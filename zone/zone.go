@@ -46,6 +46,8 @@ type Config struct {
 	TokenFile string
 	// XDSAddress and RESTAddress are host:port; default :5678 and :5683. Port 0 takes a free one, see Addresses.
 	XDSAddress, RESTAddress string
+	// MetricsTokenFile holds a token of the operator's choice that /metrics asks for, read at each request; empty asks for none.
+	MetricsTokenFile string
 	// Hosts are names and addresses for the server certificate, besides this machine's.
 	Hosts []string
 	// TLSCertFile and TLSKeyFile are an operator's server certificate, read again when they change.
