@@ -41,7 +41,7 @@ bench-publish: build tools ## the same, and write the figures into docs/performa
 	go run ./bench -publish docs/performance.md
 
 race: tools ## the tests of the concurrent packages under the race detector
-	go test -race ./global/... ./zone/... ./gossip/... ./sync/stream/... ./xds/server/... ./dataplane/...
+	go test -race ./global/... ./zone/... ./gossip/... ./sync/stream/... ./xds/server/... ./dataplane/... ./e2e/fault/...
 
 FUZZTIME ?= 5s
 fuzz-short: ## each fuzz target for FUZZTIME
