@@ -268,6 +268,11 @@ func (g *Global) distrust(kinds []string) {
 }
 
 func (g *Global) inventory(i *kdsv1.Inventory, now time.Time) {
+	long := func(kind string) bool { return len(kind) > maxKey }
+	if len(i.GetKinds())+len(g.suspect)+len(g.inv.open) > 3*maxKinds || len(i.GetKinds()) > maxKinds || slices.ContainsFunc(i.GetKinds(), long) {
+		g.bad("inventory: too many kinds, or one with too long a name")
+		return
+	}
 	asked := g.state == Comparing && i.GetNonce() == g.asked
 	switch {
 	case asked:
@@ -306,7 +311,11 @@ func (g *Global) inventory(i *kdsv1.Inventory, now time.Time) {
 	for _, e := range i.GetEntries() {
 		key, err := KeyFrom(e.GetKey())
 		if err != nil || len(e.GetHash()) != len(resource.Hash{}) || !g.inv.open[key.Kind] {
-			g.bad(fmt.Sprintf("inventory: entry %s is malformed or of a kind that is not listed", key))
+			g.bad(fmt.Sprintf("inventory: entry %.200s is malformed or of a kind that is not listed", key))
+			return
+		}
+		if len(key.Kind)+len(key.Mesh)+len(key.Name) > maxKey {
+			g.bad(fmt.Sprintf("inventory: a key of kind %.64s has more than %d bytes", key.Kind, maxKey))
 			return
 		}
 		if g.inv.count++; g.inv.count > maxInventory {

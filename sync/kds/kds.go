@@ -41,6 +41,9 @@ const (
 	SilentIntervals = 3
 	// maxInventory bounds the entries that global collects from one zone.
 	maxInventory = 4 << 20
+	// maxKinds bounds the kinds of an inventory, and maxKey the bytes of one of its keys.
+	maxKinds = 256
+	maxKey   = 1 << 10
 	// inventoryPart is how many entries go into one Inventory frame.
 	inventoryPart = 4096
 )
