@@ -139,7 +139,7 @@ func New(cfg Config) (*Global, error) {
 		cfg.Logger = zap.NewNop()
 	}
 	return &Global{
-		cfg: cfg, log: cfg.Logger.With(zap.String("replica", cfg.Replica)), ready: make(chan struct{}), openCluster: defaultOpenCluster,
+		cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), openCluster: defaultOpenCluster,
 		metrics: newMetrics(prometheus.NewRegistry()),
 	}, nil
 }

@@ -141,7 +141,7 @@ func TestControlPlanesServeWhatTheClientSays(t *testing.T) {
 		}
 		conn.Close()
 	}
-	// An absent zone is waited for a while, so nothing else needs to wait for its connection.
+	g.await("zone connected") // a receipt knows only zones that were there once
 	out := client(t, strings.Replace(timeout, "5s", "7s", 1), "apply", "-f", "-", "--wait")
 	if !strings.Contains(out, "zone east: live, 0 of 0 proxies\n") || !strings.Contains(out, " is live on 0 of 0 proxies in 1 of 1 zone since ") {
 		t.Errorf("apply --wait says %q", out)

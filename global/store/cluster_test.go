@@ -116,12 +116,13 @@ func TestPeriodicComparisonFindsWhatTheWatchMissed(t *testing.T) {
 	s := open(t, cfg)
 	follow(t, s)
 	snap := wait(t, s, commitOps(t, s, put("a", "1")).Revision)
+	before := s.Stats().Mismatches // a machine that is slow enough looks like a lost event, too
 	wrong := *snap
 	wrong.digest.Add(stored("p").hash(timeoutKey("never"))) // as if an event had been applied wrongly
 	wrong.stale = make(chan struct{})
 	s.cur.Store(&wrong)
 	<-wrong.stale
-	if got := s.Snapshot(); got.digest != snap.digest || label(got, "a") != "1" || s.Stats().Mismatches != 1 {
+	if got := s.Snapshot(); got.digest != snap.digest || label(got, "a") != "1" || s.Stats().Mismatches <= before {
 		t.Fatalf("%+v", s.Stats())
 	}
 }
