@@ -148,7 +148,7 @@ func (g *Global) Run(ctx context.Context) error {
 		Ready:         ready.check, Done: ready.done, Logger: g.log,
 		Version: g.cfg.Version, Epoch: s.Epoch(), Replica: g.cfg.Replica,
 	}))
-	g.log.Info("global is ready", zap.String("rest", g.Addresses().REST), zap.String("kds", g.Addresses().KDS),
+	g.log.Info("global is ready", zap.String("replica", g.cfg.Replica), zap.String("rest", g.Addresses().REST), zap.String("kds", g.Addresses().KDS),
 		zap.Int64("revision", s.Snapshot().Revision()), zap.String("epoch", s.Epoch()))
 	close(g.ready)
 
