@@ -192,6 +192,12 @@ func (f *federation) describe(out io.Writer, took time.Duration) {
 	}
 	_ = table.Flush()
 	first := f.sites[0]
+	program := f.binary
+	if here, err := os.Getwd(); err == nil {
+		if short, err := filepath.Rel(here, program); err == nil && len(short) < len(program) {
+			program = short
+		}
+	}
 	fmt.Fprintf(out, `
 Requests to try:
   curl %s      # answered in %s
@@ -203,11 +209,11 @@ To use the command line:
   export ZONEFORGE_ADDRESS=https://%s
   export ZONEFORGE_CA=%s
   export ZONEFORGE_TOKEN=$(cat %s)
-  zoneforge get zones
-  zoneforge inspect zone %s
-  zoneforge apply --wait -f %s
+  %s get zones
+  %s inspect zone %s
+  %s apply --wait -f %s
 
 Policies to change: %s
 `, first.url("/echo"), first.name, first.url("/cross"), f.sites[1].name, first.url("/split"), first.url("/denied"),
-		address(f.global, restPort), f.path("global", "tls", certfile.CAFile), f.path("global", "admin-token"), first.name, f.path("policies"), f.path("policies"))
+		address(f.global, restPort), f.path("global", "tls", certfile.CAFile), f.path("global", "admin-token"), program, program, first.name, program, f.path("policies"), f.path("policies"))
 }
