@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 	"github.com/zoneforge/zoneforge/sync/kds"
 )
 
-func records(t *testing.T, n, size int) ([]*kdsv1.Record, kds.Position) {
+func records(t testing.TB, n, size int) ([]*kdsv1.Record, kds.Position) {
 	t.Helper()
 	set := kds.NewSet()
 	var all []*kdsv1.Record
@@ -30,14 +31,14 @@ func records(t *testing.T, n, size int) ([]*kdsv1.Record, kds.Position) {
 	return all, set.Position("e", uint64(n))
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func filled(t *testing.T) (dir string, at kds.Position, identity string) {
+func filled(t testing.TB) (dir string, at kds.Position, identity string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "data")
 	s, err := Open(dir)
@@ -182,15 +183,16 @@ func TestApplyIsWholeOrNothing(t *testing.T) {
 
 func FuzzDamage(f *testing.F) {
 	f.Add(uint32(4096), byte(1), uint32(8200), byte(0x80))
+	sound, _, _ := filled(f)
+	file, err := os.ReadFile(filepath.Join(sound, fileName))
+	must(f, err)
 	f.Fuzz(func(t *testing.T, at uint32, x byte, at2 uint32, y byte) {
-		dir, _, _ := filled(t)
-		path := filepath.Join(dir, fileName)
-		b, err := os.ReadFile(path)
-		must(t, err)
+		path := filepath.Join(t.TempDir(), fileName)
+		b := bytes.Clone(file)
 		b[int(at)%len(b)] ^= x
 		b[int(at2)%len(b)] ^= y
 		must(t, os.WriteFile(path, b, 0o600))
-		s, err := Open(dir)
+		s, err := Open(filepath.Dir(path))
 		if err != nil {
 			if !errors.Is(err, ErrNewer) {
 				t.Fatal(err)
