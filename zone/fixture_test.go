@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/zoneforge/zoneforge/dataplane"
+	"github.com/zoneforge/zoneforge/e2e/loopback"
 	"github.com/zoneforge/zoneforge/pki"
 	"github.com/zoneforge/zoneforge/pki/certfile"
 	"github.com/zoneforge/zoneforge/pki/token"
@@ -301,9 +302,11 @@ func startZone(t *testing.T, cfg zone.Config) running {
 
 func freePort(t *testing.T) uint32 {
 	t.Helper()
-	lis := must(net.Listen("tcp", "127.0.0.1:0"))(t)
-	defer lis.Close()
-	return uint32(lis.Addr().(*net.TCPAddr).Port)
+	port, err := loopback.Port()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }
 
 func envoyBinary(t *testing.T) string {

@@ -27,6 +27,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/zoneforge/zoneforge/e2e/loopback"
 	"github.com/zoneforge/zoneforge/xds"
 )
 
@@ -54,12 +55,11 @@ func envoyBinary(t *testing.T) string {
 
 func freePort(t *testing.T) uint32 {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := loopback.Port()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lis.Close()
-	return uint32(lis.Addr().(*net.TCPAddr).Port)
+	return port
 }
 
 // apiTypes are the variants of ADS by Envoy's names.

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/zoneforge/zoneforge/dataplane"
+	"github.com/zoneforge/zoneforge/e2e/loopback"
 	"github.com/zoneforge/zoneforge/ingress"
 	"github.com/zoneforge/zoneforge/pki"
 	"github.com/zoneforge/zoneforge/pki/token"
@@ -244,9 +245,11 @@ func write(t *testing.T, name string, data []byte) string {
 
 func freePort(t *testing.T) uint32 {
 	t.Helper()
-	lis := must(net.Listen("tcp", "127.0.0.1:0"))(t)
-	defer lis.Close()
-	return uint32(lis.Addr().(*net.TCPAddr).Port)
+	port, err := loopback.Port()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }
 
 // start runs a real Envoy from the product's own bootstrap, with a token for exactly its service, and returns the path of
