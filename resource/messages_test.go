@@ -72,6 +72,36 @@ var messages = []struct{ name, doc, want string }{
 	{"backend", "type: Mesh\nname: m\nmtls: {enabledBackend: b, backends: [{name: a, type: builtin}]}\n", `f:3:24: mtls.enabledBackend: no backend is called "b" (did you mean a?)`},
 	{"rotation", "type: Mesh\nname: m\nmtls: {backends: [{name: a, type: builtin, dpCert: {rotation: {expiration: 30s}}}]}\n",
 		"f:3:76: mtls.backends[0].dpCert.rotation.expiration: must be at least 1m0s"},
+	{"log backend", "type: Mesh\nname: m\nlogging: {defaultBackend: fil, backends: [{name: file, type: file, conf: {path: log, address: 'a:1'}}, {name: tcp, type: tcp, conf: {address: nowhere}, format: '%RESPONSE_COD% %REQ%'}]}\n",
+		"f:3:27: logging.defaultBackend: no backend is called \"fil\" (did you mean file?)\n" +
+			"f:3:81: logging.backends[0].conf.path: \"log\" is no absolute path of a file\n" +
+			"f:3:95: logging.backends[0].conf.address: a backend of this type has no address (remove it)\n" +
+			"f:3:143: logging.backends[1].conf.address: \"nowhere\" is not host:port (write host:port)\n" +
+			"f:3:161: logging.backends[1].format: unknown command %RESPONSE_COD%; did you mean RESPONSE_CODE?"},
+	{"log that tells secrets", "type: TrafficLog\nname: t\n" + anyToAny + "conf: {file: {path: /etc/../proc/x}, format: {json: {a: '%ENVIRONMENT(HOME)%', b: '50%', c: '%METADATA(FOO:a)%'}}}\n",
+		"f:5:21: conf.file.path: \"/etc/../proc/x\" is no absolute path of a file\n" +
+			"f:5:54: conf.format.json[a]: %ENVIRONMENT% is not to be had, as it could tell secrets of the proxy's machine\n" +
+			"f:5:80: conf.format.json[b]: a % begins a command such as %RESPONSE_CODE%, or is written twice\n" +
+			"f:5:90: conf.format.json[c]: \"FOO:a\" is no argument for %METADATA%"},
+	{"format of nothing", "type: TrafficLog\nname: t\n" + anyToAny + "conf: {backend: b, format: a}\n",
+		"f:5:28: conf.format: there is nothing that it is the format of (set the format of the backend in the Mesh, or add file, tcp or openTelemetry)"},
+	{"trace", "type: MeshTrafficTrace\nname: t\nselectors: [{match: {a: b}}]\nconf: {backend: {type: zipkn, zipkin: {url: 'http://u:p@z:9411/x', apiVersion: httpJsonV1}}, sampling: 101, tags: [{name: a}]}\n",
+		"f:4:24: conf.backend.type: expected ZIPKIN, DATADOG, OPENTELEMETRY, found \"zipkn\" (did you mean ZIPKIN?)\n" +
+			"f:4:45: conf.backend.zipkin.url: a URL holds no credentials, as everybody may read it\n" +
+			"f:4:80: conf.backend.zipkin.apiVersion: spans are sent as httpJson only (write httpJson)\n" +
+			"f:4:104: conf.sampling: a share is a percentage from 0 to 100\n" +
+			"f:4:116: conf.tags[0]: needs one of literal and header"},
+	{"metrics", "type: Mesh\nname: m\nmetrics: {enabledBackend: p, backends: [{name: p, type: prometheus, conf: {port: 99999, path: metrics, labels: {zone: a}}}]}\n",
+		"f:3:82: metrics.backends[0].conf.port: a port is a number from 1 to 65535\n" +
+			"f:3:95: metrics.backends[0].conf.path: a path begins with / (write \"/metrics\")\n" +
+			"f:3:113: metrics.backends[0].conf.labels[zone]: the label zone is there already (choose another name)"},
+	{"template", "type: ProxyTemplate\nname: t\nselectors: [{match: {a: b}}]\nconf: {imports: [gateway-proxy], resources: [{name: a, resource: 'x: ['}], modifications: [{httpFilter: {operation: addBefor, value: 'name: a'}}, {cluster: {operation: add}}], patches: [{type: cluster, jsonPatch: [{op: add, path: x}]}]}\n",
+		"f:4:18: conf.imports[0]: expected default-proxy, found \"gateway-proxy\"\n" +
+			"f:4:66: conf.resources[0].resource: bad YAML: line 1: did not find expected node content\n" +
+			"f:4:117: conf.modifications[0].httpFilter.operation: expected addFirst, addLast, addBefore, addAfter, patch, remove, found \"addBefor\" (did you mean addBefore?)\n" +
+			"f:4:148: conf.modifications[1].cluster.value: needs an object of Envoy, as YAML or JSON\n" +
+			"f:4:215: conf.patches[0].jsonPatch[0]: add needs a value (to write null, use remove)\n" +
+			"f:4:231: conf.patches[0].jsonPatch[0].path: \"x\" is no JSON pointer (begin it with /, and write ~1 for / and ~0 for ~ within a name)"},
 	{"split and destination", "type: TrafficRoute\nname: t\n" + anyToAny + "conf: {destination: {kuma.io/service: a}, split: [{weight: 1, destination: {kuma.io/service: a}}]}\n",
 		"f:5:1: conf: destination excludes split (keep one of them)"},
 	{"method as a text", "type: TrafficRoute\nname: t\n" + anyToAny + "conf: {destination: {kuma.io/service: a}, http: [{match: {method: GET}, destination: {kuma.io/service: b}}]}\n", ""},

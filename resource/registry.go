@@ -78,6 +78,30 @@ var registry = []*Kind{
 		validate: validateRetry, normalize: normalizeRetry,
 	},
 	{
+		Name: "TrafficLog", Plural: "traffic-logs", Aliases: []string{"tl", "trafficlogs"}, APIVersion: KumaV1Alpha1, ToZones: true,
+		Summary:  "access logs of requests and connections",
+		New:      func() proto.Message { return &meshv1.TrafficLog{} },
+		validate: validateTrafficLog,
+	},
+	{
+		Name: "TrafficTrace", Plural: "traffic-traces", Aliases: []string{"tt", "traffictraces"}, APIVersion: KumaV1Alpha1, ToZones: true,
+		Summary:  "spans of requests",
+		New:      func() proto.Message { return &meshv1.TrafficTrace{} },
+		validate: validateTrafficTrace,
+	},
+	{
+		Name: "MeshTrafficTrace", Plural: "mesh-traffic-traces", Aliases: []string{"meshtraffictraces"}, APIVersion: KumaV1Alpha1, ToZones: true,
+		Summary:  "TrafficTrace by another name",
+		New:      func() proto.Message { return &meshv1.TrafficTrace{} },
+		validate: validateTrafficTrace,
+	},
+	{
+		Name: "ProxyTemplate", Plural: "proxy-templates", Aliases: []string{"proxytemplates"}, APIVersion: KumaV1Alpha1, ToZones: true,
+		Summary:  "changes of Envoy's configuration that no other policy can say",
+		New:      func() proto.Message { return &meshv1.ProxyTemplate{} },
+		validate: validateProxyTemplate,
+	},
+	{
 		Name: "TrustBundle", Plural: "trust-bundles", APIVersion: ZoneforgeV1Alpha1, Writer: WriterSystem, ToZones: true,
 		Summary: "root certificates of a mesh",
 		New:     func() proto.Message { return &federationv1.TrustBundle{} },

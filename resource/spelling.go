@@ -13,6 +13,9 @@ const meshPackage = "zoneforge.mesh.v1alpha1."
 var fieldAliases = map[protoreflect.FullName]map[string]protoreflect.Name{
 	meshPackage + "Selector":              {"matchLabels": "match"},
 	meshPackage + "MeshGatewayRoute.Rule": {"match": "matches", "destination": "backends"},
+	meshPackage + "Metrics.Conf":          {"skipMTLS": "skip_mtls"},
+	meshPackage + "Tracing.Conf":          {"traceId128Bit": "trace_id_128bit"},
+	meshPackage + "ZipkinCollector":       {"traceId128Bit": "trace_id_128bit"},
 }
 
 // respell gives the canonical shape of a node that stands for a message. The nodes of the author stay in it, so that
@@ -51,6 +54,21 @@ func respell(name protoreflect.FullName, n *yaml.Node) *yaml.Node {
 					word(n.Content[0], "value"), n.Content[1])
 			}
 		}
+	case meshPackage + "LogFormat":
+		if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" {
+			return mapping(n, implied(n, "text"), n)
+		}
+	case meshPackage + "TraceBackend":
+		if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" {
+			return mapping(n, implied(n, "name"), n)
+		}
+	case meshPackage + "ProxyTemplate.Resource":
+		return replaceKey(n, "resource", inText)
+	case meshPackage + "ProxyTemplate.Patch":
+		return replaceKey(replaceKey(n, "mergePatch", inText), "merge_patch", inText)
+	case meshPackage + "ProxyTemplate.JsonOperation", meshPackage + "ProxyTemplate.Cluster", meshPackage + "ProxyTemplate.Listener",
+		meshPackage + "ProxyTemplate.Filter", meshPackage + "ProxyTemplate.VirtualHost":
+		return replaceKey(n, "value", inText)
 	case meshPackage + "StringMatcher":
 		if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" {
 			return mapping(n, implied(n, "exact"), n)
@@ -101,4 +119,16 @@ func replaceKey(n *yaml.Node, name string, f func(key, value *yaml.Node) (*yaml.
 		}
 	}
 	return n
+}
+
+// inText writes a value that is no text as YAML, for fields that hold a document of another schema.
+func inText(key, value *yaml.Node) (*yaml.Node, *yaml.Node) {
+	if value.Kind == yaml.ScalarNode && (value.ShortTag() == "!!str" || value.ShortTag() == "!!null" && value.Value == "") {
+		return key, value
+	}
+	text, err := yaml.Marshal(value)
+	if err != nil {
+		return key, value // an alias of what stands elsewhere; the decoder says that it is no text
+	}
+	return key, word(value, strings.TrimSuffix(string(text), "\n"))
 }

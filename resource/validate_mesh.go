@@ -10,6 +10,9 @@ import (
 )
 
 func validateMesh(s scope, r *Resource) {
+	checkLogging(s.at("logging"), Spec[*meshv1.Mesh](r).GetLogging())
+	checkTracing(s.at("tracing"), Spec[*meshv1.Mesh](r).GetTracing())
+	checkMetrics(s.at("metrics"), Spec[*meshv1.Mesh](r).GetMetrics())
 	m := Spec[*meshv1.Mesh](r).GetMtls()
 	mtls := s.at("mtls")
 	var names []string

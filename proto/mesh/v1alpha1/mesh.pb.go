@@ -76,7 +76,13 @@ func (Mesh_Mode) EnumDescriptor() ([]byte, []int) {
 type Mesh struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Mutual TLS between the proxies of the mesh. Absent means plaintext, and then services stay within their zone.
-	Mtls          *Mesh_Mtls `protobuf:"bytes,1,opt,name=mtls,proto3" json:"mtls,omitempty"`
+	Mtls *Mesh_Mtls `protobuf:"bytes,1,opt,name=mtls,proto3" json:"mtls,omitempty"`
+	// Where access logs go; a TrafficLog says which.
+	Logging *Logging `protobuf:"bytes,2,opt,name=logging,proto3" json:"logging,omitempty"`
+	// Where spans go; a TrafficTrace says of which proxies.
+	Tracing *Tracing `protobuf:"bytes,3,opt,name=tracing,proto3" json:"tracing,omitempty"`
+	// Whether and where the metrics of each proxy can be scraped.
+	Metrics       *Metrics `protobuf:"bytes,4,opt,name=metrics,proto3" json:"metrics,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -114,6 +120,27 @@ func (*Mesh) Descriptor() ([]byte, []int) {
 func (x *Mesh) GetMtls() *Mesh_Mtls {
 	if x != nil {
 		return x.Mtls
+	}
+	return nil
+}
+
+func (x *Mesh) GetLogging() *Logging {
+	if x != nil {
+		return x.Logging
+	}
+	return nil
+}
+
+func (x *Mesh) GetTracing() *Tracing {
+	if x != nil {
+		return x.Tracing
+	}
+	return nil
+}
+
+func (x *Mesh) GetMetrics() *Metrics {
+	if x != nil {
+		return x.Metrics
 	}
 	return nil
 }
@@ -507,9 +534,12 @@ var File_mesh_v1alpha1_mesh_proto protoreflect.FileDescriptor
 
 const file_mesh_v1alpha1_mesh_proto_rawDesc = "" +
 	"\n" +
-	"\x18mesh/v1alpha1/mesh.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\"\x84\b\n" +
+	"\x18mesh/v1alpha1/mesh.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bmesh/v1alpha1/metrics.proto\x1a\x1emesh/v1alpha1/trafficlog.proto\x1a mesh/v1alpha1/traffictrace.proto\"\xb8\t\n" +
 	"\x04Mesh\x126\n" +
-	"\x04mtls\x18\x01 \x01(\v2\".zoneforge.mesh.v1alpha1.Mesh.MtlsR\x04mtls\x1a\x7f\n" +
+	"\x04mtls\x18\x01 \x01(\v2\".zoneforge.mesh.v1alpha1.Mesh.MtlsR\x04mtls\x12:\n" +
+	"\alogging\x18\x02 \x01(\v2 .zoneforge.mesh.v1alpha1.LoggingR\alogging\x12:\n" +
+	"\atracing\x18\x03 \x01(\v2 .zoneforge.mesh.v1alpha1.TracingR\atracing\x12:\n" +
+	"\ametrics\x18\x04 \x01(\v2 .zoneforge.mesh.v1alpha1.MetricsR\ametrics\x1a\x7f\n" +
 	"\x04Mtls\x12'\n" +
 	"\x0fenabled_backend\x18\x01 \x01(\tR\x0eenabledBackend\x12N\n" +
 	"\bbackends\x18\x02 \x03(\v22.zoneforge.mesh.v1alpha1.Mesh.CertificateAuthorityR\bbackends\x1a\x84\x02\n" +
@@ -564,25 +594,31 @@ var file_mesh_v1alpha1_mesh_proto_goTypes = []any{
 	(*Mesh_AuthorityConf)(nil),        // 6: zoneforge.mesh.v1alpha1.Mesh.AuthorityConf
 	(*Mesh_RootCertificate)(nil),      // 7: zoneforge.mesh.v1alpha1.Mesh.RootCertificate
 	(*Mesh_SecretReference)(nil),      // 8: zoneforge.mesh.v1alpha1.Mesh.SecretReference
-	(*durationpb.Duration)(nil),       // 9: google.protobuf.Duration
+	(*Logging)(nil),                   // 9: zoneforge.mesh.v1alpha1.Logging
+	(*Tracing)(nil),                   // 10: zoneforge.mesh.v1alpha1.Tracing
+	(*Metrics)(nil),                   // 11: zoneforge.mesh.v1alpha1.Metrics
+	(*durationpb.Duration)(nil),       // 12: google.protobuf.Duration
 }
 var file_mesh_v1alpha1_mesh_proto_depIdxs = []int32{
 	2,  // 0: zoneforge.mesh.v1alpha1.Mesh.mtls:type_name -> zoneforge.mesh.v1alpha1.Mesh.Mtls
-	3,  // 1: zoneforge.mesh.v1alpha1.Mesh.Mtls.backends:type_name -> zoneforge.mesh.v1alpha1.Mesh.CertificateAuthority
-	0,  // 2: zoneforge.mesh.v1alpha1.Mesh.CertificateAuthority.mode:type_name -> zoneforge.mesh.v1alpha1.Mesh.Mode
-	4,  // 3: zoneforge.mesh.v1alpha1.Mesh.CertificateAuthority.dp_cert:type_name -> zoneforge.mesh.v1alpha1.Mesh.DataplaneCertificate
-	6,  // 4: zoneforge.mesh.v1alpha1.Mesh.CertificateAuthority.conf:type_name -> zoneforge.mesh.v1alpha1.Mesh.AuthorityConf
-	5,  // 5: zoneforge.mesh.v1alpha1.Mesh.DataplaneCertificate.rotation:type_name -> zoneforge.mesh.v1alpha1.Mesh.Rotation
-	9,  // 6: zoneforge.mesh.v1alpha1.Mesh.Rotation.expiration:type_name -> google.protobuf.Duration
-	7,  // 7: zoneforge.mesh.v1alpha1.Mesh.AuthorityConf.ca_cert:type_name -> zoneforge.mesh.v1alpha1.Mesh.RootCertificate
-	8,  // 8: zoneforge.mesh.v1alpha1.Mesh.AuthorityConf.cert:type_name -> zoneforge.mesh.v1alpha1.Mesh.SecretReference
-	8,  // 9: zoneforge.mesh.v1alpha1.Mesh.AuthorityConf.key:type_name -> zoneforge.mesh.v1alpha1.Mesh.SecretReference
-	9,  // 10: zoneforge.mesh.v1alpha1.Mesh.RootCertificate.expiration:type_name -> google.protobuf.Duration
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	9,  // 1: zoneforge.mesh.v1alpha1.Mesh.logging:type_name -> zoneforge.mesh.v1alpha1.Logging
+	10, // 2: zoneforge.mesh.v1alpha1.Mesh.tracing:type_name -> zoneforge.mesh.v1alpha1.Tracing
+	11, // 3: zoneforge.mesh.v1alpha1.Mesh.metrics:type_name -> zoneforge.mesh.v1alpha1.Metrics
+	3,  // 4: zoneforge.mesh.v1alpha1.Mesh.Mtls.backends:type_name -> zoneforge.mesh.v1alpha1.Mesh.CertificateAuthority
+	0,  // 5: zoneforge.mesh.v1alpha1.Mesh.CertificateAuthority.mode:type_name -> zoneforge.mesh.v1alpha1.Mesh.Mode
+	4,  // 6: zoneforge.mesh.v1alpha1.Mesh.CertificateAuthority.dp_cert:type_name -> zoneforge.mesh.v1alpha1.Mesh.DataplaneCertificate
+	6,  // 7: zoneforge.mesh.v1alpha1.Mesh.CertificateAuthority.conf:type_name -> zoneforge.mesh.v1alpha1.Mesh.AuthorityConf
+	5,  // 8: zoneforge.mesh.v1alpha1.Mesh.DataplaneCertificate.rotation:type_name -> zoneforge.mesh.v1alpha1.Mesh.Rotation
+	12, // 9: zoneforge.mesh.v1alpha1.Mesh.Rotation.expiration:type_name -> google.protobuf.Duration
+	7,  // 10: zoneforge.mesh.v1alpha1.Mesh.AuthorityConf.ca_cert:type_name -> zoneforge.mesh.v1alpha1.Mesh.RootCertificate
+	8,  // 11: zoneforge.mesh.v1alpha1.Mesh.AuthorityConf.cert:type_name -> zoneforge.mesh.v1alpha1.Mesh.SecretReference
+	8,  // 12: zoneforge.mesh.v1alpha1.Mesh.AuthorityConf.key:type_name -> zoneforge.mesh.v1alpha1.Mesh.SecretReference
+	12, // 13: zoneforge.mesh.v1alpha1.Mesh.RootCertificate.expiration:type_name -> google.protobuf.Duration
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_mesh_v1alpha1_mesh_proto_init() }
@@ -590,6 +626,9 @@ func file_mesh_v1alpha1_mesh_proto_init() {
 	if File_mesh_v1alpha1_mesh_proto != nil {
 		return
 	}
+	file_mesh_v1alpha1_metrics_proto_init()
+	file_mesh_v1alpha1_trafficlog_proto_init()
+	file_mesh_v1alpha1_traffictrace_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
