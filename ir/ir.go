@@ -33,6 +33,8 @@ type Proxy struct {
 	Authorizations []NamedAuthorization
 	// Secrets are the names of all secrets that listeners and clusters refer to, sorted.
 	Secrets []string
+	// Template changes what is built of all this; nil for nothing.
+	Template *Template
 }
 
 // Direction says which way a listener's traffic goes.
@@ -51,6 +53,8 @@ type Listener struct {
 	Address   string
 	Port      uint32
 	Direction Direction
+	// Tags are those of the inbound, outbound or gateway that it is for. They are no part of what Envoy is told.
+	Tags map[string]string
 	// Chains are tried by their match, not by order. With more than one, or with ServerNames, TLS is inspected.
 	Chains []FilterChain
 }

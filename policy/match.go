@@ -105,15 +105,23 @@ func rankOf(s *meshv1.Selector) (r Rank) {
 // MostSpecific returns the policy of the mesh that is the most specific for a proxy's tags, as one MeshGateway holds for a
 // gateway; nil when none matches. Resources that don't select proxies are passed over.
 func MostSpecific(policies []*resource.Resource, mesh string, tags map[string]string) *resource.Resource {
+	return MostSpecificForAny(policies, mesh, []map[string]string{tags})
+}
+
+// MostSpecificForAny is MostSpecific for a proxy that is known by several sets of tags, such as those of its inbounds: a policy
+// counts with the set that it matches best.
+func MostSpecificForAny(policies []*resource.Resource, mesh string, sets []map[string]string) *resource.Resource {
 	var best *resource.Resource
 	var bestRank Rank
-	for _, r := range policies {
-		rank, ok := rankForProxy(r, mesh, tags)
-		if !ok {
-			continue
-		}
-		if best == nil || cmp.Or(rank.Compare(bestRank), r.Key.Compare(best.Key)) < 0 {
-			best, bestRank = r, rank
+	for _, tags := range sets {
+		for _, r := range policies {
+			rank, ok := rankForProxy(r, mesh, tags)
+			if !ok {
+				continue
+			}
+			if best == nil || cmp.Or(rank.Compare(bestRank), r.Key.Compare(best.Key)) < 0 {
+				best, bestRank = r, rank
+			}
 		}
 	}
 	return best

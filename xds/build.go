@@ -48,6 +48,11 @@ func Build(p *ir.Proxy) (*Resources, error) {
 	if err := errors.Join(err[:]...); err != nil {
 		return nil, err
 	}
+	if p.Template != nil {
+		if err := applyTemplate(p, &out); err != nil {
+			return nil, err
+		}
+	}
 	return &out, nil
 }
 

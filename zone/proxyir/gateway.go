@@ -69,7 +69,7 @@ func (b *builder) port(gateway resource.Key, port uint32, listeners []*meshv1.Me
 		return cmp.Compare(hostname(x.GetHostname()), hostname(y.GetHostname()))
 	})
 	name := fmt.Sprintf("gateway:%d", port)
-	out := ir.Listener{Name: name, Address: b.Dataplane.GetNetworking().GetAddress(), Port: port, Direction: ir.Edge}
+	out := ir.Listener{Name: name, Address: b.Dataplane.GetNetworking().GetAddress(), Port: port, Direction: ir.Edge, Tags: b.source}
 	plain := ir.RouteConfig{Name: name}
 	for _, l := range listeners {
 		var certificates []string

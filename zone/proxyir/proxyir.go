@@ -82,7 +82,9 @@ var errIdentity = errors.New("proxy has no identity")
 type builder struct {
 	Input
 	// source holds the tags by which policies know this proxy as a client.
-	source       map[string]string
+	source map[string]string
+	// known holds the sets of tags by which policies for whole proxies know this one: those of each inbound, or of the gateway.
+	known        []map[string]string
 	clusters     map[string]ir.Cluster
 	destinations map[string]ingress.Destination
 	// order holds the names of destinations' clusters as they were added, so that those of a rejected policy can be taken back.
@@ -107,6 +109,12 @@ func newBuilder(in Input, kind ir.ProxyKind, source map[string]string) *builder 
 		}
 	}
 	b.source = b.inZone(source)
+	b.known = []map[string]string{b.source}
+	for i, inbound := range in.Dataplane.GetNetworking().GetInbound() {
+		if i > 0 { // the first is the source
+			b.known = append(b.known, b.inZone(inbound.GetTags()))
+		}
+	}
 	b.proxy = &ir.Proxy{Kind: kind, Mesh: in.MeshName, Name: in.Name, Zone: in.Zone}
 	return b
 }
@@ -267,6 +275,7 @@ func (b *builder) forward(clusters []ir.WeightedCluster, destination map[string]
 
 // finish sorts what was gathered.
 func (b *builder) finish() *Result {
+	b.template()
 	out := &Result{Proxy: b.proxy}
 	for _, name := range slices.Sorted(maps.Keys(b.clusters)) {
 		c := b.clusters[name]

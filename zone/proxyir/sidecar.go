@@ -55,7 +55,7 @@ func (b *builder) inbound(in *meshv1.Dataplane_Inbound) error {
 		Static: &ir.Endpoint{Address: cmp.Or(in.GetServiceAddress(), "127.0.0.1"), Port: cmp.Or(in.GetServicePort(), in.GetPort())}}
 	b.clusters[c.Name] = c
 
-	l := ir.Listener{Name: name, Address: address, Port: in.GetPort(), Direction: ir.Inbound}
+	l := ir.Listener{Name: name, Address: address, Port: in.GetPort(), Direction: ir.Inbound, Tags: b.inZone(in.GetTags())}
 	if b.mtls() {
 		authorization := policy.Authorize(b.Policies["TrafficPermission"], policy.Identities{Mesh: b.MeshName, Domain: b.Domain}, b.inZone(in.GetTags()))
 		for _, r := range b.Policies["TrafficPermission"] {
@@ -104,7 +104,7 @@ func (b *builder) outbound(out *meshv1.Dataplane_Outbound) error {
 	address := cmp.Or(out.GetAddress(), "127.0.0.1")
 	name := fmt.Sprintf("outbound:%s:%d", address, out.GetPort())
 	tags := out.GetTags()
-	listener := ir.Listener{Name: name, Address: address, Port: out.GetPort(), Direction: ir.Outbound}
+	listener := ir.Listener{Name: name, Address: address, Port: out.GetPort(), Direction: ir.Outbound, Tags: tags}
 	// Of the routes that match, a bad one is as if it weren't there: the next most specific is taken.
 	routes := b.Policies["TrafficRoute"]
 	for {

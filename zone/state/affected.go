@@ -45,6 +45,8 @@ func (s *State) affects(m *mesh, r *resource.Resource) {
 		s.each(m.byInbound, m.proxies, v.GetDestinations(), func(p *proxy) bool {
 			return slices.ContainsFunc(p.inbounds, func(t map[string]string) bool { return matches(v.GetDestinations(), t) })
 		})
+	case *meshv1.ProxyTemplate:
+		s.markIf(m.proxies, func(p *proxy) bool { return p.knownBy(v.GetSelectors()) })
 	case *meshv1.TrafficRoute:
 		s.connections(m, v, func(p *proxy) [][]map[string]string { return [][]map[string]string{p.outbounds} })
 	case *meshv1.Timeout:
@@ -98,6 +100,11 @@ func services(selectors []*meshv1.Selector) (names []string, exact bool) {
 		names = append(names, name)
 	}
 	return names, true
+}
+
+// knownBy tells whether selectors of whole proxies match one: its gateway, or any of its inbounds.
+func (p *proxy) knownBy(selectors []*meshv1.Selector) bool {
+	return matches(selectors, p.source) || slices.ContainsFunc(p.inbounds, func(t map[string]string) bool { return matches(selectors, t) })
 }
 
 func matches(selectors []*meshv1.Selector, tags map[string]string) bool {

@@ -83,7 +83,7 @@ func (s *State) BuildProxy(id string) (*Built, error) {
 var ErrUnknown = errors.New("not a live proxy")
 
 // refusable are the kinds of which one may be left out of a proxy without opening what should be closed.
-var refusable = map[string]bool{"MeshGatewayRoute": true, "TrafficRoute": true, "Timeout": true, "Retry": true}
+var refusable = map[string]bool{"MeshGatewayRoute": true, "TrafficRoute": true, "Timeout": true, "Retry": true, "ProxyTemplate": true}
 
 // withoutBad finds the policies that make a proxy into something that Envoy's own rules refuse, by adding them one by one to a
 // proxy without any, and builds the proxy without those. It costs a build a policy, in a case that validation should prevent.
