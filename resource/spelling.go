@@ -32,21 +32,21 @@ func respell(name protoreflect.FullName, n *yaml.Node) *yaml.Node {
 			list.Content = []*yaml.Node{mapping(value, key, value)}
 			return word(key, "certificates"), list
 		})
-	case meshPackage + "MeshGatewayRoute.Mirror":
+	case meshPackage + "Mirror":
 		return replaceKey(n, "backend", func(key, value *yaml.Node) (*yaml.Node, *yaml.Node) {
 			if value.Kind == yaml.MappingNode && len(value.Content) == 2 && value.Content[0].Value == "destination" {
 				return value.Content[0], value.Content[1]
 			}
 			return key, value
 		})
-	case meshPackage + "MeshGatewayRoute.Redirect":
+	case meshPackage + "Redirect":
 		return replaceKey(n, "path", func(key, value *yaml.Node) (*yaml.Node, *yaml.Node) {
 			if value.Kind == yaml.MappingNode && len(value.Content) == 2 {
 				return value.Content[0], value.Content[1]
 			}
 			return key, value
 		})
-	case meshPackage + "MeshGatewayRoute.Path":
+	case meshPackage + "PathMatch":
 		if n.Kind == yaml.MappingNode && len(n.Content) == 2 {
 			switch rule := n.Content[0].Value; rule {
 			case "exact", "prefix", "regex":

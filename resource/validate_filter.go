@@ -8,38 +8,38 @@ import (
 )
 
 // checkFilter checks one filter of a rule on its own.
-func checkFilter(s scope, rule *meshv1.MeshGatewayRoute_Rule, f *meshv1.MeshGatewayRoute_Filter) {
+func checkFilter(s scope, rule *meshv1.MeshGatewayRoute_Rule, f *meshv1.Filter) {
 	switch v := f.GetFilter().(type) {
 	case nil:
 		s.errorf("", "needs one of requestHeader, responseHeader, rewrite, redirect, mirror and directResponse")
-	case *meshv1.MeshGatewayRoute_Filter_RequestHeader:
+	case *meshv1.Filter_RequestHeader:
 		checkHeaderChange(s.at("requestHeader"), v.RequestHeader)
-	case *meshv1.MeshGatewayRoute_Filter_ResponseHeader:
+	case *meshv1.Filter_ResponseHeader:
 		checkHeaderChange(s.at("responseHeader"), v.ResponseHeader)
-	case *meshv1.MeshGatewayRoute_Filter_Rewrite:
+	case *meshv1.Filter_Rewrite:
 		at, w := s.at("rewrite"), v.Rewrite
 		if w.GetPath() == nil && w.GetHostname() == "" {
 			at.errorf("", "needs replaceFull, replacePrefixMatch or hostname")
 		}
 		switch p := w.GetPath().(type) {
-		case *meshv1.MeshGatewayRoute_Rewrite_ReplaceFull:
+		case *meshv1.Rewrite_ReplaceFull:
 			checkPath(at.at("replaceFull"), p.ReplaceFull)
-		case *meshv1.MeshGatewayRoute_Rewrite_ReplacePrefixMatch:
+		case *meshv1.Rewrite_ReplacePrefixMatch:
 			checkPath(at.at("replacePrefixMatch"), p.ReplacePrefixMatch)
 			checkPrefixMatches(at.at("replacePrefixMatch"), rule)
 		}
 		if w.GetHostname() != "" {
 			checkHost(at.at("hostname"), w.GetHostname())
 		}
-	case *meshv1.MeshGatewayRoute_Filter_Redirect:
+	case *meshv1.Filter_Redirect:
 		checkRedirect(s.at("redirect"), rule, v.Redirect)
-	case *meshv1.MeshGatewayRoute_Filter_Mirror:
+	case *meshv1.Filter_Mirror:
 		at := s.at("mirror")
 		checkOwnTags(at.at("destination"), v.Mirror.GetDestination())
 		if p := v.Mirror.GetPercentage(); v.Mirror.Percentage != nil && !(p > 0 && p <= 100) {
 			at.at("percentage").errorf("", "a share is above 0 and at most 100")
 		}
-	case *meshv1.MeshGatewayRoute_Filter_DirectResponse:
+	case *meshv1.Filter_DirectResponse:
 		if c := v.DirectResponse.GetStatus(); c < 200 || c > 599 {
 			s.at("directResponse").at("status").errorf("", "%d is no status of an answer; use 200 to 599", c)
 		}
@@ -52,7 +52,7 @@ func checkFilter(s scope, rule *meshv1.MeshGatewayRoute_Rule, f *meshv1.MeshGate
 // maxDirectBody bounds the body of a direct response, which every proxy holds, in bytes.
 const maxDirectBody = 64 << 10
 
-func checkRedirect(s scope, rule *meshv1.MeshGatewayRoute_Rule, r *meshv1.MeshGatewayRoute_Redirect) {
+func checkRedirect(s scope, rule *meshv1.MeshGatewayRoute_Rule, r *meshv1.Redirect) {
 	switch r.GetScheme() {
 	case "", "http", "https":
 	default:
@@ -70,9 +70,9 @@ func checkRedirect(s scope, rule *meshv1.MeshGatewayRoute_Rule, r *meshv1.MeshGa
 		s.at("statusCode").errorf("", "a redirect has status 301, 302, 303, 307 or 308")
 	}
 	switch p := r.GetPath().(type) {
-	case *meshv1.MeshGatewayRoute_Redirect_ReplaceFull:
+	case *meshv1.Redirect_ReplaceFull:
 		checkPath(s.at("replaceFull"), p.ReplaceFull)
-	case *meshv1.MeshGatewayRoute_Redirect_ReplacePrefixMatch:
+	case *meshv1.Redirect_ReplacePrefixMatch:
 		checkPath(s.at("replacePrefixMatch"), p.ReplacePrefixMatch)
 		checkPrefixMatches(s.at("replacePrefixMatch"), rule)
 	case nil:
@@ -85,7 +85,7 @@ func checkRedirect(s scope, rule *meshv1.MeshGatewayRoute_Rule, r *meshv1.MeshGa
 // checkPrefixMatches holds that each match of a rule has a prefix that could be replaced.
 func checkPrefixMatches(s scope, rule *meshv1.MeshGatewayRoute_Rule) {
 	for _, m := range rule.GetMatches() {
-		if p := m.GetPath(); p != nil && p.GetMatch() != meshv1.MeshGatewayRoute_MATCH_TYPE_PREFIX {
+		if p := m.GetPath(); p != nil && p.GetMatch() != meshv1.MatchType_MATCH_TYPE_PREFIX {
 			s.errorf("use replaceFull, or match paths by PREFIX", "the rule matches a path that is no prefix")
 			return
 		}

@@ -117,15 +117,15 @@ func checkWeights(s scope, sum uint64, n int) {
 	}
 }
 
-func checkMatch(s scope, m *meshv1.MeshGatewayRoute_Match) {
+func checkMatch(s scope, m *meshv1.RequestMatch) {
 	if p := m.GetPath(); p != nil {
 		at := s.at("path")
 		switch p.GetMatch() {
-		case meshv1.MeshGatewayRoute_MATCH_TYPE_UNSPECIFIED:
+		case meshv1.MatchType_MATCH_TYPE_UNSPECIFIED:
 			at.errorf("", "needs match: EXACT, PREFIX or REGEX")
-		case meshv1.MeshGatewayRoute_MATCH_TYPE_EXACT, meshv1.MeshGatewayRoute_MATCH_TYPE_PREFIX:
+		case meshv1.MatchType_MATCH_TYPE_EXACT, meshv1.MatchType_MATCH_TYPE_PREFIX:
 			checkPath(at.at("value"), p.GetValue())
-		case meshv1.MeshGatewayRoute_MATCH_TYPE_REGEX:
+		case meshv1.MatchType_MATCH_TYPE_REGEX:
 			checkRegex(at.at("value"), p.GetValue())
 		default:
 			at.at("match").errorf("", "a path is matched by EXACT, PREFIX or REGEX")
@@ -134,7 +134,7 @@ func checkMatch(s scope, m *meshv1.MeshGatewayRoute_Match) {
 	if m.GetMethod() != "" && !token.MatchString(m.GetMethod()) {
 		s.at("method").errorf("", "%q is no method", m.GetMethod())
 	}
-	values := func(at scope, list []*meshv1.MeshGatewayRoute_ValueMatch, header bool) {
+	values := func(at scope, list []*meshv1.ValueMatch, header bool) {
 		for i, v := range list {
 			item := at.index(i)
 			switch {
@@ -144,13 +144,13 @@ func checkMatch(s scope, m *meshv1.MeshGatewayRoute_Match) {
 				item.errorf("", "needs name")
 			}
 			switch v.GetMatch() {
-			case meshv1.MeshGatewayRoute_MATCH_TYPE_REGEX:
+			case meshv1.MatchType_MATCH_TYPE_REGEX:
 				checkRegex(item.at("value"), v.GetValue())
-			case meshv1.MeshGatewayRoute_MATCH_TYPE_PRESENT, meshv1.MeshGatewayRoute_MATCH_TYPE_ABSENT:
+			case meshv1.MatchType_MATCH_TYPE_PRESENT, meshv1.MatchType_MATCH_TYPE_ABSENT:
 				if v.GetValue() != "" {
 					item.at("value").errorf("remove it", "PRESENT and ABSENT compare no value")
 				}
-			case meshv1.MeshGatewayRoute_MATCH_TYPE_PREFIX:
+			case meshv1.MatchType_MATCH_TYPE_PREFIX:
 				if v.GetValue() == "" {
 					item.errorf("use match: PRESENT", "an empty prefix matches every value")
 				}
@@ -169,7 +169,7 @@ func checkPath(s scope, path string) {
 	}
 }
 
-func checkCors(s scope, c *meshv1.MeshGatewayRoute_Cors) {
+func checkCors(s scope, c *meshv1.Cors) {
 	if c == nil {
 		return
 	}

@@ -42,7 +42,7 @@ func strict() *meshv1.Mesh {
 func route(value string) *meshv1.MeshGatewayRoute {
 	return &meshv1.MeshGatewayRoute{Selectors: sel(service("edge")), Conf: &meshv1.MeshGatewayRoute_Conf{Http: &meshv1.MeshGatewayRoute_Http{Rules: []*meshv1.MeshGatewayRoute_Rule{{
 		Backends: []*meshv1.MeshGatewayRoute_Backend{{Destination: service("echo")}},
-		Filters: []*meshv1.MeshGatewayRoute_Filter{{Filter: &meshv1.MeshGatewayRoute_Filter_ResponseHeader{
+		Filters: []*meshv1.Filter{{Filter: &meshv1.Filter_ResponseHeader{
 			ResponseHeader: &meshv1.HeaderChange{Set: []*meshv1.HeaderValue{{Name: "x-route", Value: value}}}}}},
 	}}}}}
 }

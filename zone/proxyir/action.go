@@ -72,7 +72,7 @@ func (b *builder) action(rule *meshv1.MeshGatewayRoute_Rule) (ir.Route, error) {
 
 // redirectPort is that of the scheme where the scheme changes and no port is given, as the request's port speaks another. A
 // hostname that is given leaves the request's port behind by itself.
-func redirectPort(r *meshv1.MeshGatewayRoute_Redirect) uint32 {
+func redirectPort(r *meshv1.Redirect) uint32 {
 	switch {
 	case r.GetPort() != 0:
 		return r.GetPort()

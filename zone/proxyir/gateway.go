@@ -211,7 +211,7 @@ func (b *builder) rule(from string, index int, rule *meshv1.MeshGatewayRoute_Rul
 	}
 	matches := rule.GetMatches()
 	if len(matches) == 0 {
-		matches = []*meshv1.MeshGatewayRoute_Match{{}}
+		matches = []*meshv1.RequestMatch{{}}
 	}
 	var out []entry
 	for i, m := range matches {
@@ -221,9 +221,9 @@ func (b *builder) rule(from string, index int, rule *meshv1.MeshGatewayRoute_Rul
 		if p := m.GetPath(); p != nil {
 			e.route.Match.Path.Value = p.GetValue()
 			switch p.GetMatch() {
-			case meshv1.MeshGatewayRoute_MATCH_TYPE_EXACT:
+			case meshv1.MatchType_MATCH_TYPE_EXACT:
 				e.route.Match.Path.Kind = ir.PathExact
-			case meshv1.MeshGatewayRoute_MATCH_TYPE_REGEX:
+			case meshv1.MatchType_MATCH_TYPE_REGEX:
 				e.route.Match.Path.Kind = ir.PathRegex
 			}
 		}
@@ -239,18 +239,18 @@ func (b *builder) rule(from string, index int, rule *meshv1.MeshGatewayRoute_Rul
 	return out, nil
 }
 
-func values(list []*meshv1.MeshGatewayRoute_ValueMatch) []ir.ValueMatch {
+func values(list []*meshv1.ValueMatch) []ir.ValueMatch {
 	var out []ir.ValueMatch
 	for _, v := range list {
 		kind := ir.TextExact
 		switch v.GetMatch() {
-		case meshv1.MeshGatewayRoute_MATCH_TYPE_PREFIX:
+		case meshv1.MatchType_MATCH_TYPE_PREFIX:
 			kind = ir.TextPrefix
-		case meshv1.MeshGatewayRoute_MATCH_TYPE_REGEX:
+		case meshv1.MatchType_MATCH_TYPE_REGEX:
 			kind = ir.TextRegex
-		case meshv1.MeshGatewayRoute_MATCH_TYPE_PRESENT:
+		case meshv1.MatchType_MATCH_TYPE_PRESENT:
 			kind = ir.TextPresent
-		case meshv1.MeshGatewayRoute_MATCH_TYPE_ABSENT:
+		case meshv1.MatchType_MATCH_TYPE_ABSENT:
 			kind = ir.TextAbsent
 		}
 		out = append(out, ir.ValueMatch{Name: v.GetName(), TextMatch: ir.TextMatch{Kind: kind, Value: v.GetValue()}})
@@ -258,7 +258,7 @@ func values(list []*meshv1.MeshGatewayRoute_ValueMatch) []ir.ValueMatch {
 	return out
 }
 
-func cors(c *meshv1.MeshGatewayRoute_Cors) *ir.CORS {
+func cors(c *meshv1.Cors) *ir.CORS {
 	if c == nil {
 		return nil
 	}

@@ -140,18 +140,18 @@ func TestClientWithoutIdentityIsRefused(t *testing.T) {
 	}
 }
 
-func path(kind meshv1.MeshGatewayRoute_MatchType, value string) *meshv1.MeshGatewayRoute_Match {
-	return &meshv1.MeshGatewayRoute_Match{Path: &meshv1.MeshGatewayRoute_Path{Match: kind, Value: value}}
+func path(kind meshv1.MatchType, value string) *meshv1.RequestMatch {
+	return &meshv1.RequestMatch{Path: &meshv1.PathMatch{Match: kind, Value: value}}
 }
 
-func route(name string, hostnames []string, matches ...*meshv1.MeshGatewayRoute_Match) *resource.Resource {
+func route(name string, hostnames []string, matches ...*meshv1.RequestMatch) *resource.Resource {
 	return res("MeshGatewayRoute", name, &meshv1.MeshGatewayRoute{Selectors: sel(service("edge")), Conf: &meshv1.MeshGatewayRoute_Conf{Http: &meshv1.MeshGatewayRoute_Http{
 		Hostnames: hostnames, Rules: []*meshv1.MeshGatewayRoute_Rule{{Matches: matches, Backends: []*meshv1.MeshGatewayRoute_Backend{{Destination: service("echo")}}}},
 	}}})
 }
 
 func gatewayInput() proxyir.Input {
-	get := path(meshv1.MeshGatewayRoute_MATCH_TYPE_PREFIX, "/a")
+	get := path(meshv1.MatchType_MATCH_TYPE_PREFIX, "/a")
 	get.Method = "GET"
 	tls := &meshv1.MeshGateway_Tls{Certificates: []*meshv1.MeshGateway_Certificate{{Secret: "web"}}}
 	return input(mesh(meshv1.Mesh_MODE_STRICT), &meshv1.Dataplane_Networking{Gateway: &meshv1.Dataplane_Gateway{Tags: service("edge")}}, map[string][]*resource.Resource{
@@ -162,12 +162,12 @@ func gatewayInput() proxyir.Input {
 			{Port: 443, Protocol: meshv1.MeshGateway_PROTOCOL_HTTPS, Tls: tls},
 		}}})},
 		"MeshGatewayRoute": {
-			route("regex", nil, path(meshv1.MeshGatewayRoute_MATCH_TYPE_REGEX, "/r.*")),
-			route("short", nil, path(meshv1.MeshGatewayRoute_MATCH_TYPE_PREFIX, "/a")),
+			route("regex", nil, path(meshv1.MatchType_MATCH_TYPE_REGEX, "/r.*")),
+			route("short", nil, path(meshv1.MatchType_MATCH_TYPE_PREFIX, "/a")),
 			route("get", nil, get),
-			route("long", nil, path(meshv1.MeshGatewayRoute_MATCH_TYPE_PREFIX, "/a/b")),
-			route("exact", nil, path(meshv1.MeshGatewayRoute_MATCH_TYPE_EXACT, "/z")),
-			route("api", []string{"API.example.com"}, path(meshv1.MeshGatewayRoute_MATCH_TYPE_EXACT, "/api")),
+			route("long", nil, path(meshv1.MatchType_MATCH_TYPE_PREFIX, "/a/b")),
+			route("exact", nil, path(meshv1.MatchType_MATCH_TYPE_EXACT, "/z")),
+			route("api", []string{"API.example.com"}, path(meshv1.MatchType_MATCH_TYPE_EXACT, "/api")),
 			route("other", []string{"other.org"}),
 		},
 	})
@@ -224,7 +224,7 @@ func TestOrderOfPoliciesDoesNotMatter(t *testing.T) {
 
 // broken routes name no service, so nothing can be reached by them.
 func broken() (*meshv1.TrafficRoute, *resource.Resource) {
-	r := route("broken", nil, path(meshv1.MeshGatewayRoute_MATCH_TYPE_EXACT, "/broken"))
+	r := route("broken", nil, path(meshv1.MatchType_MATCH_TYPE_EXACT, "/broken"))
 	rule := resource.Spec[*meshv1.MeshGatewayRoute](r).Conf.Http.Rules[0]
 	rule.Backends = []*meshv1.MeshGatewayRoute_Backend{{Destination: service("only-here")}, {Destination: tags{"version": "1"}}, {Destination: tags{}}}
 	return &meshv1.TrafficRoute{Sources: sel(tags{resource.TagService: "web"}), Destinations: sel(service("echo")), Conf: &meshv1.TrafficRoute_Conf{

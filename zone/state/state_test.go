@@ -349,7 +349,7 @@ func TestOffer(t *testing.T) {
 func TestBadRecordKeepsTheLastGoodOne(t *testing.T) {
 	s := world(t)
 	bad := gatewayRoute("echo")
-	bad.Conf.Http.Rules[0].Matches = []*meshv1.MeshGatewayRoute_Match{{Path: &meshv1.MeshGatewayRoute_Path{Match: meshv1.MeshGatewayRoute_MATCH_TYPE_REGEX, Value: "("}}}
+	bad.Conf.Http.Rules[0].Matches = []*meshv1.RequestMatch{{Path: &meshv1.PathMatch{Match: meshv1.MatchType_MATCH_TYPE_REGEX, Value: "("}}}
 	unknown := kds.NewRecord(resource.Key{Kind: "FromTomorrow", Mesh: "default", Name: "x"}, []byte("?"))
 	rejected := s.Apply([]*kdsv1.Record{rec(t, "MeshGatewayRoute", "echo", bad), unknown, rec(t, "Timeout", "t", timeout("web", "echo", "1"))}, nil, false)
 	if len(rejected) != 2 || rejected[0].GetKey().GetKind() != "FromTomorrow" || rejected[1].GetKey().GetName() != "echo" || len(rejected[1].GetHash()) == 0 {

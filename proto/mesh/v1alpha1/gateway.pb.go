@@ -119,65 +119,6 @@ func (MeshGateway_Mode) EnumDescriptor() ([]byte, []int) {
 	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{0, 1}
 }
 
-// MatchType says how a value is compared.
-type MeshGatewayRoute_MatchType int32
-
-const (
-	MeshGatewayRoute_MATCH_TYPE_UNSPECIFIED MeshGatewayRoute_MatchType = 0
-	MeshGatewayRoute_MATCH_TYPE_EXACT       MeshGatewayRoute_MatchType = 1
-	MeshGatewayRoute_MATCH_TYPE_PREFIX      MeshGatewayRoute_MatchType = 2
-	MeshGatewayRoute_MATCH_TYPE_REGEX       MeshGatewayRoute_MatchType = 3
-	MeshGatewayRoute_MATCH_TYPE_PRESENT     MeshGatewayRoute_MatchType = 4
-	MeshGatewayRoute_MATCH_TYPE_ABSENT      MeshGatewayRoute_MatchType = 5
-)
-
-// Enum value maps for MeshGatewayRoute_MatchType.
-var (
-	MeshGatewayRoute_MatchType_name = map[int32]string{
-		0: "MATCH_TYPE_UNSPECIFIED",
-		1: "MATCH_TYPE_EXACT",
-		2: "MATCH_TYPE_PREFIX",
-		3: "MATCH_TYPE_REGEX",
-		4: "MATCH_TYPE_PRESENT",
-		5: "MATCH_TYPE_ABSENT",
-	}
-	MeshGatewayRoute_MatchType_value = map[string]int32{
-		"MATCH_TYPE_UNSPECIFIED": 0,
-		"MATCH_TYPE_EXACT":       1,
-		"MATCH_TYPE_PREFIX":      2,
-		"MATCH_TYPE_REGEX":       3,
-		"MATCH_TYPE_PRESENT":     4,
-		"MATCH_TYPE_ABSENT":      5,
-	}
-)
-
-func (x MeshGatewayRoute_MatchType) Enum() *MeshGatewayRoute_MatchType {
-	p := new(MeshGatewayRoute_MatchType)
-	*p = x
-	return p
-}
-
-func (x MeshGatewayRoute_MatchType) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (MeshGatewayRoute_MatchType) Descriptor() protoreflect.EnumDescriptor {
-	return file_mesh_v1alpha1_gateway_proto_enumTypes[2].Descriptor()
-}
-
-func (MeshGatewayRoute_MatchType) Type() protoreflect.EnumType {
-	return &file_mesh_v1alpha1_gateway_proto_enumTypes[2]
-}
-
-func (x MeshGatewayRoute_MatchType) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use MeshGatewayRoute_MatchType.Descriptor instead.
-func (MeshGatewayRoute_MatchType) EnumDescriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 0}
-}
-
 // MeshGateway gives builtin gateways their listeners.
 type MeshGateway struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -343,7 +284,11 @@ type MeshGateway_Listener struct {
 	// Required for HTTPS.
 	Tls *MeshGateway_Tls `protobuf:"bytes,4,opt,name=tls,proto3" json:"tls,omitempty"`
 	// Tags of this listener, which routes may select beside those of the gateway.
-	Tags          map[string]string `protobuf:"bytes,5,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Tags map[string]string `protobuf:"bytes,5,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// For all requests of this listener; a rule's own filter of the same type decides over it.
+	Filters []*Filter `protobuf:"bytes,30,rep,name=filters,proto3" json:"filters,omitempty"`
+	// Answers cross-origin requests, where a rule doesn't.
+	Cors          *Cors `protobuf:"bytes,31,opt,name=cors,proto3" json:"cors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -409,6 +354,20 @@ func (x *MeshGateway_Listener) GetTls() *MeshGateway_Tls {
 func (x *MeshGateway_Listener) GetTags() map[string]string {
 	if x != nil {
 		return x.Tags
+	}
+	return nil
+}
+
+func (x *MeshGateway_Listener) GetFilters() []*Filter {
+	if x != nil {
+		return x.Filters
+	}
+	return nil
+}
+
+func (x *MeshGateway_Listener) GetCors() *Cors {
+	if x != nil {
+		return x.Cors
 	}
 	return nil
 }
@@ -616,11 +575,11 @@ func (x *MeshGatewayRoute_Http) GetRules() []*MeshGatewayRoute_Rule {
 type MeshGatewayRoute_Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Any of them; empty matches every request. Also written match.
-	Matches []*MeshGatewayRoute_Match  `protobuf:"bytes,1,rep,name=matches,proto3" json:"matches,omitempty"`
-	Filters []*MeshGatewayRoute_Filter `protobuf:"bytes,2,rep,name=filters,proto3" json:"filters,omitempty"`
+	Matches []*RequestMatch `protobuf:"bytes,1,rep,name=matches,proto3" json:"matches,omitempty"`
+	Filters []*Filter       `protobuf:"bytes,2,rep,name=filters,proto3" json:"filters,omitempty"`
 	// Where requests go, by weight; none with a redirect or directResponse filter. Also written destination.
 	Backends      []*MeshGatewayRoute_Backend `protobuf:"bytes,3,rep,name=backends,proto3" json:"backends,omitempty"`
-	Cors          *MeshGatewayRoute_Cors      `protobuf:"bytes,4,opt,name=cors,proto3" json:"cors,omitempty"`
+	Cors          *Cors                       `protobuf:"bytes,4,opt,name=cors,proto3" json:"cors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -655,14 +614,14 @@ func (*MeshGatewayRoute_Rule) Descriptor() ([]byte, []int) {
 	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 2}
 }
 
-func (x *MeshGatewayRoute_Rule) GetMatches() []*MeshGatewayRoute_Match {
+func (x *MeshGatewayRoute_Rule) GetMatches() []*RequestMatch {
 	if x != nil {
 		return x.Matches
 	}
 	return nil
 }
 
-func (x *MeshGatewayRoute_Rule) GetFilters() []*MeshGatewayRoute_Filter {
+func (x *MeshGatewayRoute_Rule) GetFilters() []*Filter {
 	if x != nil {
 		return x.Filters
 	}
@@ -676,679 +635,11 @@ func (x *MeshGatewayRoute_Rule) GetBackends() []*MeshGatewayRoute_Backend {
 	return nil
 }
 
-func (x *MeshGatewayRoute_Rule) GetCors() *MeshGatewayRoute_Cors {
+func (x *MeshGatewayRoute_Rule) GetCors() *Cors {
 	if x != nil {
 		return x.Cors
 	}
 	return nil
-}
-
-// Match holds conditions that must all be met.
-type MeshGatewayRoute_Match struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Path  *MeshGatewayRoute_Path `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	// GET, POST, ...; empty means any.
-	Method  string                         `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
-	Headers []*MeshGatewayRoute_ValueMatch `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty"`
-	// Also written query_parameters.
-	QueryParameters []*MeshGatewayRoute_ValueMatch `protobuf:"bytes,4,rep,name=query_parameters,json=queryParameters,proto3" json:"query_parameters,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
-}
-
-func (x *MeshGatewayRoute_Match) Reset() {
-	*x = MeshGatewayRoute_Match{}
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[10]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *MeshGatewayRoute_Match) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*MeshGatewayRoute_Match) ProtoMessage() {}
-
-func (x *MeshGatewayRoute_Match) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[10]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use MeshGatewayRoute_Match.ProtoReflect.Descriptor instead.
-func (*MeshGatewayRoute_Match) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 3}
-}
-
-func (x *MeshGatewayRoute_Match) GetPath() *MeshGatewayRoute_Path {
-	if x != nil {
-		return x.Path
-	}
-	return nil
-}
-
-func (x *MeshGatewayRoute_Match) GetMethod() string {
-	if x != nil {
-		return x.Method
-	}
-	return ""
-}
-
-func (x *MeshGatewayRoute_Match) GetHeaders() []*MeshGatewayRoute_ValueMatch {
-	if x != nil {
-		return x.Headers
-	}
-	return nil
-}
-
-func (x *MeshGatewayRoute_Match) GetQueryParameters() []*MeshGatewayRoute_ValueMatch {
-	if x != nil {
-		return x.QueryParameters
-	}
-	return nil
-}
-
-// Path compares the path of a request, without its query.
-type MeshGatewayRoute_Path struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// EXACT, PREFIX (on segment borders) or REGEX (RE2, the whole path).
-	Match MeshGatewayRoute_MatchType `protobuf:"varint,1,opt,name=match,proto3,enum=zoneforge.mesh.v1alpha1.MeshGatewayRoute_MatchType" json:"match,omitempty"`
-	// Path or expression to compare with; a path begins with /.
-	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *MeshGatewayRoute_Path) Reset() {
-	*x = MeshGatewayRoute_Path{}
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *MeshGatewayRoute_Path) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*MeshGatewayRoute_Path) ProtoMessage() {}
-
-func (x *MeshGatewayRoute_Path) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use MeshGatewayRoute_Path.ProtoReflect.Descriptor instead.
-func (*MeshGatewayRoute_Path) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 4}
-}
-
-func (x *MeshGatewayRoute_Path) GetMatch() MeshGatewayRoute_MatchType {
-	if x != nil {
-		return x.Match
-	}
-	return MeshGatewayRoute_MATCH_TYPE_UNSPECIFIED
-}
-
-func (x *MeshGatewayRoute_Path) GetValue() string {
-	if x != nil {
-		return x.Value
-	}
-	return ""
-}
-
-// ValueMatch compares a header or a query parameter.
-type MeshGatewayRoute_ValueMatch struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// EXACT (the default), REGEX (RE2, the whole value), PREFIX, PRESENT or ABSENT.
-	Match MeshGatewayRoute_MatchType `protobuf:"varint,1,opt,name=match,proto3,enum=zoneforge.mesh.v1alpha1.MeshGatewayRoute_MatchType" json:"match,omitempty"`
-	// Name of the header, in any case, or of the query parameter.
-	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// Value to compare with; none with PRESENT and ABSENT.
-	Value         string `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *MeshGatewayRoute_ValueMatch) Reset() {
-	*x = MeshGatewayRoute_ValueMatch{}
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[12]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *MeshGatewayRoute_ValueMatch) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*MeshGatewayRoute_ValueMatch) ProtoMessage() {}
-
-func (x *MeshGatewayRoute_ValueMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[12]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use MeshGatewayRoute_ValueMatch.ProtoReflect.Descriptor instead.
-func (*MeshGatewayRoute_ValueMatch) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 5}
-}
-
-func (x *MeshGatewayRoute_ValueMatch) GetMatch() MeshGatewayRoute_MatchType {
-	if x != nil {
-		return x.Match
-	}
-	return MeshGatewayRoute_MATCH_TYPE_UNSPECIFIED
-}
-
-func (x *MeshGatewayRoute_ValueMatch) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *MeshGatewayRoute_ValueMatch) GetValue() string {
-	if x != nil {
-		return x.Value
-	}
-	return ""
-}
-
-// Filter changes a request or a response; exactly one member is set.
-type MeshGatewayRoute_Filter struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Types that are valid to be assigned to Filter:
-	//
-	//	*MeshGatewayRoute_Filter_RequestHeader
-	//	*MeshGatewayRoute_Filter_ResponseHeader
-	//	*MeshGatewayRoute_Filter_Rewrite
-	//	*MeshGatewayRoute_Filter_Redirect
-	//	*MeshGatewayRoute_Filter_Mirror
-	//	*MeshGatewayRoute_Filter_DirectResponse
-	Filter        isMeshGatewayRoute_Filter_Filter `protobuf_oneof:"filter"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *MeshGatewayRoute_Filter) Reset() {
-	*x = MeshGatewayRoute_Filter{}
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[13]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *MeshGatewayRoute_Filter) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*MeshGatewayRoute_Filter) ProtoMessage() {}
-
-func (x *MeshGatewayRoute_Filter) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[13]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use MeshGatewayRoute_Filter.ProtoReflect.Descriptor instead.
-func (*MeshGatewayRoute_Filter) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 6}
-}
-
-func (x *MeshGatewayRoute_Filter) GetFilter() isMeshGatewayRoute_Filter_Filter {
-	if x != nil {
-		return x.Filter
-	}
-	return nil
-}
-
-func (x *MeshGatewayRoute_Filter) GetRequestHeader() *HeaderChange {
-	if x != nil {
-		if x, ok := x.Filter.(*MeshGatewayRoute_Filter_RequestHeader); ok {
-			return x.RequestHeader
-		}
-	}
-	return nil
-}
-
-func (x *MeshGatewayRoute_Filter) GetResponseHeader() *HeaderChange {
-	if x != nil {
-		if x, ok := x.Filter.(*MeshGatewayRoute_Filter_ResponseHeader); ok {
-			return x.ResponseHeader
-		}
-	}
-	return nil
-}
-
-func (x *MeshGatewayRoute_Filter) GetRewrite() *MeshGatewayRoute_Rewrite {
-	if x != nil {
-		if x, ok := x.Filter.(*MeshGatewayRoute_Filter_Rewrite); ok {
-			return x.Rewrite
-		}
-	}
-	return nil
-}
-
-func (x *MeshGatewayRoute_Filter) GetRedirect() *MeshGatewayRoute_Redirect {
-	if x != nil {
-		if x, ok := x.Filter.(*MeshGatewayRoute_Filter_Redirect); ok {
-			return x.Redirect
-		}
-	}
-	return nil
-}
-
-func (x *MeshGatewayRoute_Filter) GetMirror() *MeshGatewayRoute_Mirror {
-	if x != nil {
-		if x, ok := x.Filter.(*MeshGatewayRoute_Filter_Mirror); ok {
-			return x.Mirror
-		}
-	}
-	return nil
-}
-
-func (x *MeshGatewayRoute_Filter) GetDirectResponse() *MeshGatewayRoute_DirectResponse {
-	if x != nil {
-		if x, ok := x.Filter.(*MeshGatewayRoute_Filter_DirectResponse); ok {
-			return x.DirectResponse
-		}
-	}
-	return nil
-}
-
-type isMeshGatewayRoute_Filter_Filter interface {
-	isMeshGatewayRoute_Filter_Filter()
-}
-
-type MeshGatewayRoute_Filter_RequestHeader struct {
-	// Changes request headers. Also written request_header.
-	RequestHeader *HeaderChange `protobuf:"bytes,1,opt,name=request_header,json=requestHeader,proto3,oneof"`
-}
-
-type MeshGatewayRoute_Filter_ResponseHeader struct {
-	// Changes response headers. Also written response_header.
-	ResponseHeader *HeaderChange `protobuf:"bytes,2,opt,name=response_header,json=responseHeader,proto3,oneof"`
-}
-
-type MeshGatewayRoute_Filter_Rewrite struct {
-	// Changes path or host of the request before it is forwarded.
-	Rewrite *MeshGatewayRoute_Rewrite `protobuf:"bytes,3,opt,name=rewrite,proto3,oneof"`
-}
-
-type MeshGatewayRoute_Filter_Redirect struct {
-	// Answers with a redirect; the rule then has no backends.
-	Redirect *MeshGatewayRoute_Redirect `protobuf:"bytes,4,opt,name=redirect,proto3,oneof"`
-}
-
-type MeshGatewayRoute_Filter_Mirror struct {
-	// Sends a copy of requests to a further destination, whose answers are dropped.
-	Mirror *MeshGatewayRoute_Mirror `protobuf:"bytes,5,opt,name=mirror,proto3,oneof"`
-}
-
-type MeshGatewayRoute_Filter_DirectResponse struct {
-	// Answers by itself; the rule then has no backends.
-	DirectResponse *MeshGatewayRoute_DirectResponse `protobuf:"bytes,6,opt,name=direct_response,json=directResponse,proto3,oneof"`
-}
-
-func (*MeshGatewayRoute_Filter_RequestHeader) isMeshGatewayRoute_Filter_Filter() {}
-
-func (*MeshGatewayRoute_Filter_ResponseHeader) isMeshGatewayRoute_Filter_Filter() {}
-
-func (*MeshGatewayRoute_Filter_Rewrite) isMeshGatewayRoute_Filter_Filter() {}
-
-func (*MeshGatewayRoute_Filter_Redirect) isMeshGatewayRoute_Filter_Filter() {}
-
-func (*MeshGatewayRoute_Filter_Mirror) isMeshGatewayRoute_Filter_Filter() {}
-
-func (*MeshGatewayRoute_Filter_DirectResponse) isMeshGatewayRoute_Filter_Filter() {}
-
-// Rewrite changes path or host of a request.
-type MeshGatewayRoute_Rewrite struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Types that are valid to be assigned to Path:
-	//
-	//	*MeshGatewayRoute_Rewrite_ReplaceFull
-	//	*MeshGatewayRoute_Rewrite_ReplacePrefixMatch
-	Path isMeshGatewayRoute_Rewrite_Path `protobuf_oneof:"path"`
-	// The new Host header.
-	Hostname      string `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *MeshGatewayRoute_Rewrite) Reset() {
-	*x = MeshGatewayRoute_Rewrite{}
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[14]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *MeshGatewayRoute_Rewrite) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*MeshGatewayRoute_Rewrite) ProtoMessage() {}
-
-func (x *MeshGatewayRoute_Rewrite) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[14]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use MeshGatewayRoute_Rewrite.ProtoReflect.Descriptor instead.
-func (*MeshGatewayRoute_Rewrite) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 7}
-}
-
-func (x *MeshGatewayRoute_Rewrite) GetPath() isMeshGatewayRoute_Rewrite_Path {
-	if x != nil {
-		return x.Path
-	}
-	return nil
-}
-
-func (x *MeshGatewayRoute_Rewrite) GetReplaceFull() string {
-	if x != nil {
-		if x, ok := x.Path.(*MeshGatewayRoute_Rewrite_ReplaceFull); ok {
-			return x.ReplaceFull
-		}
-	}
-	return ""
-}
-
-func (x *MeshGatewayRoute_Rewrite) GetReplacePrefixMatch() string {
-	if x != nil {
-		if x, ok := x.Path.(*MeshGatewayRoute_Rewrite_ReplacePrefixMatch); ok {
-			return x.ReplacePrefixMatch
-		}
-	}
-	return ""
-}
-
-func (x *MeshGatewayRoute_Rewrite) GetHostname() string {
-	if x != nil {
-		return x.Hostname
-	}
-	return ""
-}
-
-type isMeshGatewayRoute_Rewrite_Path interface {
-	isMeshGatewayRoute_Rewrite_Path()
-}
-
-type MeshGatewayRoute_Rewrite_ReplaceFull struct {
-	// The new path, without the query, which is kept.
-	ReplaceFull string `protobuf:"bytes,1,opt,name=replace_full,json=replaceFull,proto3,oneof"`
-}
-
-type MeshGatewayRoute_Rewrite_ReplacePrefixMatch struct {
-	// Replaces the prefix that a PREFIX match of the rule matched.
-	ReplacePrefixMatch string `protobuf:"bytes,2,opt,name=replace_prefix_match,json=replacePrefixMatch,proto3,oneof"`
-}
-
-func (*MeshGatewayRoute_Rewrite_ReplaceFull) isMeshGatewayRoute_Rewrite_Path() {}
-
-func (*MeshGatewayRoute_Rewrite_ReplacePrefixMatch) isMeshGatewayRoute_Rewrite_Path() {}
-
-// Redirect sends the client elsewhere; what is not set stays as in the request.
-type MeshGatewayRoute_Redirect struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// http or https.
-	Scheme string `protobuf:"bytes,1,opt,name=scheme,proto3" json:"scheme,omitempty"`
-	// Name of the host to go to.
-	Hostname string `protobuf:"bytes,2,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	// Default: the scheme's own where scheme is set, otherwise that of the request.
-	Port uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
-	// 301, 302 (the default), 303, 307 or 308.
-	StatusCode uint32 `protobuf:"varint,4,opt,name=status_code,json=statusCode,proto3" json:"status_code,omitempty"`
-	// Types that are valid to be assigned to Path:
-	//
-	//	*MeshGatewayRoute_Redirect_ReplaceFull
-	//	*MeshGatewayRoute_Redirect_ReplacePrefixMatch
-	Path          isMeshGatewayRoute_Redirect_Path `protobuf_oneof:"path"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *MeshGatewayRoute_Redirect) Reset() {
-	*x = MeshGatewayRoute_Redirect{}
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[15]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *MeshGatewayRoute_Redirect) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*MeshGatewayRoute_Redirect) ProtoMessage() {}
-
-func (x *MeshGatewayRoute_Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[15]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use MeshGatewayRoute_Redirect.ProtoReflect.Descriptor instead.
-func (*MeshGatewayRoute_Redirect) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 8}
-}
-
-func (x *MeshGatewayRoute_Redirect) GetScheme() string {
-	if x != nil {
-		return x.Scheme
-	}
-	return ""
-}
-
-func (x *MeshGatewayRoute_Redirect) GetHostname() string {
-	if x != nil {
-		return x.Hostname
-	}
-	return ""
-}
-
-func (x *MeshGatewayRoute_Redirect) GetPort() uint32 {
-	if x != nil {
-		return x.Port
-	}
-	return 0
-}
-
-func (x *MeshGatewayRoute_Redirect) GetStatusCode() uint32 {
-	if x != nil {
-		return x.StatusCode
-	}
-	return 0
-}
-
-func (x *MeshGatewayRoute_Redirect) GetPath() isMeshGatewayRoute_Redirect_Path {
-	if x != nil {
-		return x.Path
-	}
-	return nil
-}
-
-func (x *MeshGatewayRoute_Redirect) GetReplaceFull() string {
-	if x != nil {
-		if x, ok := x.Path.(*MeshGatewayRoute_Redirect_ReplaceFull); ok {
-			return x.ReplaceFull
-		}
-	}
-	return ""
-}
-
-func (x *MeshGatewayRoute_Redirect) GetReplacePrefixMatch() string {
-	if x != nil {
-		if x, ok := x.Path.(*MeshGatewayRoute_Redirect_ReplacePrefixMatch); ok {
-			return x.ReplacePrefixMatch
-		}
-	}
-	return ""
-}
-
-type isMeshGatewayRoute_Redirect_Path interface {
-	isMeshGatewayRoute_Redirect_Path()
-}
-
-type MeshGatewayRoute_Redirect_ReplaceFull struct {
-	// The new path, without the query, which is kept. Also written path: {replaceFull}.
-	ReplaceFull string `protobuf:"bytes,5,opt,name=replace_full,json=replaceFull,proto3,oneof"`
-}
-
-type MeshGatewayRoute_Redirect_ReplacePrefixMatch struct {
-	// Replaces the prefix that a PREFIX match of the rule matched. Also written path: {replacePrefixMatch}.
-	ReplacePrefixMatch string `protobuf:"bytes,6,opt,name=replace_prefix_match,json=replacePrefixMatch,proto3,oneof"`
-}
-
-func (*MeshGatewayRoute_Redirect_ReplaceFull) isMeshGatewayRoute_Redirect_Path() {}
-
-func (*MeshGatewayRoute_Redirect_ReplacePrefixMatch) isMeshGatewayRoute_Redirect_Path() {}
-
-// Mirror copies requests.
-type MeshGatewayRoute_Mirror struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Tags of the destination; kuma.io/service is required, others make a subset. Also written backend: {destination}.
-	Destination map[string]string `protobuf:"bytes,1,rep,name=destination,proto3" json:"destination,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Share of requests that is copied, in percent; default 100.
-	Percentage    *float64 `protobuf:"fixed64,2,opt,name=percentage,proto3,oneof" json:"percentage,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *MeshGatewayRoute_Mirror) Reset() {
-	*x = MeshGatewayRoute_Mirror{}
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[16]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *MeshGatewayRoute_Mirror) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*MeshGatewayRoute_Mirror) ProtoMessage() {}
-
-func (x *MeshGatewayRoute_Mirror) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[16]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use MeshGatewayRoute_Mirror.ProtoReflect.Descriptor instead.
-func (*MeshGatewayRoute_Mirror) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 9}
-}
-
-func (x *MeshGatewayRoute_Mirror) GetDestination() map[string]string {
-	if x != nil {
-		return x.Destination
-	}
-	return nil
-}
-
-func (x *MeshGatewayRoute_Mirror) GetPercentage() float64 {
-	if x != nil && x.Percentage != nil {
-		return *x.Percentage
-	}
-	return 0
-}
-
-// DirectResponse is an answer.
-type MeshGatewayRoute_DirectResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Status code, 200 to 599.
-	Status uint32 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
-	// Text of the answer.
-	Body          string `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *MeshGatewayRoute_DirectResponse) Reset() {
-	*x = MeshGatewayRoute_DirectResponse{}
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[17]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *MeshGatewayRoute_DirectResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*MeshGatewayRoute_DirectResponse) ProtoMessage() {}
-
-func (x *MeshGatewayRoute_DirectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[17]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use MeshGatewayRoute_DirectResponse.ProtoReflect.Descriptor instead.
-func (*MeshGatewayRoute_DirectResponse) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 10}
-}
-
-func (x *MeshGatewayRoute_DirectResponse) GetStatus() uint32 {
-	if x != nil {
-		return x.Status
-	}
-	return 0
-}
-
-func (x *MeshGatewayRoute_DirectResponse) GetBody() string {
-	if x != nil {
-		return x.Body
-	}
-	return ""
 }
 
 // Backend is a weighted destination.
@@ -1364,7 +655,7 @@ type MeshGatewayRoute_Backend struct {
 
 func (x *MeshGatewayRoute_Backend) Reset() {
 	*x = MeshGatewayRoute_Backend{}
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[18]
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +667,7 @@ func (x *MeshGatewayRoute_Backend) String() string {
 func (*MeshGatewayRoute_Backend) ProtoMessage() {}
 
 func (x *MeshGatewayRoute_Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[18]
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,7 +680,7 @@ func (x *MeshGatewayRoute_Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshGatewayRoute_Backend.ProtoReflect.Descriptor instead.
 func (*MeshGatewayRoute_Backend) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 11}
+	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 3}
 }
 
 func (x *MeshGatewayRoute_Backend) GetWeight() uint32 {
@@ -1406,112 +697,24 @@ func (x *MeshGatewayRoute_Backend) GetDestination() map[string]string {
 	return nil
 }
 
-// Cors answers cross-origin requests (the Fetch standard's CORS protocol).
-type MeshGatewayRoute_Cors struct {
-	state        protoimpl.MessageState `protogen:"open.v1"`
-	AllowOrigins []*StringMatcher       `protobuf:"bytes,1,rep,name=allow_origins,json=allowOrigins,proto3" json:"allow_origins,omitempty"`
-	// Methods that other origins may use.
-	AllowMethods []string `protobuf:"bytes,2,rep,name=allow_methods,json=allowMethods,proto3" json:"allow_methods,omitempty"`
-	// Request headers that other origins may send.
-	AllowHeaders []string `protobuf:"bytes,3,rep,name=allow_headers,json=allowHeaders,proto3" json:"allow_headers,omitempty"`
-	// Response headers that other origins may read.
-	ExposeHeaders []string `protobuf:"bytes,4,rep,name=expose_headers,json=exposeHeaders,proto3" json:"expose_headers,omitempty"`
-	// How long a preflight's answer may be cached, in seconds.
-	MaxAge *uint32 `protobuf:"varint,5,opt,name=max_age,json=maxAge,proto3,oneof" json:"max_age,omitempty"`
-	// Whether requests may carry credentials; excludes the origin "*". Default false.
-	AllowCredentials bool `protobuf:"varint,6,opt,name=allow_credentials,json=allowCredentials,proto3" json:"allow_credentials,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
-}
-
-func (x *MeshGatewayRoute_Cors) Reset() {
-	*x = MeshGatewayRoute_Cors{}
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[19]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *MeshGatewayRoute_Cors) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*MeshGatewayRoute_Cors) ProtoMessage() {}
-
-func (x *MeshGatewayRoute_Cors) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[19]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use MeshGatewayRoute_Cors.ProtoReflect.Descriptor instead.
-func (*MeshGatewayRoute_Cors) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 12}
-}
-
-func (x *MeshGatewayRoute_Cors) GetAllowOrigins() []*StringMatcher {
-	if x != nil {
-		return x.AllowOrigins
-	}
-	return nil
-}
-
-func (x *MeshGatewayRoute_Cors) GetAllowMethods() []string {
-	if x != nil {
-		return x.AllowMethods
-	}
-	return nil
-}
-
-func (x *MeshGatewayRoute_Cors) GetAllowHeaders() []string {
-	if x != nil {
-		return x.AllowHeaders
-	}
-	return nil
-}
-
-func (x *MeshGatewayRoute_Cors) GetExposeHeaders() []string {
-	if x != nil {
-		return x.ExposeHeaders
-	}
-	return nil
-}
-
-func (x *MeshGatewayRoute_Cors) GetMaxAge() uint32 {
-	if x != nil && x.MaxAge != nil {
-		return *x.MaxAge
-	}
-	return 0
-}
-
-func (x *MeshGatewayRoute_Cors) GetAllowCredentials() bool {
-	if x != nil {
-		return x.AllowCredentials
-	}
-	return false
-}
-
 var File_mesh_v1alpha1_gateway_proto protoreflect.FileDescriptor
 
 const file_mesh_v1alpha1_gateway_proto_rawDesc = "" +
 	"\n" +
-	"\x1bmesh/v1alpha1/gateway.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1cmesh/v1alpha1/selector.proto\"\xef\x06\n" +
+	"\x1bmesh/v1alpha1/gateway.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1amesh/v1alpha1/filter.proto\x1a\x19mesh/v1alpha1/match.proto\x1a\x1cmesh/v1alpha1/selector.proto\"\xdd\a\n" +
 	"\vMeshGateway\x12?\n" +
 	"\tselectors\x18\x01 \x03(\v2!.zoneforge.mesh.v1alpha1.SelectorR\tselectors\x12=\n" +
 	"\x04conf\x18\x02 \x01(\v2).zoneforge.mesh.v1alpha1.MeshGateway.ConfR\x04conf\x1aS\n" +
 	"\x04Conf\x12K\n" +
-	"\tlisteners\x18\x01 \x03(\v2-.zoneforge.mesh.v1alpha1.MeshGateway.ListenerR\tlisteners\x1a\xc7\x02\n" +
+	"\tlisteners\x18\x01 \x03(\v2-.zoneforge.mesh.v1alpha1.MeshGateway.ListenerR\tlisteners\x1a\xb5\x03\n" +
 	"\bListener\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12I\n" +
 	"\bprotocol\x18\x02 \x01(\x0e2-.zoneforge.mesh.v1alpha1.MeshGateway.ProtocolR\bprotocol\x12\x1a\n" +
 	"\bhostname\x18\x03 \x01(\tR\bhostname\x12:\n" +
 	"\x03tls\x18\x04 \x01(\v2(.zoneforge.mesh.v1alpha1.MeshGateway.TlsR\x03tls\x12K\n" +
-	"\x04tags\x18\x05 \x03(\v27.zoneforge.mesh.v1alpha1.MeshGateway.Listener.TagsEntryR\x04tags\x1a7\n" +
+	"\x04tags\x18\x05 \x03(\v27.zoneforge.mesh.v1alpha1.MeshGateway.Listener.TagsEntryR\x04tags\x129\n" +
+	"\afilters\x18\x1e \x03(\v2\x1f.zoneforge.mesh.v1alpha1.FilterR\afilters\x121\n" +
+	"\x04cors\x18\x1f \x01(\v2\x1d.zoneforge.mesh.v1alpha1.CorsR\x04cors\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a\x9a\x01\n" +
@@ -1526,7 +729,7 @@ const file_mesh_v1alpha1_gateway_proto_rawDesc = "" +
 	"\x0ePROTOCOL_HTTPS\x10\x02\"0\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x12\n" +
-	"\x0eMODE_TERMINATE\x10\x01\"\xa5\x17\n" +
+	"\x0eMODE_TERMINATE\x10\x01\"\xb0\x06\n" +
 	"\x10MeshGatewayRoute\x12?\n" +
 	"\tselectors\x18\x01 \x03(\v2!.zoneforge.mesh.v1alpha1.SelectorR\tselectors\x12B\n" +
 	"\x04conf\x18\x02 \x01(\v2..zoneforge.mesh.v1alpha1.MeshGatewayRoute.ConfR\x04conf\x1aJ\n" +
@@ -1534,82 +737,19 @@ const file_mesh_v1alpha1_gateway_proto_rawDesc = "" +
 	"\x04http\x18\x01 \x01(\v2..zoneforge.mesh.v1alpha1.MeshGatewayRoute.HttpR\x04http\x1aj\n" +
 	"\x04Http\x12\x1c\n" +
 	"\thostnames\x18\x01 \x03(\tR\thostnames\x12D\n" +
-	"\x05rules\x18\x02 \x03(\v2..zoneforge.mesh.v1alpha1.MeshGatewayRoute.RuleR\x05rules\x1a\xb0\x02\n" +
-	"\x04Rule\x12I\n" +
-	"\amatches\x18\x01 \x03(\v2/.zoneforge.mesh.v1alpha1.MeshGatewayRoute.MatchR\amatches\x12J\n" +
-	"\afilters\x18\x02 \x03(\v20.zoneforge.mesh.v1alpha1.MeshGatewayRoute.FilterR\afilters\x12M\n" +
-	"\bbackends\x18\x03 \x03(\v21.zoneforge.mesh.v1alpha1.MeshGatewayRoute.BackendR\bbackends\x12B\n" +
-	"\x04cors\x18\x04 \x01(\v2..zoneforge.mesh.v1alpha1.MeshGatewayRoute.CorsR\x04cors\x1a\x94\x02\n" +
-	"\x05Match\x12B\n" +
-	"\x04path\x18\x01 \x01(\v2..zoneforge.mesh.v1alpha1.MeshGatewayRoute.PathR\x04path\x12\x16\n" +
-	"\x06method\x18\x02 \x01(\tR\x06method\x12N\n" +
-	"\aheaders\x18\x03 \x03(\v24.zoneforge.mesh.v1alpha1.MeshGatewayRoute.ValueMatchR\aheaders\x12_\n" +
-	"\x10query_parameters\x18\x04 \x03(\v24.zoneforge.mesh.v1alpha1.MeshGatewayRoute.ValueMatchR\x0fqueryParameters\x1ag\n" +
-	"\x04Path\x12I\n" +
-	"\x05match\x18\x01 \x01(\x0e23.zoneforge.mesh.v1alpha1.MeshGatewayRoute.MatchTypeR\x05match\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\x1a\x81\x01\n" +
-	"\n" +
-	"ValueMatch\x12I\n" +
-	"\x05match\x18\x01 \x01(\x0e23.zoneforge.mesh.v1alpha1.MeshGatewayRoute.MatchTypeR\x05match\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x03 \x01(\tR\x05value\x1a\x86\x04\n" +
-	"\x06Filter\x12N\n" +
-	"\x0erequest_header\x18\x01 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeH\x00R\rrequestHeader\x12P\n" +
-	"\x0fresponse_header\x18\x02 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeH\x00R\x0eresponseHeader\x12M\n" +
-	"\arewrite\x18\x03 \x01(\v21.zoneforge.mesh.v1alpha1.MeshGatewayRoute.RewriteH\x00R\arewrite\x12P\n" +
-	"\bredirect\x18\x04 \x01(\v22.zoneforge.mesh.v1alpha1.MeshGatewayRoute.RedirectH\x00R\bredirect\x12J\n" +
-	"\x06mirror\x18\x05 \x01(\v20.zoneforge.mesh.v1alpha1.MeshGatewayRoute.MirrorH\x00R\x06mirror\x12c\n" +
-	"\x0fdirect_response\x18\x06 \x01(\v28.zoneforge.mesh.v1alpha1.MeshGatewayRoute.DirectResponseH\x00R\x0edirectResponseB\b\n" +
-	"\x06filter\x1a\x86\x01\n" +
-	"\aRewrite\x12#\n" +
-	"\freplace_full\x18\x01 \x01(\tH\x00R\vreplaceFull\x122\n" +
-	"\x14replace_prefix_match\x18\x02 \x01(\tH\x00R\x12replacePrefixMatch\x12\x1a\n" +
-	"\bhostname\x18\x03 \x01(\tR\bhostnameB\x06\n" +
-	"\x04path\x1a\xd4\x01\n" +
-	"\bRedirect\x12\x16\n" +
-	"\x06scheme\x18\x01 \x01(\tR\x06scheme\x12\x1a\n" +
-	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x12\n" +
-	"\x04port\x18\x03 \x01(\rR\x04port\x12\x1f\n" +
-	"\vstatus_code\x18\x04 \x01(\rR\n" +
-	"statusCode\x12#\n" +
-	"\freplace_full\x18\x05 \x01(\tH\x00R\vreplaceFull\x122\n" +
-	"\x14replace_prefix_match\x18\x06 \x01(\tH\x00R\x12replacePrefixMatchB\x06\n" +
-	"\x04path\x1a\xe1\x01\n" +
-	"\x06Mirror\x12c\n" +
-	"\vdestination\x18\x01 \x03(\v2A.zoneforge.mesh.v1alpha1.MeshGatewayRoute.Mirror.DestinationEntryR\vdestination\x12#\n" +
-	"\n" +
-	"percentage\x18\x02 \x01(\x01H\x00R\n" +
-	"percentage\x88\x01\x01\x1a>\n" +
-	"\x10DestinationEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\r\n" +
-	"\v_percentage\x1a<\n" +
-	"\x0eDirectResponse\x12\x16\n" +
-	"\x06status\x18\x01 \x01(\rR\x06status\x12\x12\n" +
-	"\x04body\x18\x02 \x01(\tR\x04body\x1a\xd7\x01\n" +
+	"\x05rules\x18\x02 \x03(\v2..zoneforge.mesh.v1alpha1.MeshGatewayRoute.RuleR\x05rules\x1a\x84\x02\n" +
+	"\x04Rule\x12?\n" +
+	"\amatches\x18\x01 \x03(\v2%.zoneforge.mesh.v1alpha1.RequestMatchR\amatches\x129\n" +
+	"\afilters\x18\x02 \x03(\v2\x1f.zoneforge.mesh.v1alpha1.FilterR\afilters\x12M\n" +
+	"\bbackends\x18\x03 \x03(\v21.zoneforge.mesh.v1alpha1.MeshGatewayRoute.BackendR\bbackends\x121\n" +
+	"\x04cors\x18\x04 \x01(\v2\x1d.zoneforge.mesh.v1alpha1.CorsR\x04cors\x1a\xd7\x01\n" +
 	"\aBackend\x12\x1b\n" +
 	"\x06weight\x18\x01 \x01(\rH\x00R\x06weight\x88\x01\x01\x12d\n" +
 	"\vdestination\x18\x02 \x03(\v2B.zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend.DestinationEntryR\vdestination\x1a>\n" +
 	"\x10DestinationEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\t\n" +
-	"\a_weight\x1a\x9b\x02\n" +
-	"\x04Cors\x12K\n" +
-	"\rallow_origins\x18\x01 \x03(\v2&.zoneforge.mesh.v1alpha1.StringMatcherR\fallowOrigins\x12#\n" +
-	"\rallow_methods\x18\x02 \x03(\tR\fallowMethods\x12#\n" +
-	"\rallow_headers\x18\x03 \x03(\tR\fallowHeaders\x12%\n" +
-	"\x0eexpose_headers\x18\x04 \x03(\tR\rexposeHeaders\x12\x1c\n" +
-	"\amax_age\x18\x05 \x01(\rH\x00R\x06maxAge\x88\x01\x01\x12+\n" +
-	"\x11allow_credentials\x18\x06 \x01(\bR\x10allowCredentialsB\n" +
-	"\n" +
-	"\b_max_age\"\x99\x01\n" +
-	"\tMatchType\x12\x1a\n" +
-	"\x16MATCH_TYPE_UNSPECIFIED\x10\x00\x12\x14\n" +
-	"\x10MATCH_TYPE_EXACT\x10\x01\x12\x15\n" +
-	"\x11MATCH_TYPE_PREFIX\x10\x02\x12\x14\n" +
-	"\x10MATCH_TYPE_REGEX\x10\x03\x12\x16\n" +
-	"\x12MATCH_TYPE_PRESENT\x10\x04\x12\x15\n" +
-	"\x11MATCH_TYPE_ABSENT\x10\x05B;Z9github.com/zoneforge/zoneforge/proto/mesh/v1alpha1;meshv1b\x06proto3"
+	"\a_weightB;Z9github.com/zoneforge/zoneforge/proto/mesh/v1alpha1;meshv1b\x06proto3"
 
 var (
 	file_mesh_v1alpha1_gateway_proto_rawDescOnce sync.Once
@@ -1623,74 +763,53 @@ func file_mesh_v1alpha1_gateway_proto_rawDescGZIP() []byte {
 	return file_mesh_v1alpha1_gateway_proto_rawDescData
 }
 
-var file_mesh_v1alpha1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_mesh_v1alpha1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_mesh_v1alpha1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_mesh_v1alpha1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_mesh_v1alpha1_gateway_proto_goTypes = []any{
-	(MeshGateway_Protocol)(0),               // 0: zoneforge.mesh.v1alpha1.MeshGateway.Protocol
-	(MeshGateway_Mode)(0),                   // 1: zoneforge.mesh.v1alpha1.MeshGateway.Mode
-	(MeshGatewayRoute_MatchType)(0),         // 2: zoneforge.mesh.v1alpha1.MeshGatewayRoute.MatchType
-	(*MeshGateway)(nil),                     // 3: zoneforge.mesh.v1alpha1.MeshGateway
-	(*MeshGatewayRoute)(nil),                // 4: zoneforge.mesh.v1alpha1.MeshGatewayRoute
-	(*MeshGateway_Conf)(nil),                // 5: zoneforge.mesh.v1alpha1.MeshGateway.Conf
-	(*MeshGateway_Listener)(nil),            // 6: zoneforge.mesh.v1alpha1.MeshGateway.Listener
-	(*MeshGateway_Tls)(nil),                 // 7: zoneforge.mesh.v1alpha1.MeshGateway.Tls
-	(*MeshGateway_Certificate)(nil),         // 8: zoneforge.mesh.v1alpha1.MeshGateway.Certificate
-	nil,                                     // 9: zoneforge.mesh.v1alpha1.MeshGateway.Listener.TagsEntry
-	(*MeshGatewayRoute_Conf)(nil),           // 10: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Conf
-	(*MeshGatewayRoute_Http)(nil),           // 11: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Http
-	(*MeshGatewayRoute_Rule)(nil),           // 12: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule
-	(*MeshGatewayRoute_Match)(nil),          // 13: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Match
-	(*MeshGatewayRoute_Path)(nil),           // 14: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Path
-	(*MeshGatewayRoute_ValueMatch)(nil),     // 15: zoneforge.mesh.v1alpha1.MeshGatewayRoute.ValueMatch
-	(*MeshGatewayRoute_Filter)(nil),         // 16: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Filter
-	(*MeshGatewayRoute_Rewrite)(nil),        // 17: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rewrite
-	(*MeshGatewayRoute_Redirect)(nil),       // 18: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Redirect
-	(*MeshGatewayRoute_Mirror)(nil),         // 19: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Mirror
-	(*MeshGatewayRoute_DirectResponse)(nil), // 20: zoneforge.mesh.v1alpha1.MeshGatewayRoute.DirectResponse
-	(*MeshGatewayRoute_Backend)(nil),        // 21: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend
-	(*MeshGatewayRoute_Cors)(nil),           // 22: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Cors
-	nil,                                     // 23: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Mirror.DestinationEntry
-	nil,                                     // 24: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend.DestinationEntry
-	(*Selector)(nil),                        // 25: zoneforge.mesh.v1alpha1.Selector
-	(*HeaderChange)(nil),                    // 26: zoneforge.mesh.v1alpha1.HeaderChange
-	(*StringMatcher)(nil),                   // 27: zoneforge.mesh.v1alpha1.StringMatcher
+	(MeshGateway_Protocol)(0),        // 0: zoneforge.mesh.v1alpha1.MeshGateway.Protocol
+	(MeshGateway_Mode)(0),            // 1: zoneforge.mesh.v1alpha1.MeshGateway.Mode
+	(*MeshGateway)(nil),              // 2: zoneforge.mesh.v1alpha1.MeshGateway
+	(*MeshGatewayRoute)(nil),         // 3: zoneforge.mesh.v1alpha1.MeshGatewayRoute
+	(*MeshGateway_Conf)(nil),         // 4: zoneforge.mesh.v1alpha1.MeshGateway.Conf
+	(*MeshGateway_Listener)(nil),     // 5: zoneforge.mesh.v1alpha1.MeshGateway.Listener
+	(*MeshGateway_Tls)(nil),          // 6: zoneforge.mesh.v1alpha1.MeshGateway.Tls
+	(*MeshGateway_Certificate)(nil),  // 7: zoneforge.mesh.v1alpha1.MeshGateway.Certificate
+	nil,                              // 8: zoneforge.mesh.v1alpha1.MeshGateway.Listener.TagsEntry
+	(*MeshGatewayRoute_Conf)(nil),    // 9: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Conf
+	(*MeshGatewayRoute_Http)(nil),    // 10: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Http
+	(*MeshGatewayRoute_Rule)(nil),    // 11: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule
+	(*MeshGatewayRoute_Backend)(nil), // 12: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend
+	nil,                              // 13: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend.DestinationEntry
+	(*Selector)(nil),                 // 14: zoneforge.mesh.v1alpha1.Selector
+	(*Filter)(nil),                   // 15: zoneforge.mesh.v1alpha1.Filter
+	(*Cors)(nil),                     // 16: zoneforge.mesh.v1alpha1.Cors
+	(*RequestMatch)(nil),             // 17: zoneforge.mesh.v1alpha1.RequestMatch
 }
 var file_mesh_v1alpha1_gateway_proto_depIdxs = []int32{
-	25, // 0: zoneforge.mesh.v1alpha1.MeshGateway.selectors:type_name -> zoneforge.mesh.v1alpha1.Selector
-	5,  // 1: zoneforge.mesh.v1alpha1.MeshGateway.conf:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Conf
-	25, // 2: zoneforge.mesh.v1alpha1.MeshGatewayRoute.selectors:type_name -> zoneforge.mesh.v1alpha1.Selector
-	10, // 3: zoneforge.mesh.v1alpha1.MeshGatewayRoute.conf:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Conf
-	6,  // 4: zoneforge.mesh.v1alpha1.MeshGateway.Conf.listeners:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Listener
+	14, // 0: zoneforge.mesh.v1alpha1.MeshGateway.selectors:type_name -> zoneforge.mesh.v1alpha1.Selector
+	4,  // 1: zoneforge.mesh.v1alpha1.MeshGateway.conf:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Conf
+	14, // 2: zoneforge.mesh.v1alpha1.MeshGatewayRoute.selectors:type_name -> zoneforge.mesh.v1alpha1.Selector
+	9,  // 3: zoneforge.mesh.v1alpha1.MeshGatewayRoute.conf:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Conf
+	5,  // 4: zoneforge.mesh.v1alpha1.MeshGateway.Conf.listeners:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Listener
 	0,  // 5: zoneforge.mesh.v1alpha1.MeshGateway.Listener.protocol:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Protocol
-	7,  // 6: zoneforge.mesh.v1alpha1.MeshGateway.Listener.tls:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Tls
-	9,  // 7: zoneforge.mesh.v1alpha1.MeshGateway.Listener.tags:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Listener.TagsEntry
-	1,  // 8: zoneforge.mesh.v1alpha1.MeshGateway.Tls.mode:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Mode
-	8,  // 9: zoneforge.mesh.v1alpha1.MeshGateway.Tls.certificates:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Certificate
-	11, // 10: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Conf.http:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Http
-	12, // 11: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Http.rules:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule
-	13, // 12: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule.matches:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Match
-	16, // 13: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule.filters:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Filter
-	21, // 14: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule.backends:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend
-	22, // 15: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule.cors:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Cors
-	14, // 16: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Match.path:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Path
-	15, // 17: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Match.headers:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.ValueMatch
-	15, // 18: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Match.query_parameters:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.ValueMatch
-	2,  // 19: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Path.match:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.MatchType
-	2,  // 20: zoneforge.mesh.v1alpha1.MeshGatewayRoute.ValueMatch.match:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.MatchType
-	26, // 21: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Filter.request_header:type_name -> zoneforge.mesh.v1alpha1.HeaderChange
-	26, // 22: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Filter.response_header:type_name -> zoneforge.mesh.v1alpha1.HeaderChange
-	17, // 23: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Filter.rewrite:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rewrite
-	18, // 24: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Filter.redirect:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Redirect
-	19, // 25: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Filter.mirror:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Mirror
-	20, // 26: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Filter.direct_response:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.DirectResponse
-	23, // 27: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Mirror.destination:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Mirror.DestinationEntry
-	24, // 28: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend.destination:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend.DestinationEntry
-	27, // 29: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Cors.allow_origins:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	6,  // 6: zoneforge.mesh.v1alpha1.MeshGateway.Listener.tls:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Tls
+	8,  // 7: zoneforge.mesh.v1alpha1.MeshGateway.Listener.tags:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Listener.TagsEntry
+	15, // 8: zoneforge.mesh.v1alpha1.MeshGateway.Listener.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
+	16, // 9: zoneforge.mesh.v1alpha1.MeshGateway.Listener.cors:type_name -> zoneforge.mesh.v1alpha1.Cors
+	1,  // 10: zoneforge.mesh.v1alpha1.MeshGateway.Tls.mode:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Mode
+	7,  // 11: zoneforge.mesh.v1alpha1.MeshGateway.Tls.certificates:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Certificate
+	10, // 12: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Conf.http:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Http
+	11, // 13: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Http.rules:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule
+	17, // 14: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule.matches:type_name -> zoneforge.mesh.v1alpha1.RequestMatch
+	15, // 15: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
+	12, // 16: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule.backends:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend
+	16, // 17: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule.cors:type_name -> zoneforge.mesh.v1alpha1.Cors
+	13, // 18: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend.destination:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend.DestinationEntry
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_mesh_v1alpha1_gateway_proto_init() }
@@ -1698,33 +817,17 @@ func file_mesh_v1alpha1_gateway_proto_init() {
 	if File_mesh_v1alpha1_gateway_proto != nil {
 		return
 	}
+	file_mesh_v1alpha1_filter_proto_init()
+	file_mesh_v1alpha1_match_proto_init()
 	file_mesh_v1alpha1_selector_proto_init()
-	file_mesh_v1alpha1_gateway_proto_msgTypes[13].OneofWrappers = []any{
-		(*MeshGatewayRoute_Filter_RequestHeader)(nil),
-		(*MeshGatewayRoute_Filter_ResponseHeader)(nil),
-		(*MeshGatewayRoute_Filter_Rewrite)(nil),
-		(*MeshGatewayRoute_Filter_Redirect)(nil),
-		(*MeshGatewayRoute_Filter_Mirror)(nil),
-		(*MeshGatewayRoute_Filter_DirectResponse)(nil),
-	}
-	file_mesh_v1alpha1_gateway_proto_msgTypes[14].OneofWrappers = []any{
-		(*MeshGatewayRoute_Rewrite_ReplaceFull)(nil),
-		(*MeshGatewayRoute_Rewrite_ReplacePrefixMatch)(nil),
-	}
-	file_mesh_v1alpha1_gateway_proto_msgTypes[15].OneofWrappers = []any{
-		(*MeshGatewayRoute_Redirect_ReplaceFull)(nil),
-		(*MeshGatewayRoute_Redirect_ReplacePrefixMatch)(nil),
-	}
-	file_mesh_v1alpha1_gateway_proto_msgTypes[16].OneofWrappers = []any{}
-	file_mesh_v1alpha1_gateway_proto_msgTypes[18].OneofWrappers = []any{}
-	file_mesh_v1alpha1_gateway_proto_msgTypes[19].OneofWrappers = []any{}
+	file_mesh_v1alpha1_gateway_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mesh_v1alpha1_gateway_proto_rawDesc), len(file_mesh_v1alpha1_gateway_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   22,
+			NumEnums:      2,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
