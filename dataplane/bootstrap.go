@@ -18,6 +18,7 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	credentialv3 "github.com/envoyproxy/go-control-plane/envoy/config/grpc_credential/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -39,6 +40,9 @@ const (
 	keepaliveTimeout = 5 * time.Second
 	maxSocketPath    = 107 // sun_path of Linux without its NUL
 )
+
+// systemRoots is the name by which the zone's configuration refers to the secret with SystemRoots.
+const systemRoots = "system-roots"
 
 // maxRegexProgram is how many steps a regular expression may compile to.
 const maxRegexProgram = 65536
@@ -63,6 +67,8 @@ type Bootstrap struct {
 	ServerName string
 	// TokenFile is read by Envoy for each stream, so a renewed token needs no restart.
 	TokenFile string
+	// SystemRoots is a file with PEM of the roots that prove servers outside the mesh; empty where the machine has none.
+	SystemRoots string
 	// AdminSocket is where Envoy's admin interface listens, a path of at most 107 bytes; only the owner may open it.
 	AdminSocket string
 }
@@ -127,6 +133,14 @@ func (b Bootstrap) JSON() ([]byte, error) {
 			Name:           "admin",
 			LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}},
 		}}},
+	}
+	if b.SystemRoots != "" {
+		message.StaticResources = &bootstrapv3.Bootstrap_StaticResources{Secrets: []*tlsv3.Secret{{
+			Name: systemRoots,
+			Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
+				TrustedCa: &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: b.SystemRoots}},
+			}},
+		}}}
 	}
 	if err := message.ValidateAll(); err != nil {
 		return nil, fmt.Errorf("bootstrap of %s: %w", b.NodeID(), err)

@@ -57,7 +57,8 @@ func (l Launch) Run(ctx context.Context) error {
 		return err
 	}
 	b := Bootstrap{
-		Kind: document.Kind, Mesh: document.Mesh, Name: document.Name, Service: serviceOf(document),
+		SystemRoots: RootsFile(),
+		Kind:        document.Kind, Mesh: document.Mesh, Name: document.Name, Service: serviceOf(document),
 		ControlPlane: l.Zone, ServerName: l.ServerName,
 	}
 	if b.Document, err = resource.EncodeJSON(document); err != nil {

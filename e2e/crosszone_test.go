@@ -233,7 +233,7 @@ func sidecar(port, workload uint32, authorization ir.Authorization) *ir.Proxy {
 			}},
 		}},
 		Routes: []ir.RouteConfig{{Name: "inbound", VirtualHosts: all(ir.Route{
-			Name: "workload", Match: anyPath, Authorization: &authorization,
+			Name: "workload", Match: anyPath, Filters: ir.Filters{Authorization: &authorization},
 			Forward: &ir.Forward{Clusters: []ir.WeightedCluster{{Cluster: "workload", Weight: 1}}, Timeout: 15 * time.Second},
 		})}},
 		Clusters: []ir.Cluster{{

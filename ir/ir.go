@@ -89,17 +89,32 @@ type DownstreamTLS struct {
 	ALPN []string
 }
 
-// UpstreamTLS originates TLS to a proxy of the mesh.
+// UpstreamTLS originates TLS to a proxy of the mesh, or to a service outside it.
 type UpstreamTLS struct {
 	// Certificate is the name of the secret with the client's certificate.
 	Certificate string
-	// Validation is the name of the trust bundle.
+	// Validation is the name of the trust bundle; excludes Roots.
 	Validation string
-	// SANs are the URIs of which the server must carry one.
+	// SANs are the URIs of which the server must carry one; with Validation.
 	SANs []TextMatch
-	SNI  string
-	ALPN []string
+	// Roots prove a server outside the mesh.
+	Roots *Roots
+	SNI   string
+	ALPN  []string
+	// Renegotiation lets the server ask for it.
+	Renegotiation bool
 }
+
+// Roots prove a server outside the mesh.
+type Roots struct {
+	// PEM of the certificates; empty takes the roots of the proxy's machine.
+	PEM []byte
+	// ServerName is the DNS name or IP address that the server's certificate must hold.
+	ServerName string
+}
+
+// SystemRoots is the name of the secret with the roots of the proxy's machine, which its bootstrap brings along.
+const SystemRoots = "system-roots"
 
 // HTTPConnection decodes HTTP. Its routes come from a RouteConfig.
 type HTTPConnection struct {
@@ -162,6 +177,11 @@ type Route struct {
 
 	RequestHeaders  HeaderChange
 	ResponseHeaders HeaderChange
+	Filters         Filters
+}
+
+// Filters are what HTTP filters do with the requests of a route; a nil member does nothing.
+type Filters struct {
 	// Authorization decides before the action; nil allows all.
 	Authorization *Authorization
 	CORS          *CORS
@@ -344,7 +364,9 @@ type Cluster struct {
 	// EndpointsName is the name of the Endpoints that it takes; excludes Static.
 	EndpointsName string
 	// Static is an address of the workload beside the proxy.
-	Static         *Endpoint
+	Static *Endpoint
+	// Hosts are outside the mesh, by IP address or by a DNS name that the proxy resolves; excludes the two above.
+	Hosts          []Endpoint
 	ConnectTimeout time.Duration
 	// IdleTimeout of a connection without requests; 0 keeps Envoy's default.
 	IdleTimeout time.Duration

@@ -78,6 +78,35 @@ func Authorize(permissions []*resource.Resource, in Identities, inbound map[stri
 	return out
 }
 
+// Permits tells whether a client may connect to a destination by the most specific TrafficPermission for both; of equally specific
+// ones one that denies decides, and what none matches is denied. It is for destinations without a proxy of their own, where the
+// client's own proxy asks: by its tags, of which it needs no proof.
+func Permits(permissions []*resource.Resource, mesh string, source, destination map[string]string) bool {
+	var best ConnectionRank
+	found, permitted := false, false
+	for _, r := range permissions {
+		spec, ok := r.Spec.(*meshv1.TrafficPermission)
+		if !ok || r.Mesh != mesh {
+			continue
+		}
+		var rank ConnectionRank
+		if rank.Source, ok = Best(spec.GetSources(), source); !ok {
+			continue
+		}
+		if rank.Destination, ok = Best(spec.GetDestinations(), destination); !ok {
+			continue
+		}
+		deny := denies(spec.GetConf().GetAction())
+		switch order := rank.Compare(best); {
+		case !found || order < 0:
+			best, found, permitted = rank, true, !deny
+		case order == 0 && deny:
+			permitted = false
+		}
+	}
+	return permitted
+}
+
 // denyFirst orders what denies before what allows.
 func denyFirst(a, b bool) int {
 	switch {

@@ -270,3 +270,33 @@ func TestAuthorizeLikeOracle(t *testing.T) {
 		}
 	}
 }
+
+// TestPermits compares with what the destination's own proxy would be told.
+func TestPermits(t *testing.T) {
+	permission := func(name, from, to string, action meshv1.TrafficPermission_Action) *resource.Resource {
+		select1 := func(service string) []*meshv1.Selector {
+			return []*meshv1.Selector{{Match: map[string]string{resource.TagService: service}}}
+		}
+		return &resource.Resource{Key: resource.Key{Kind: "TrafficPermission", Mesh: "m", Name: name},
+			Spec: &meshv1.TrafficPermission{Sources: select1(from), Destinations: select1(to), Conf: &meshv1.TrafficPermission_Conf{Action: action}}}
+	}
+	for _, c := range []struct {
+		name        string
+		permissions []*resource.Resource
+		want        bool
+	}{
+		{"none", nil, false},
+		{"all", []*resource.Resource{permission("a", "*", "*", allow)}, true},
+		{"of another", []*resource.Resource{permission("a", "c", "*", allow)}, false},
+		{"more specific denies", []*resource.Resource{permission("b", "*", "b", deny), permission("a", "*", "*", allow)}, false},
+		{"more specific allows", []*resource.Resource{permission("b", "a", "b", allow), permission("a", "*", "b", deny)}, true},
+		{"equals", []*resource.Resource{permission("b", "a", "b", allow), permission("c", "a", "b", deny), permission("d", "a", "b", allow)}, false},
+	} {
+		if got := Permits(c.permissions, "m", map[string]string{resource.TagService: "a"}, map[string]string{resource.TagService: "b"}); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+		if Permits(c.permissions, "other", map[string]string{resource.TagService: "a"}, map[string]string{resource.TagService: "b"}) {
+			t.Errorf("%s: permissions of another mesh count", c.name)
+		}
+	}
+}

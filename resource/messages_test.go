@@ -63,6 +63,20 @@ var messages = []struct{ name, doc, want string }{
 	{"prefix that is none", routeHead + "conf: {http: [{match: [{path: {exact: /a}}], filters: [{rewrite: {replacePrefixMatch: /b, hostname: 'a b'}}], backends: [{destination: {kuma.io/service: s}}]}]}\n",
 		"f:4:87: conf.http[0].filters[0].rewrite.replacePrefixMatch: the rule matches a path that is no prefix (use replaceFull, or match paths by PREFIX)\n" +
 			"f:4:101: conf.http[0].filters[0].rewrite.hostname: \"a b\" is no hostname"},
+	{"filter of another type", routeHead + "conf: {http: [{filters: [{type: JWT, cors: {allowOrigins: ['*']}}], backends: [{destination: {kuma.io/service: s}}]}]}\n",
+		"f:4:27: conf.http[0].filters[0].type: unknown field"},
+	{"filter twice", routeHead + "conf: {http: [{filters: [{cors: {allowOrigins: ['*']}}, {type: cors, cors: {allowOrigins: ['*']}}], cors: {allowOrigins: ['*']}, backends: [{destination: {kuma.io/service: s}}]}]}\n",
+		"f:4:57: conf.http[0].filters[1]: cors is there already, as filter 0 (keep one of them)\n" +
+			"f:4:101: conf.http[0].cors: a filter says it, too (keep one of them)"},
+	{"answer of a policy", "type: FilterPolicy\nname: p\nselectors: [{match: {a: b}}]\nconf: {filters: [{redirect: {scheme: https}}, {http: {rules: [{match: {prefix: a}}]}}]}\n",
+		"f:4:18: conf.filters[0]: says where a request goes, and belongs to a route (write it in a rule of a MeshGatewayRoute)\n" +
+			"f:4:63: conf.filters[1].http.rules[0]: needs filters\n" +
+			"f:4:80: conf.filters[1].http.rules[0].match[0].value: a path begins with / (write \"/a\")"},
+	{"external service", "type: ExternalService\nname: e\ntags: {kuma.io/service: e, kuma.io/protocol: htpp}\nnetworking: {address: 'a_b', tls: {enabled: true, caCert: {inlineString: x}, clientCert: {secret: c}}}\n",
+		"f:3:28: tags[kuma.io/protocol]: expected tcp, http, http2 or grpc, found \"htpp\" (did you mean http?)\n" +
+			"f:4:23: networking.address: \"a_b\" is not host:port (write host:port)\n" +
+			"f:4:30: networking.tls: clientCert and clientKey belong together (give both)\n" +
+			"f:4:51: networking.tls.caCert: holds no certificate (give certificates in PEM)"},
 	{"https without tls", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: https}]}\n",
 		"f:4:20: conf.listeners[0].tls: an HTTPS listener needs certificates (add tls: {mode: TERMINATE, certificates: [{secret: NAME}]})"},
 	{"port", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 70000, protocol: HTTP}]}\n",

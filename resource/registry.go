@@ -102,6 +102,18 @@ var registry = []*Kind{
 		validate: validateProxyTemplate,
 	},
 	{
+		Name: "FilterPolicy", Plural: "filter-policies", Aliases: []string{"fp", "filterpolicies"}, APIVersion: ZoneforgeV1Alpha1, ToZones: true,
+		Summary:  "filters for gateways, some of their routes, or workloads",
+		New:      func() proto.Message { return &meshv1.FilterPolicy{} },
+		validate: validateFilterPolicy,
+	},
+	{
+		Name: "ExternalService", Plural: "external-services", Aliases: []string{"es", "externalservices"}, APIVersion: KumaV1Alpha1, ToZones: true,
+		Summary:  "a service outside the mesh",
+		New:      func() proto.Message { return &meshv1.ExternalService{} },
+		validate: validateExternalService,
+	},
+	{
 		Name: "TrustBundle", Plural: "trust-bundles", APIVersion: ZoneforgeV1Alpha1, Writer: WriterSystem, ToZones: true,
 		Summary: "root certificates of a mesh",
 		New:     func() proto.Message { return &federationv1.TrustBundle{} },

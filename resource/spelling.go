@@ -5,6 +5,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 )
 
 const meshPackage = "zoneforge.mesh.v1alpha1."
@@ -16,6 +18,7 @@ var fieldAliases = map[protoreflect.FullName]map[string]protoreflect.Name{
 	meshPackage + "Metrics.Conf":          {"skipMTLS": "skip_mtls"},
 	meshPackage + "Tracing.Conf":          {"traceId128Bit": "trace_id_128bit"},
 	meshPackage + "ZipkinCollector":       {"traceId128Bit": "trace_id_128bit"},
+	meshPackage + "HttpRules.Rule":        {"match": "matches"},
 }
 
 // respell gives the canonical shape of a node that stands for a message. The nodes of the author stay in it, so that
@@ -31,6 +34,17 @@ func respell(name protoreflect.FullName, n *yaml.Node) *yaml.Node {
 			list := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Line: value.Line, Column: value.Column}
 			list.Content = []*yaml.Node{mapping(value, key, value)}
 			return word(key, "certificates"), list
+		})
+	case meshPackage + "Filter":
+		return withoutType(n)
+	case meshPackage + "HttpRules.Rule":
+		return replaceKey(n, "match", func(key, value *yaml.Node) (*yaml.Node, *yaml.Node) {
+			if value.Kind == yaml.MappingNode && len(value.Content) == 2 {
+				list := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Line: value.Line, Column: value.Column}
+				list.Content = []*yaml.Node{mapping(value, implied(value, "path"), value)}
+				return key, list
+			}
+			return key, value
 		})
 	case meshPackage + "Mirror":
 		return replaceKey(n, "backend", func(key, value *yaml.Node) (*yaml.Node, *yaml.Node) {
@@ -87,6 +101,44 @@ func respell(name protoreflect.FullName, n *yaml.Node) *yaml.Node {
 		}
 	}
 	return n
+}
+
+// withoutType drops the type of a filter where it says what the filter's one other key says, such as {type: ExtAuth, extAuth: {...}},
+// and makes it that key where there is no other.
+func withoutType(n *yaml.Node) *yaml.Node {
+	if n.Kind != yaml.MappingNode {
+		return n
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		if key.Value != "type" || value.Kind != yaml.ScalarNode {
+			continue
+		}
+		switch {
+		case len(n.Content) == 2:
+			if field := filterField(value.Value); field != "" {
+				return mapping(n, word(value, field), mapping(value))
+			}
+		case len(n.Content) == 4:
+			other := n.Content[2-i]
+			if field := filterField(other.Value); field != "" && field == filterField(value.Value) {
+				return mapping(n, other, n.Content[3-i])
+			}
+		}
+	}
+	return n
+}
+
+// filterField is the field of a filter that a text names, in any case and with or without underscores; empty for none.
+func filterField(text string) string {
+	plain := func(s string) string { return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s)) }
+	fields := (&meshv1.Filter{}).ProtoReflect().Descriptor().Fields()
+	for i := range fields.Len() {
+		if name := fields.Get(i).JSONName(); plain(name) == plain(text) {
+			return name
+		}
+	}
+	return ""
 }
 
 func mapping(at *yaml.Node, content ...*yaml.Node) *yaml.Node {

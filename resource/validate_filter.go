@@ -4,14 +4,49 @@ import (
 	"net/url"
 	"strings"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 )
 
-// checkFilter checks one filter of a rule on its own.
+// checkFilter checks one filter on its own, of a rule of a route, or with a nil rule that of a listener or policy.
 func checkFilter(s scope, rule *meshv1.MeshGatewayRoute_Rule, f *meshv1.Filter) {
 	switch v := f.GetFilter().(type) {
+	case *meshv1.Filter_Rewrite, *meshv1.Filter_Redirect, *meshv1.Filter_Mirror, *meshv1.Filter_DirectResponse:
+		if rule == nil {
+			s.errorf("write it in a rule of a MeshGatewayRoute", "says where a request goes, and belongs to a route")
+			return
+		}
+	case *meshv1.Filter_Http:
+		at := s.at("http")
+		if rule != nil {
+			at.errorf("match in the rule itself", "is for listeners and policies")
+			return
+		}
+		if len(v.Http.GetRules()) == 0 {
+			at.errorf("", "needs rules")
+		}
+		for i, r := range v.Http.GetRules() {
+			item := at.at("rules").index(i)
+			for j, m := range r.GetMatches() {
+				checkMatch(item.at("matches").index(j), m)
+			}
+			if len(r.GetFilters()) == 0 {
+				item.errorf("", "needs filters")
+			}
+			for j, inner := range r.GetFilters() {
+				if inner.GetHttp() != nil {
+					item.at("filters").index(j).at("http").errorf("write its rules beside this one", "rules don't hold rules")
+				}
+			}
+			checkFilters(item.at("filters"), nil, r.GetFilters())
+		}
+	}
+	switch v := f.GetFilter().(type) {
 	case nil:
-		s.errorf("", "needs one of requestHeader, responseHeader, rewrite, redirect, mirror and directResponse")
+		s.errorf("", "needs one of %s", strings.Join(filterFields(), ", "))
+	case *meshv1.Filter_Cors:
+		checkCors(s.at("cors"), v.Cors)
 	case *meshv1.Filter_RequestHeader:
 		checkHeaderChange(s.at("requestHeader"), v.RequestHeader)
 	case *meshv1.Filter_ResponseHeader:
@@ -47,6 +82,60 @@ func checkFilter(s scope, rule *meshv1.MeshGatewayRoute_Rule, f *meshv1.Filter) 
 			s.at("directResponse").at("body").errorf("let a service answer", "the body has %d bytes, more than %d", n, maxDirectBody)
 		}
 	}
+}
+
+// checkFilters checks a list of filters, in which each type that doesn't add up is there once.
+func checkFilters(s scope, rule *meshv1.MeshGatewayRoute_Rule, filters []*meshv1.Filter) {
+	first := map[protoreflect.FullName]int{}
+	for i, f := range filters {
+		checkFilter(s.index(i), rule, f)
+		field := FilterField(f)
+		if field == nil || addsUp[string(field.Name())] {
+			continue
+		}
+		if other, dup := first[field.FullName()]; dup {
+			s.index(i).errorf("keep one of them", "%s is there already, as filter %d", field.JSONName(), other)
+			continue
+		}
+		first[field.FullName()] = i
+	}
+}
+
+// addsUp are the filters of which a rule, listener or policy may have several. Answers are counted by checkAnswer.
+var addsUp = map[string]bool{"request_header": true, "response_header": true, "mirror": true, "rewrite": true, "redirect": true, "direct_response": true, "http": true}
+
+// FilterField is which member of a filter is set; nil when none is.
+func FilterField(f *meshv1.Filter) protoreflect.FieldDescriptor {
+	m := f.ProtoReflect()
+	return m.WhichOneof(m.Descriptor().Oneofs().ByName("filter"))
+}
+
+// filterFields are the names of all filters, in the order of their schema.
+func filterFields() []string {
+	fields := (&meshv1.Filter{}).ProtoReflect().Descriptor().Fields()
+	var out []string
+	for i := range fields.Len() {
+		out = append(out, fields.Get(i).JSONName())
+	}
+	return out
+}
+
+// validateFilterPolicy checks a policy that attaches filters.
+func validateFilterPolicy(s scope, r *Resource) {
+	p := Spec[*meshv1.FilterPolicy](r)
+	checkSelectors(s, "selectors", p.GetSelectors())
+	for i, name := range p.GetRoutes() {
+		if !isDNSSubdomain(name) {
+			s.at("routes").index(i).errorf("", "%q is no name of a MeshGatewayRoute", name)
+		}
+	}
+	if len(p.GetDestinations()) > 0 {
+		checkSelectors(s, "destinations", p.GetDestinations())
+	}
+	if len(p.GetConf().GetFilters()) == 0 {
+		s.at("conf").errorf("", "needs filters")
+	}
+	checkFilters(s.at("conf", "filters"), nil, p.GetConf().GetFilters())
 }
 
 // maxDirectBody bounds the body of a direct response, which every proxy holds, in bytes.

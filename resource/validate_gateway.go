@@ -57,6 +57,8 @@ func validateMeshGateway(s scope, r *Resource) {
 			}
 		}
 		checkTags(at.at("tags"), l.GetTags(), false)
+		checkFilters(at.at("filters"), nil, l.GetFilters())
+		checkOneCors(at, l.GetCors(), l.GetFilters())
 	}
 }
 
@@ -82,10 +84,7 @@ func validateMeshGatewayRoute(s scope, r *Resource) {
 		for j, m := range rule.GetMatches() {
 			checkMatch(at.at("matches").index(j), m)
 		}
-		for j, f := range rule.GetFilters() {
-			filter := at.at("filters").index(j)
-			checkFilter(filter, rule, f)
-		}
+		checkFilters(at.at("filters"), rule, rule.GetFilters())
 		checkAnswer(at, rule)
 		var sum uint64
 		var weights []uint32
@@ -103,7 +102,7 @@ func validateMeshGatewayRoute(s scope, r *Resource) {
 		} else {
 			checkWeights(at.at("backends"), sum, len(rule.GetBackends()))
 		}
-		checkCors(at.at("cors"), rule.GetCors())
+		checkOneCors(at, rule.GetCors(), rule.GetFilters())
 	}
 }
 
@@ -166,6 +165,14 @@ func checkPath(s scope, path string) {
 		s.errorf(fmt.Sprintf("write %q", "/"+path), "a path begins with /")
 	} else if strings.ContainsAny(path, "?#") {
 		s.errorf("", "a path holds no ? and no #")
+	}
+}
+
+// checkOneCors checks the member cors, which excludes a filter of the same meaning.
+func checkOneCors(s scope, c *meshv1.Cors, filters []*meshv1.Filter) {
+	checkCors(s.at("cors"), c)
+	if c != nil && slices.ContainsFunc(filters, func(f *meshv1.Filter) bool { return f.GetCors() != nil }) {
+		s.at("cors").errorf("keep one of them", "a filter says it, too")
 	}
 }
 

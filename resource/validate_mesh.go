@@ -74,6 +74,13 @@ func validateZoneIngress(s scope, r *Resource) {
 
 var protocols = []string{"tcp", "http", "http2", "grpc"}
 
+// checkProtocol checks the tag that says what a service speaks.
+func checkProtocol(s scope, tags map[string]string) {
+	if p, ok := tags[TagProtocol]; ok && !slices.Contains(protocols, p) {
+		s.key(TagProtocol).errorf(didYouMean(p, protocols), "expected tcp, http, http2 or grpc, found %q", p)
+	}
+}
+
 func validateDataplane(s scope, r *Resource) {
 	n, at := Spec[*meshv1.Dataplane](r).GetNetworking(), s.at("networking")
 	if n == nil {
@@ -106,9 +113,7 @@ func validateDataplane(s scope, r *Resource) {
 		checkIP(item.at("serviceAddress"), in.GetServiceAddress(), false)
 		checkIP(item.at("address"), in.GetAddress(), false)
 		checkOwnTags(item.at("tags"), in.GetTags())
-		if p, ok := in.GetTags()[TagProtocol]; ok && !slices.Contains(protocols, p) {
-			item.at("tags").key(TagProtocol).errorf(didYouMean(p, protocols), "expected tcp, http, http2 or grpc, found %q", p)
-		}
+		checkProtocol(item.at("tags"), in.GetTags())
 		l := listener{in.GetAddress(), in.GetPort()}
 		if l.address == "" {
 			l.address = n.GetAddress()

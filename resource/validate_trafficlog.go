@@ -2,11 +2,8 @@ package resource
 
 import (
 	"maps"
-	"net/netip"
-	"net/url"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
@@ -132,25 +129,6 @@ func checkLogPath(s scope, p string) {
 	}
 }
 
-// checkHostPort takes host:port, where the host may be a name.
-func checkHostPort(s scope, address string) {
-	u, err := url.Parse("//" + address)
-	if err != nil || u.Host != address || u.Hostname() == "" || u.Port() == "" {
-		s.errorf("write host:port", "%q is not host:port", address)
-		return
-	}
-	checkHostOrIP(s, u.Hostname())
-	if n, err := strconv.ParseUint(u.Port(), 10, 16); err != nil || n == 0 {
-		s.errorf("", "a port is a number from 1 to 65535")
-	}
-}
-
-func checkHostOrIP(s scope, host string) {
-	if _, err := netip.ParseAddr(host); err != nil && !isDNSSubdomain(strings.ToLower(host)) {
-		s.errorf("", "%q is neither a host name nor an IP address", host)
-	}
-}
-
 // checkGRPCEndpoint takes host:port, or a URL of http or https without a path.
 func checkGRPCEndpoint(s scope, endpoint string) {
 	if !strings.Contains(endpoint, "://") {
@@ -160,24 +138,4 @@ func checkGRPCEndpoint(s scope, endpoint string) {
 	if u := checkURL(s, endpoint); u != nil && (u.Path != "" && u.Path != "/" || u.RawQuery != "") {
 		s.errorf("", "a gRPC endpoint has no path and no query")
 	}
-}
-
-// checkURL takes a URL of http or https that holds no credentials; nil where it is none.
-func checkURL(s scope, text string) *url.URL {
-	u, err := url.Parse(text)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		s.errorf("write http://host:port/path or https://...", "%q is no URL of http or https", text)
-		return nil
-	case u.User != nil:
-		s.errorf("", "a URL holds no credentials, as everybody may read it")
-		return nil
-	}
-	checkHostOrIP(s, u.Hostname())
-	if p := u.Port(); p != "" {
-		if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 {
-			s.errorf("", "a port is a number from 1 to 65535")
-		}
-	}
-	return u
 }

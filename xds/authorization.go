@@ -6,6 +6,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 
 	"github.com/zoneforge/zoneforge/ir"
@@ -109,4 +110,15 @@ func extension(a *ir.NamedAuthorization) (*Resource, error) {
 		return nil, err
 	}
 	return build(TypeExtension, a.Name, &corev3.TypedExtensionConfig{Name: a.Name, TypedConfig: config})
+}
+
+func routeRBAC(r *ir.Route) (validated, error) {
+	if r.Filters.Authorization == nil {
+		return nil, nil
+	}
+	rules, err := rbac(r.Filters.Authorization)
+	if err != nil {
+		return nil, err
+	}
+	return &httprbacv3.RBACPerRoute{Rbac: &httprbacv3.RBAC{Rules: rules}}, nil
 }

@@ -21,7 +21,7 @@ func sidecar(outbounds int) *ir.Proxy {
 			HTTP: &ir.HTTPConnection{StatPrefix: "inbound", RouteConfig: "inbound:8080", ForwardClientCertificate: true}}}}},
 		Routes: []ir.RouteConfig{{Name: "inbound:8080", VirtualHosts: []ir.VirtualHost{{Name: "all", Domains: []string{"*"}, Routes: []ir.Route{{
 			Name: "all", Match: anyPath, Forward: &ir.Forward{Clusters: []ir.WeightedCluster{{Cluster: "local:8080", Weight: 1}}},
-			Authorization: &ir.Authorization{Rules: []ir.AuthorizationRule{{Name: "all", Allow: uri("[a-z]+")}}}}}}}}},
+			Filters: ir.Filters{Authorization: &ir.Authorization{Rules: []ir.AuthorizationRule{{Name: "all", Allow: uri("[a-z]+")}}}}}}}}}},
 		Clusters: []ir.Cluster{{Name: "local:8080", Protocol: ir.HTTP1, Static: &ir.Endpoint{Address: "127.0.0.1", Port: 9090}, ConnectTimeout: time.Second}},
 	}
 	for i := range outbounds {

@@ -45,9 +45,12 @@ func Build(p *ir.Proxy) (*Resources, error) {
 		r, err := extension(a)
 		return a.Name, r, err
 	})
-	if err := errors.Join(err[:]...); err != nil {
+	filters, inFilters := discoveredFilters(p)
+	if err := errors.Join(append(err[:], inFilters)...); err != nil {
 		return nil, err
 	}
+	out.Extensions = append(out.Extensions, filters...)
+	slices.SortFunc(out.Extensions, func(a, b *Resource) int { return cmp.Compare(a.Name, b.Name) })
 	if p.Template != nil {
 		if err := applyTemplate(p, &out); err != nil {
 			return nil, err

@@ -214,10 +214,10 @@ func BenchmarkBuild(b *testing.B) {
 		host := ir.VirtualHost{Name: name, Domains: []string{name + ".example.com"}}
 		for n := range 10 {
 			host.Routes = append(host.Routes, ir.Route{
-				Name:          fmt.Sprintf("r%d", n),
-				Match:         ir.RouteMatch{Path: ir.PathMatch{Kind: ir.PathSegments, Value: fmt.Sprintf("/p%d", n)}},
-				Forward:       &ir.Forward{Clusters: []ir.WeightedCluster{{Cluster: name, Weight: 1}}},
-				Authorization: &ir.Authorization{Rules: []ir.AuthorizationRule{{Name: "r", Allow: []ir.TextMatch{{Kind: ir.TextExact, Value: "spiffe://a/b"}}}}},
+				Name:    fmt.Sprintf("r%d", n),
+				Match:   ir.RouteMatch{Path: ir.PathMatch{Kind: ir.PathSegments, Value: fmt.Sprintf("/p%d", n)}},
+				Forward: &ir.Forward{Clusters: []ir.WeightedCluster{{Cluster: name, Weight: 1}}},
+				Filters: ir.Filters{Authorization: &ir.Authorization{Rules: []ir.AuthorizationRule{{Name: "r", Allow: []ir.TextMatch{{Kind: ir.TextExact, Value: "spiffe://a/b"}}}}}},
 			})
 		}
 		if len(p.Routes) == 0 {

@@ -35,8 +35,10 @@ func cluster(c *ir.Cluster) (*Resource, error) {
 
 func setDestination(out *clusterv3.Cluster, c *ir.Cluster) error {
 	switch {
-	case c.Static != nil && c.EndpointsName != "":
-		return errors.New("has both a static endpoint and a name of endpoints: set one")
+	case c.Static != nil && c.EndpointsName != "", len(c.Hosts) > 0 && (c.Static != nil || c.EndpointsName != ""):
+		return errors.New("has more than one of a static endpoint, hosts and a name of endpoints: set one")
+	case len(c.Hosts) > 0:
+		return setHosts(out, c)
 	case c.Static != nil:
 		endpoint, err := lbEndpoint(c.Static)
 		if err != nil {
@@ -57,8 +59,30 @@ func setDestination(out *clusterv3.Cluster, c *ir.Cluster) error {
 			},
 		}
 	default:
-		return errors.New("has neither a static endpoint nor a name of endpoints: set one")
+		return errors.New("has neither a static endpoint, hosts nor a name of endpoints: set one")
 	}
+	return nil
+}
+
+// setHosts has the proxy resolve hosts. All addresses of all of them share the requests.
+func setHosts(out *clusterv3.Cluster, c *ir.Cluster) error {
+	out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+	out.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
+	locality := &endpointv3.LocalityLbEndpoints{}
+	for _, h := range c.Hosts {
+		if h.Address == "" || h.Port == 0 || h.Port > 65535 {
+			return fmt.Errorf("host %q with port %d: give a name or an IP address, and a port from 1 to 65535", h.Address, h.Port)
+		}
+		locality.LbEndpoints = append(locality.LbEndpoints, &endpointv3.LbEndpoint{
+			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
+				Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+					Address: h.Address, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: h.Port}}}},
+				Hostname: h.Address,
+			}},
+			LoadBalancingWeight: wrapperspb.UInt32(max(h.Weight, 1)),
+		})
+	}
+	out.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: c.Name, Endpoints: []*endpointv3.LocalityLbEndpoints{locality}}
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"github.com/zoneforge/zoneforge/ir"
 )
@@ -17,7 +18,14 @@ func TestEnvoyAcceptsDiscovery(t *testing.T) {
 	envoy := envoyPath(t)
 	for _, c := range goldenCases(t) {
 		t.Run(c.name(), func(t *testing.T) {
-			static := &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{controlPlane(t)}}
+			chain, _ := selfSigned(t)
+			roots, err := BuildSecret(&ir.Secret{Name: ir.SystemRoots, Bundle: chain})
+			if err != nil {
+				t.Fatal(err)
+			}
+			static := &bootstrapv3.Bootstrap_StaticResources{
+				Clusters: []*clusterv3.Cluster{controlPlane(t)}, Secrets: []*tlsv3.Secret{message(t, roots).(*tlsv3.Secret)},
+			}
 			for _, r := range c.resources(t) {
 				switch m := message(t, r).(type) {
 				case *listenerv3.Listener:

@@ -176,6 +176,16 @@ func (in inliner) listener(l *listenerv3.Listener) {
 				if routes == nil {
 					in.t.Fatalf("listener %s refers to no routes %q", l.Name, m.GetRds().GetRouteConfigName())
 				}
+				for _, f := range m.HttpFilters {
+					if f.GetConfigDiscovery() == nil {
+						continue
+					}
+					config := in.extensions[f.Name]
+					if config == nil {
+						in.t.Fatalf("listener %s refers to no extension %q", l.Name, f.Name)
+					}
+					f.ConfigType = &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}
+				}
 				m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes}
 				filter.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: in.pack(&m)}
 			}

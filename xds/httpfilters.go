@@ -3,53 +3,104 @@ package xds
 import (
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
-	"time"
+	"slices"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/zoneforge/zoneforge/ir"
 )
 
-// httpFilter is one filter of the chain. What it does is decided per route, so that a policy never touches a listener.
+// httpFilter is one filter of the chain. It stands in every HTTP listener, so that no policy ever touches a listener, and does
+// nothing there: the routes that want it turn it on.
 type httpFilter struct {
 	name string
-	// listener is its configuration where the route says nothing, which lets everything pass.
+	// listener is its configuration where the route says nothing; nil with discovered.
 	listener validated
-	// route is its configuration for a route, or nil for none.
+	// discovered is its configuration where that belongs to the whole proxy, such as a provider's keys. It travels by ECDS under
+	// the filter's name, so that a change of it drains no connection, and one of a route renews none of its state.
+	discovered func(*ir.Proxy) (validated, error)
+	// route turns it on for a route and configures it there, or is nil for none. The router has no such function and is always on.
 	route func(*ir.Route) (validated, error)
 }
 
-// httpFilters are all HTTP filters, in the order in which requests pass them. It is the only place that knows the order:
-// cors answers preflights, which carry no identity of a user, before rbac can refuse them; router is last, as it must be.
+// httpFilters are all HTTP filters, in the order in which requests pass them; responses pass them backwards. It is the only
+// place that knows the order:
+//   - cors answers preflights, which carry no identity of a user, before anything can refuse them;
+//   - what asks who the client is comes before what asks whether it may (rbac), and both before what counts requests;
+//   - what changes bodies comes after all that could refuse the request;
+//   - router is last, as it must be.
 var httpFilters = []httpFilter{
-	{"envoy.filters.http.cors", &corsv3.Cors{}, routeCORS},
-	{"envoy.filters.http.rbac", &rbacv3.RBAC{}, routeRBAC},
-	{"envoy.filters.http.router", &routerv3.Router{}, nil},
+	{name: "envoy.filters.http.cors", listener: &corsv3.Cors{}, route: routeCORS},
+	{name: "envoy.filters.http.rbac", listener: &rbacv3.RBAC{}, route: routeRBAC},
+	{name: "envoy.filters.http.router", listener: &routerv3.Router{}},
 }
 
+// filterChain is the same for all HTTP listeners.
 func filterChain() ([]*hcmv3.HttpFilter, error) {
 	var out []*hcmv3.HttpFilter
 	for _, f := range httpFilters {
-		config, err := pack(f.listener)
-		if err != nil {
-			return nil, fmt.Errorf("filter %s: %w", f.name, err)
+		one := &hcmv3.HttpFilter{Name: f.name, Disabled: f.route != nil}
+		if f.discovered != nil {
+			config, err := f.discovered(&ir.Proxy{})
+			if err != nil {
+				return nil, fmt.Errorf("filter %s: %w", f.name, err)
+			}
+			one.ConfigType = &hcmv3.HttpFilter_ConfigDiscovery{ConfigDiscovery: &corev3.ExtensionConfigSource{
+				ConfigSource: ads(), TypeUrls: []string{typePrefix + string(config.ProtoReflect().Descriptor().FullName())},
+			}}
+		} else {
+			config, err := pack(f.listener)
+			if err != nil {
+				return nil, fmt.Errorf("filter %s: %w", f.name, err)
+			}
+			one.ConfigType = &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}
 		}
-		out = append(out, &hcmv3.HttpFilter{
-			Name:       f.name,
-			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config},
-		})
+		out = append(out, one)
 	}
 	return out, nil
 }
 
-// perRoute configures the filters for one route.
+// discoveredFilters are the configurations to which the chains of a proxy's HTTP listeners refer; a listener waits for each.
+func discoveredFilters(p *ir.Proxy) ([]*Resource, error) {
+	if !slices.ContainsFunc(p.Listeners, func(l ir.Listener) bool {
+		return slices.ContainsFunc(l.Chains, func(c ir.FilterChain) bool { return c.HTTP != nil })
+	}) {
+		return nil, nil
+	}
+	var out []*Resource
+	var errs []error
+	for _, f := range httpFilters {
+		if f.discovered == nil {
+			continue
+		}
+		r, err := discoveredFilter(f, p)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("filter %s: %w", f.name, err))
+			continue
+		}
+		out = append(out, r)
+	}
+	return out, errors.Join(errs...)
+}
+
+func discoveredFilter(f httpFilter, p *ir.Proxy) (*Resource, error) {
+	config, err := f.discovered(p)
+	if err != nil {
+		return nil, err
+	}
+	packed, err := pack(config)
+	if err != nil {
+		return nil, err
+	}
+	return build(TypeExtension, f.name, &corev3.TypedExtensionConfig{Name: f.name, TypedConfig: packed})
+}
+
+// perRoute turns filters on for one route.
 func perRoute(r *ir.Route) (map[string]*anypb.Any, error) {
 	out := map[string]*anypb.Any{}
 	var errs []error
@@ -71,44 +122,6 @@ func perRoute(r *ir.Route) (map[string]*anypb.Any, error) {
 			continue
 		}
 		out[f.name] = packed
-	}
-	return out, errors.Join(errs...)
-}
-
-func routeRBAC(r *ir.Route) (validated, error) {
-	if r.Authorization == nil {
-		return nil, nil
-	}
-	rules, err := rbac(r.Authorization)
-	if err != nil {
-		return nil, err
-	}
-	return &rbacv3.RBACPerRoute{Rbac: &rbacv3.RBAC{Rules: rules}}, nil
-}
-
-func routeCORS(r *ir.Route) (validated, error) {
-	c := r.CORS
-	if c == nil {
-		return nil, nil
-	}
-	out := &corsv3.CorsPolicy{
-		AllowMethods:     strings.Join(c.Methods, ","),
-		AllowHeaders:     strings.Join(c.Headers, ","),
-		ExposeHeaders:    strings.Join(c.ExposeHeaders, ","),
-		AllowCredentials: wrapperspb.Bool(c.Credentials),
-	}
-	var errs []error
-	for _, o := range c.Origins {
-		origin, err := text(o)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("cors: origin: %w", err))
-			continue
-		}
-		out.AllowOriginStringMatch = append(out.AllowOriginStringMatch, origin)
-	}
-	if c.MaxAge != nil {
-		errs = append(errs, notNegative(namedDuration{"cors: max age", *c.MaxAge}))
-		out.MaxAge = strconv.FormatInt(int64(*c.MaxAge/time.Second), 10)
 	}
 	return out, errors.Join(errs...)
 }

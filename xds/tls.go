@@ -3,6 +3,7 @@ package xds
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -83,6 +84,9 @@ func downstreamTLS(t *ir.DownstreamTLS) (*corev3.TransportSocket, error) {
 }
 
 func upstreamTLS(t *ir.UpstreamTLS) (*corev3.TransportSocket, error) {
+	if t.Roots != nil {
+		return externalTLS(t)
+	}
 	// Envoy would take any server's certificate without these.
 	if t.Validation == "" {
 		return nil, errors.New("tls: has no trust bundle: name one")
@@ -97,6 +101,40 @@ func upstreamTLS(t *ir.UpstreamTLS) (*corev3.TransportSocket, error) {
 	out := &tlsv3.UpstreamTlsContext{CommonTlsContext: commonTLS(certificates, t.ALPN), Sni: t.SNI}
 	if err := setValidation(out.CommonTlsContext, t.Validation, t.SANs); err != nil {
 		return nil, err
+	}
+	return tlsSocket(out)
+}
+
+// externalTLS proves a server outside the mesh by its DNS name or IP address.
+func externalTLS(t *ir.UpstreamTLS) (*corev3.TransportSocket, error) {
+	switch {
+	case t.Validation != "" || len(t.SANs) > 0:
+		return nil, errors.New("tls: has both roots and a trust bundle: set one")
+	case t.Roots.ServerName == "":
+		return nil, errors.New("tls: no name is given that the server's certificate must hold: give it")
+	}
+	var certificates []string
+	if t.Certificate != "" {
+		certificates = []string{t.Certificate}
+	}
+	out := &tlsv3.UpstreamTlsContext{CommonTlsContext: commonTLS(certificates, t.ALPN), Sni: t.SNI, AllowRenegotiation: t.Renegotiation}
+	kind := tlsv3.SubjectAltNameMatcher_DNS
+	if _, err := netip.ParseAddr(t.Roots.ServerName); err == nil {
+		kind = tlsv3.SubjectAltNameMatcher_IP_ADDRESS
+	}
+	sans := []*tlsv3.SubjectAltNameMatcher{{SanType: kind, Matcher: exactly(t.Roots.ServerName)}}
+	if len(t.Roots.PEM) > 0 {
+		out.CommonTlsContext.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
+			TrustedCa: inline(t.Roots.PEM), MatchTypedSubjectAltNames: sans,
+		}}
+	} else {
+		out.CommonTlsContext.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
+			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+				DefaultValidationContext: &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: sans},
+				// Without a source it is one of the bootstrap's.
+				ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: ir.SystemRoots},
+			},
+		}
 	}
 	return tlsSocket(out)
 }

@@ -20,7 +20,6 @@ const (
 	kindMesh         = "Mesh"
 	kindZone         = "Zone"
 	kindSecret       = "Secret"
-	kindGateway      = "MeshGateway"
 	kindIngress      = "ZoneIngress"
 	kindAvailability = "ServiceAvailability"
 )
@@ -36,7 +35,7 @@ type projection struct {
 	set *kds.Set
 	log *zap.Logger
 
-	// named has the Secrets that a MeshGateway names, authority those that hold a Mesh's root.
+	// named has the Secrets that a policy names, authority those that hold a Mesh's root.
 	named, authority references
 	// zoneOf has the zone of each offered resource, offered the inverse.
 	zoneOf  map[resource.Key]string
@@ -95,12 +94,6 @@ func (p *projection) apply(snap *store.Snapshot, keys []resource.Key) (changed [
 		look[key] = true
 		e, ok := snap.Get(key)
 		switch key.Kind {
-		case kindGateway:
-			var to []resource.Key
-			if ok {
-				to = certificates(e.Resource)
-			}
-			mark(look, p.named.set(key, to))
 		case kindMesh:
 			var to []resource.Key
 			if ok {
@@ -113,6 +106,13 @@ func (p *projection) apply(snap *store.Snapshot, keys []resource.Key) (changed [
 				zone = zoneOf(e.Resource)
 			}
 			p.offer(key, zone, ok)
+		case kindSecret:
+		default:
+			var to []resource.Key
+			if kind, known := resource.Lookup(key.Kind); ok && known && kind.Writer == resource.WriterUser {
+				to = secrets(e.Resource)
+			}
+			mark(look, p.named.set(key, to))
 		}
 	}
 	// After all offers are known: a Zone decides over those of before and of now.
@@ -224,16 +224,10 @@ func zoneOf(r *resource.Resource) string {
 	return ""
 }
 
-// certificates are the Secrets that a MeshGateway's listeners name.
-func certificates(r *resource.Resource) (out []resource.Key) {
-	g, ok := r.Spec.(*meshv1.MeshGateway)
-	if !ok {
-		return nil
-	}
-	for _, l := range g.GetConf().GetListeners() {
-		for _, c := range l.GetTls().GetCertificates() {
-			out = append(out, resource.Key{Kind: kindSecret, Mesh: r.Mesh, Name: c.GetSecret()})
-		}
+// secrets are the Secrets that a policy refers to.
+func secrets(r *resource.Resource) (out []resource.Key) {
+	for _, name := range resource.Secrets(r) {
+		out = append(out, resource.Key{Kind: kindSecret, Mesh: r.Mesh, Name: name})
 	}
 	return out
 }

@@ -78,7 +78,7 @@ func (b *builder) port(gateway resource.Key, port uint32, listeners []*meshv1.Me
 				continue
 			}
 		}
-		hosts, err := b.hosts(l, listeners)
+		hosts, err := b.hosts(gateway, l, listeners)
 		if err != nil {
 			return err
 		}
@@ -112,11 +112,13 @@ type entry struct {
 	rule       int
 	conditions int
 	hostnames  []string
+	// backend holds the tags of the rule's first one.
+	backend map[string]string
 }
 
 // hosts makes the virtual hosts of one listener. As Envoy looks into one virtual host alone, a hostname also holds the routes of
 // wider hostnames.
-func (b *builder) hosts(l *meshv1.MeshGateway_Listener, all []*meshv1.MeshGateway_Listener) ([]ir.VirtualHost, error) {
+func (b *builder) hosts(gateway resource.Key, l *meshv1.MeshGateway_Listener, all []*meshv1.MeshGateway_Listener) ([]ir.VirtualHost, error) {
 	tags := maps.Clone(b.source)
 	maps.Copy(tags, l.GetTags())
 	own := hostname(l.GetHostname())
@@ -170,21 +172,46 @@ func (b *builder) hosts(l *meshv1.MeshGateway_Listener, all []*meshv1.MeshGatewa
 		}
 	}
 	slices.SortStableFunc(entries, compareEntries)
+	attached := b.attach(gateway, l, tags, entries)
 	var out []ir.VirtualHost
 	for _, domain := range slices.Sorted(maps.Keys(domains)) {
 		if owner(domain, all) != own {
 			continue
 		}
 		host := ir.VirtualHost{Name: domain, Domains: []string{domain}}
-		for _, e := range entries {
+		for i, e := range entries {
 			if slices.ContainsFunc(e.hostnames, func(h string) bool { return covers(h, domain) }) {
-				host.Routes = append(host.Routes, e.route)
+				host.Routes = append(host.Routes, attached[i]...)
 			}
 		}
 		host.Routes = append(host.Routes, ir.Route{Name: "not-found", Match: anyPath, Direct: &ir.DirectResponse{Status: 404}})
 		out = append(out, host)
 	}
 	return out, nil
+}
+
+// attach gives the routes of a listener the filters of policies and of the listener: those of policies for one route come before the
+// listener's, and these before those of policies for the whole gateway.
+func (b *builder) attach(gateway resource.Key, l *meshv1.MeshGateway_Listener, tags map[string]string, entries []entry) [][]ir.Route {
+	policies := b.filterPolicies(tags)
+	own := b.attachments(gateway, l.GetFilters(), l.GetCors())
+	out := make([][]ir.Route, len(entries))
+	for i, e := range entries {
+		var near, far []attachment
+		for _, r := range policies {
+			if !policyCovers(r, e.from, e.backend) {
+				continue
+			}
+			b.use(r, "route %s", e.from)
+			if spec, _ := r.Spec.(*meshv1.FilterPolicy); len(spec.GetRoutes())+len(spec.GetDestinations()) > 0 {
+				near = append(near, b.fromPolicy(r)...)
+			} else {
+				far = append(far, b.fromPolicy(r)...)
+			}
+		}
+		out[i] = b.guard(e.route, slices.Concat(near, own, far))
+	}
+	return out
 }
 
 // compareEntries is negative where x is tried before y.
@@ -204,10 +231,9 @@ func (b *builder) rule(from string, index int, rule *meshv1.MeshGatewayRoute_Rul
 	if err != nil {
 		return nil, err
 	}
-	base.CORS = cors(rule.GetCors())
-	for _, f := range rule.GetFilters() {
-		headerChange(&base.RequestHeaders, f.GetRequestHeader())
-		headerChange(&base.ResponseHeaders, f.GetResponseHeader())
+	base.Filters.CORS = cors(rule.GetCors())
+	if err := b.filters(rule.GetFilters(), &base); err != nil {
+		return nil, err
 	}
 	matches := rule.GetMatches()
 	if len(matches) == 0 {
@@ -215,28 +241,36 @@ func (b *builder) rule(from string, index int, rule *meshv1.MeshGatewayRoute_Rul
 	}
 	var out []entry
 	for i, m := range matches {
-		e := entry{route: base, from: from, rule: index}
-		e.route.Name = fmt.Sprintf("%s/%d/%d", from, index, i)
-		e.route.Match.Path = ir.PathMatch{Kind: ir.PathSegments, Value: "/"}
-		if p := m.GetPath(); p != nil {
-			e.route.Match.Path.Value = p.GetValue()
-			switch p.GetMatch() {
-			case meshv1.MatchType_MATCH_TYPE_EXACT:
-				e.route.Match.Path.Kind = ir.PathExact
-			case meshv1.MatchType_MATCH_TYPE_REGEX:
-				e.route.Match.Path.Kind = ir.PathRegex
-			}
+		e := entry{route: base, from: from, rule: index, conditions: len(m.GetHeaders()) + len(m.GetQueryParameters())}
+		if len(rule.GetBackends()) > 0 {
+			e.backend = rule.GetBackends()[0].GetDestination()
 		}
+		e.route.Name = fmt.Sprintf("%s/%d/%d", from, index, i)
+		e.route.Match = requestMatch(m)
 		if m.GetMethod() != "" {
-			e.route.Match.Method = &ir.TextMatch{Kind: ir.TextExact, Value: m.GetMethod()}
 			e.conditions++
 		}
-		e.route.Match.Headers = values(m.GetHeaders())
-		e.route.Match.Query = values(m.GetQueryParameters())
-		e.conditions += len(m.GetHeaders()) + len(m.GetQueryParameters())
 		out = append(out, e)
 	}
 	return out, nil
+}
+
+// requestMatch takes every path where none is said.
+func requestMatch(m *meshv1.RequestMatch) ir.RouteMatch {
+	out := ir.RouteMatch{Path: ir.PathMatch{Kind: ir.PathSegments, Value: "/"}, Headers: values(m.GetHeaders()), Query: values(m.GetQueryParameters())}
+	if p := m.GetPath(); p != nil {
+		out.Path.Value = p.GetValue()
+		switch p.GetMatch() {
+		case meshv1.MatchType_MATCH_TYPE_EXACT:
+			out.Path.Kind = ir.PathExact
+		case meshv1.MatchType_MATCH_TYPE_REGEX:
+			out.Path.Kind = ir.PathRegex
+		}
+	}
+	if m.GetMethod() != "" {
+		out.Method = &ir.TextMatch{Kind: ir.TextExact, Value: m.GetMethod()}
+	}
+	return out
 }
 
 func values(list []*meshv1.ValueMatch) []ir.ValueMatch {

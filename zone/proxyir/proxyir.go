@@ -48,6 +48,8 @@ type Input struct {
 	// HasSecret tells whether a Secret of the mesh is there and holds a certificate with its key; nil takes all as there. A
 	// listener without a certificate that can be served is left out, as Envoy would wait for it.
 	HasSecret func(name string) bool
+	// SecretData gives what a Secret of the mesh holds; nil takes none as there.
+	SecretData func(name string) ([]byte, bool)
 	// Without are policies that are passed over, as what they say has been refused.
 	Without map[resource.Key]bool
 }
@@ -57,6 +59,8 @@ type Result struct {
 	Proxy *ir.Proxy
 	// Destinations are those whose endpoints the proxy needs, ordered by their server names.
 	Destinations []ingress.Destination
+	// Externals are the tags of the destinations outside the mesh, ordered like Destinations.
+	Externals []map[string]string
 	// Rejected lists what had to be left out, ordered by key and reason.
 	Rejected []Rejected
 	// Uses lists the policies that this proxy is built from, ordered by key and reason.
@@ -87,6 +91,10 @@ type builder struct {
 	known        []map[string]string
 	clusters     map[string]ir.Cluster
 	destinations map[string]ingress.Destination
+	// external are those of destinations that are outside the mesh.
+	external map[string]map[string]string
+	// attached are the FilterPolicies that were built.
+	attached map[resource.Key][]attachment
 	// order holds the names of destinations' clusters as they were added, so that those of a rejected policy can be taken back.
 	order    []string
 	secrets  map[string]bool
@@ -96,13 +104,14 @@ type builder struct {
 }
 
 func newBuilder(in Input, kind ir.ProxyKind, source map[string]string) *builder {
-	b := &builder{Input: in, clusters: map[string]ir.Cluster{}, destinations: map[string]ingress.Destination{}, secrets: map[string]bool{},
+	b := &builder{Input: in, external: map[string]map[string]string{}, attached: map[resource.Key][]attachment{}, clusters: map[string]ir.Cluster{}, destinations: map[string]ingress.Destination{}, secrets: map[string]bool{},
 		rejected: map[Rejected]bool{}, uses: map[Use]bool{}}
 	if len(in.Without) > 0 {
 		b.Policies = make(map[string][]*resource.Resource, len(in.Policies))
 		for kind, list := range in.Policies {
 			for _, r := range list {
-				if !in.Without[r.Key] {
+				// A FilterPolicy is passed over where it is used, as what it guards must stay closed.
+				if !in.Without[r.Key] || kind == "FilterPolicy" {
 					b.Policies[kind] = append(b.Policies[kind], r)
 				}
 			}
@@ -144,6 +153,7 @@ func (b *builder) reject(key resource.Key, mark int, err error) {
 	for _, name := range b.order[mark:] {
 		delete(b.clusters, name)
 		delete(b.destinations, name)
+		delete(b.external, name)
 	}
 	b.order = b.order[:mark]
 	b.rejected[Rejected{key, err.Error()}] = true
@@ -226,6 +236,14 @@ func (b *builder) cluster(tags map[string]string) (string, error) {
 	case ir.HTTP2:
 		alpn, c.IdleTimeout = []string{"h2"}, cmp.Or(timeouts.HTTPIdle, unbounded)
 	}
+	if services := b.externals(d.Service); len(services) > 0 {
+		if err := b.reachExternal(&c, services, tags); err != nil {
+			return "", err
+		}
+		b.clusters[sni], b.external[sni] = c, tags
+		b.order = append(b.order, sni)
+		return sni, nil
+	}
 	if b.mtls() {
 		own := b.source[resource.TagService]
 		if own == "" {
@@ -281,7 +299,14 @@ func (b *builder) finish() *Result {
 		c := b.clusters[name]
 		b.proxy.Clusters = append(b.proxy.Clusters, c)
 		if c.TLS != nil {
-			b.secrets[c.TLS.Certificate], b.secrets[c.TLS.Validation] = true, true
+			for _, name := range []string{c.TLS.Certificate, c.TLS.Validation} {
+				if name != "" {
+					b.secrets[name] = true
+				}
+			}
+		}
+		if tags, ok := b.external[name]; ok {
+			out.Externals = append(out.Externals, tags)
 		}
 		if d, ok := b.destinations[name]; ok {
 			out.Destinations = append(out.Destinations, d)

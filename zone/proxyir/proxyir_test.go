@@ -110,7 +110,7 @@ func TestSidecarModes(t *testing.T) {
 				}
 			}
 			for _, r := range p.Routes {
-				if a := r.VirtualHosts[0].Routes[0].Authorization; r.Name == "inbound:10.0.0.1:80:mtls" && (a == nil || len(a.Rules) == 0) {
+				if a := r.VirtualHosts[0].Routes[0].Filters.Authorization; r.Name == "inbound:10.0.0.1:80:mtls" && (a == nil || len(a.Rules) == 0) {
 					t.Error("mTLS chain authorizes nobody or everybody")
 				}
 			}

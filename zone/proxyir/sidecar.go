@@ -65,7 +65,7 @@ func (b *builder) inbound(in *meshv1.Dataplane_Inbound) error {
 				}
 			}
 		}
-		chain := b.inboundChain("mtls", name, c, &authorization)
+		chain := b.inboundChain("mtls", name, c, &authorization, b.inZone(in.GetTags()))
 		chain.TLS = &ir.DownstreamTLS{Certificates: []string{b.secret("svid:" + service)}, ClientValidation: b.secret("bundle")}
 		if c.Protocol != ir.TCP {
 			chain.TLS.ALPN = []string{"h2", "http/1.1"}
@@ -77,16 +77,21 @@ func (b *builder) inbound(in *meshv1.Dataplane_Inbound) error {
 		l.Chains = append(l.Chains, chain)
 	}
 	if !b.mtls() || b.permissive() {
-		l.Chains = append(l.Chains, b.inboundChain("plaintext", name, c, nil))
+		l.Chains = append(l.Chains, b.inboundChain("plaintext", name, c, nil, b.inZone(in.GetTags())))
 	}
 	b.proxy.Listeners = append(b.proxy.Listeners, l)
 	return nil
 }
 
-func (b *builder) inboundChain(kind, listener string, c ir.Cluster, authorization *ir.Authorization) ir.FilterChain {
+func (b *builder) inboundChain(kind, listener string, c ir.Cluster, authorization *ir.Authorization, tags map[string]string) ir.FilterChain {
 	name := listener + ":" + kind
 	to := []ir.WeightedCluster{{Cluster: c.Name, Weight: 1}}
 	if c.Protocol == ir.TCP {
+		for _, r := range b.filterPolicies(tags) {
+			if policyCovers(r, "", tags) {
+				b.reject(r.Key, len(b.order), fmt.Errorf("%s speaks tcp, and filters are for HTTP: give its inbound the tag %s, or select others", tags[resource.TagService], resource.TagProtocol))
+			}
+		}
 		tcp := &ir.TCPProxy{StatPrefix: listener, Clusters: to}
 		if authorization != nil {
 			tcp.Authorization = name
@@ -95,8 +100,8 @@ func (b *builder) inboundChain(kind, listener string, c ir.Cluster, authorizatio
 		return ir.FilterChain{Name: kind, TCP: tcp}
 	}
 	// The client's proxy bounds requests; a second bound here would only hide whose it was.
-	b.proxy.Routes = append(b.proxy.Routes, ir.RouteConfig{Name: name, VirtualHosts: []ir.VirtualHost{{Name: "workload", Domains: []string{"*"},
-		Routes: []ir.Route{{Name: "workload", Match: anyPath, Authorization: authorization, Forward: &ir.Forward{Clusters: to}}}}}})
+	routes := b.guarded(ir.Route{Name: "workload", Match: anyPath, Filters: ir.Filters{Authorization: authorization}, Forward: &ir.Forward{Clusters: to}}, tags)
+	b.proxy.Routes = append(b.proxy.Routes, ir.RouteConfig{Name: name, VirtualHosts: []ir.VirtualHost{{Name: "workload", Domains: []string{"*"}, Routes: routes}}})
 	return ir.FilterChain{Name: kind, HTTP: &ir.HTTPConnection{StatPrefix: listener, RouteConfig: name, ForwardClientCertificate: authorization != nil}}
 }
 

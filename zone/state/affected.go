@@ -38,9 +38,22 @@ func (s *State) affects(m *mesh, r *resource.Resource) {
 		s.markIf(m.gateways, func(p *proxy) bool { return matches(v.GetSelectors(), p.source) })
 	case *meshv1.MeshGatewayRoute:
 		s.markIf(m.gateways, func(p *proxy) bool { return s.routeReaches(m, v, p) })
+	case *meshv1.FilterPolicy:
+		s.markIf(m.gateways, func(p *proxy) bool { return s.routeReaches(m, v, p) })
+		s.each(m.byInbound, m.proxies, v.GetSelectors(), func(p *proxy) bool {
+			return slices.ContainsFunc(p.inbounds, func(t map[string]string) bool { return matches(v.GetSelectors(), t) })
+		})
+	case *meshv1.ExternalService:
+		m.spoken = nil
+		s.externalAffects(m, v.GetTags())
 	case *meshv1.TrafficPermission:
 		if !m.mtls() {
 			return
+		}
+		for _, r := range m.policies["ExternalService"] {
+			if tags := spec[*meshv1.ExternalService](r).GetTags(); matches(v.GetDestinations(), tags) {
+				s.externalAffects(m, tags)
+			}
 		}
 		s.each(m.byInbound, m.proxies, v.GetDestinations(), func(p *proxy) bool {
 			return slices.ContainsFunc(p.inbounds, func(t map[string]string) bool { return matches(v.GetDestinations(), t) })
@@ -54,6 +67,13 @@ func (s *State) affects(m *mesh, r *resource.Resource) {
 	case *meshv1.Retry:
 		s.connections(m, v, func(p *proxy) [][]map[string]string { return [][]map[string]string{p.outbounds, p.destinations} })
 	}
+}
+
+// externalAffects marks the proxies that reach a service outside the mesh, and those that left something out, as that may be the
+// reason.
+func (s *State) externalAffects(m *mesh, tags map[string]string) {
+	s.mark(m.byDestination[tags[resource.TagService]])
+	s.markIf(s.refusing, func(p *proxy) bool { return p.Mesh == m.name })
 }
 
 // connections marks the clients with a connection that a policy matches.
@@ -112,8 +132,8 @@ func matches(selectors []*meshv1.Selector, tags map[string]string) bool {
 	return ok
 }
 
-// routeReaches tells whether a route selects a gateway or one of its listeners.
-func (s *State) routeReaches(m *mesh, v *meshv1.MeshGatewayRoute, p *proxy) bool {
+// routeReaches tells whether a policy selects a gateway or one of its listeners.
+func (s *State) routeReaches(m *mesh, v policy.DataplanePolicy, p *proxy) bool {
 	if matches(v.GetSelectors(), p.source) {
 		return true
 	}

@@ -42,7 +42,23 @@ func (s *State) BuildProxy(id string) (*Built, error) {
 	in := proxyir.Input{
 		Mesh: m.spec, MeshName: m.name, Zone: s.zone, Domain: m.bundle.GetDomain(), Name: p.Name, Dataplane: p.Dataplane,
 		Policies: m.policies, Protocols: m.protocols(),
-		HasSecret: func(name string) bool { wanted[name] = struct{}{}; return m.hasSecret(name) },
+		HasSecret: func(name string) bool {
+			cert, key, _ := strings.Cut(name, "+")
+			for _, n := range []string{cert, key} {
+				if n != "" {
+					wanted[n] = struct{}{}
+				}
+			}
+			return m.certificate(name) != nil
+		},
+		SecretData: func(name string) ([]byte, bool) {
+			wanted[name] = struct{}{}
+			v := m.secrets[name]
+			if v == nil {
+				return nil, false
+			}
+			return v.data, true
+		},
 	}
 	build := proxyir.Sidecar
 	if p.Dataplane.GetNetworking().GetGateway() != nil {
@@ -72,6 +88,7 @@ func (s *State) BuildProxy(id string) (*Built, error) {
 		tags[resource.TagService] = d.Service
 		p.destinations = append(p.destinations, tags)
 	}
+	p.destinations = append(p.destinations, result.Externals...)
 	s.index(m, p)
 	if err := s.needs(p, result.Destinations, ingress.ClientView); err != nil {
 		return nil, err
@@ -82,8 +99,9 @@ func (s *State) BuildProxy(id string) (*Built, error) {
 // ErrUnknown says that a proxy is not registered, or has no stream.
 var ErrUnknown = errors.New("not a live proxy")
 
-// refusable are the kinds of which one may be left out of a proxy without opening what should be closed.
-var refusable = map[string]bool{"MeshGatewayRoute": true, "TrafficRoute": true, "Timeout": true, "Retry": true, "ProxyTemplate": true}
+// refusable are the kinds of which one may be left out of a proxy without opening what should be closed. What a FilterPolicy that is
+// left out would have guarded is answered with 503.
+var refusable = map[string]bool{"MeshGatewayRoute": true, "TrafficRoute": true, "Timeout": true, "Retry": true, "FilterPolicy": true, "ProxyTemplate": true}
 
 // withoutBad finds the policies that make a proxy into something that Envoy's own rules refuse, by adding them one by one to a
 // proxy without any, and builds the proxy without those. It costs a build a policy, in a case that validation should prevent.

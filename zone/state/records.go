@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -124,7 +125,7 @@ func (s *State) changed(key resource.Key, old, next *resource.Resource) {
 		m := s.mesh(key.Mesh)
 		delete(m.secrets, key.Name)
 		if v := spec[*meshv1.Secret](next); v != nil {
-			m.secrets[key.Name] = newSecret(key.Name, v.GetData())
+			m.secrets[key.Name] = newSecret(v.GetData())
 		}
 		s.mark(m.bySecret[key.Name])
 	case "ServiceAvailability":
@@ -276,26 +277,42 @@ func (s *State) markEndpoints(v *service, views ...ingress.View) {
 	}
 }
 
-// secret is a certificate with its key; certificate is nil when the bytes hold none.
-type secret struct{ ir ir.Secret }
+// secret is what a Secret holds; certificate is nil when that is no certificate with its key.
+type secret struct {
+	data        []byte
+	certificate *ir.Certificate
+}
 
-func newSecret(name string, data []byte) *secret {
-	chain, key := splitPEM(data)
-	if len(chain) == 0 || len(key) == 0 {
-		return &secret{}
+func newSecret(data []byte) *secret {
+	out := &secret{data: data}
+	if chain, key := splitPEM(data); len(chain) > 0 && len(key) > 0 {
+		out.certificate = &ir.Certificate{Chain: chain, Key: key}
 	}
-	return &secret{ir.Secret{Name: "secret:" + name, Certificate: &ir.Certificate{Chain: chain, Key: key}}}
+	return out
 }
 
-func (m *mesh) hasSecret(name string) bool {
-	v := m.secrets[name]
-	return v != nil && v.ir.Certificate != nil
+// certificate is that of a Secret, or of two that are named CERTIFICATE+KEY; nil when there is none.
+func (m *mesh) certificate(name string) *ir.Certificate {
+	cert, key, two := strings.Cut(name, "+")
+	if !two {
+		if v := m.secrets[name]; v != nil {
+			return v.certificate
+		}
+		return nil
+	}
+	c, k := m.secrets[cert], m.secrets[key]
+	if c == nil || k == nil {
+		return nil
+	}
+	return newSecret(slices.Concat(c.data, []byte("\n"), k.data)).certificate
 }
 
-// Secret is a Secret of a mesh that holds a certificate with its key; it must not be printed.
+// Secret is a certificate with its key, of a Secret of a mesh or of two that are named CERTIFICATE+KEY; it must not be printed.
 func (s *State) Secret(mesh, name string) (*ir.Secret, bool) {
-	if m := s.meshes[mesh]; m != nil && m.hasSecret(name) {
-		return &m.secrets[name].ir, true
+	if m := s.meshes[mesh]; m != nil {
+		if c := m.certificate(name); c != nil {
+			return &ir.Secret{Name: "secret:" + name, Certificate: c}, true
+		}
 	}
 	return nil, false
 }
@@ -307,6 +324,12 @@ func (m *mesh) protocols() map[string]string {
 		for name, v := range m.services {
 			if v.protocol != "" {
 				m.spoken[name] = v.protocol
+			}
+		}
+		for _, r := range m.policies["ExternalService"] {
+			tags := spec[*meshv1.ExternalService](r).GetTags()
+			if p := tags[resource.TagProtocol]; p != "" {
+				m.spoken[tags[resource.TagService]] = p
 			}
 		}
 	}

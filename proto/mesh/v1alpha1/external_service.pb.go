@@ -131,8 +131,9 @@ func (x *ExternalService_Networking) GetTls() *ExternalService_Tls {
 
 // Tls configures TLS from the proxy to the service.
 type ExternalService_Tls struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Enabled bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether the service speaks TLS. Default false.
+	Enabled bool `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
 	// Name that the server's certificate must hold, and that is sent as SNI. Default: the host of the address.
 	ServerName string `protobuf:"bytes,2,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
 	// PEM of the roots that prove the server; default: the roots of the proxy's machine.

@@ -1,0 +1,206 @@
+package proxyir
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+
+	"github.com/zoneforge/zoneforge/ir"
+	"github.com/zoneforge/zoneforge/policy"
+	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
+	"github.com/zoneforge/zoneforge/resource"
+)
+
+// filter adds what one filter does to a route. It is the one place that knows all filters; what says where a request goes
+// (rewrite, redirect, mirror, directResponse) is action's.
+func (b *builder) filter(f *meshv1.Filter, r *ir.Route) error {
+	switch v := f.GetFilter().(type) {
+	case *meshv1.Filter_RequestHeader:
+		headerChange(&r.RequestHeaders, v.RequestHeader)
+	case *meshv1.Filter_ResponseHeader:
+		headerChange(&r.ResponseHeaders, v.ResponseHeader)
+	case *meshv1.Filter_Cors:
+		r.Filters.CORS = cors(v.Cors)
+	}
+	return nil
+}
+
+// filters adds a list of them; the error names each that fails.
+func (b *builder) filters(list []*meshv1.Filter, r *ir.Route) error {
+	for i, f := range list {
+		if err := b.filter(f, r); err != nil {
+			return fmt.Errorf("filter %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// attachment is what a listener or a policy adds to routes.
+type attachment struct {
+	// key is to blame.
+	key resource.Key
+	// matches are the requests it is for, any of them; none takes all.
+	matches []*meshv1.RequestMatch
+	// does holds the filters and header changes.
+	does ir.Route
+	// broken says that it can't be built, so that what it covers must not be reached.
+	broken bool
+}
+
+// attachments builds a list of filters: their rules in order, then those for all requests, which count where no rule says more.
+// Where one can't be built it is reported, and takes the place of all.
+func (b *builder) attachments(key resource.Key, list []*meshv1.Filter, cors *meshv1.Cors) []attachment {
+	var out []attachment
+	mark := len(b.order)
+	fail := func(err error) []attachment {
+		b.reject(key, mark, err)
+		return []attachment{{key: key, broken: true}}
+	}
+	all := attachment{key: key}
+	var plain []*meshv1.Filter
+	for i, f := range list {
+		rules := f.GetHttp()
+		if rules == nil {
+			plain = append(plain, f)
+			continue
+		}
+		for n, rule := range rules.GetRules() {
+			one := attachment{key: key, matches: rule.GetMatches()}
+			if err := b.filters(rule.GetFilters(), &one.does); err != nil {
+				return fail(fmt.Errorf("filter %d: rule %d: %w", i, n, err))
+			}
+			out = append(out, one)
+		}
+	}
+	if cors != nil {
+		plain = append(plain, &meshv1.Filter{Filter: &meshv1.Filter_Cors{Cors: cors}})
+	}
+	if err := b.filters(plain, &all.does); err != nil {
+		return fail(err)
+	}
+	if len(plain) > 0 {
+		out = append(out, all)
+	}
+	return out
+}
+
+// filterPolicies are the FilterPolicies for a proxy or listener with these tags, the most specific first. Those that the caller
+// leaves out are there, but broken: what they would have guarded stays closed.
+func (b *builder) filterPolicies(tags map[string]string) []*resource.Resource {
+	return policy.AllMatching(b.Policies["FilterPolicy"], b.MeshName, tags)
+}
+
+// fromPolicy builds a FilterPolicy once for all the routes that it is for.
+func (b *builder) fromPolicy(r *resource.Resource) []attachment {
+	if made, ok := b.attached[r.Key]; ok {
+		return made
+	}
+	spec, _ := r.Spec.(*meshv1.FilterPolicy)
+	made := []attachment{{key: r.Key, broken: true}}
+	if !b.Without[r.Key] {
+		made = b.attachments(r.Key, spec.GetConf().GetFilters(), nil)
+	}
+	b.attached[r.Key] = made
+	return made
+}
+
+// policyCovers tells whether a FilterPolicy takes a rule of a MeshGatewayRoute, or of no route, whose first backend has these tags.
+func policyCovers(r *resource.Resource, route string, backend map[string]string) bool {
+	spec, ok := r.Spec.(*meshv1.FilterPolicy)
+	if !ok || len(spec.GetRoutes()) > 0 && !slices.Contains(spec.GetRoutes(), route) {
+		return false
+	}
+	if len(spec.GetDestinations()) == 0 {
+		return true
+	}
+	_, matches := policy.Best(spec.GetDestinations(), backend)
+	return matches
+}
+
+// guard is attach, but for a route that becomes too many: it is answered with 503, and those whose conditions cut it are told.
+func (b *builder) guard(route ir.Route, list []attachment) []ir.Route {
+	routes, err := attach(route, list)
+	if err == nil {
+		return routes
+	}
+	for _, a := range list {
+		if len(a.matches) > 0 {
+			b.reject(a.key, len(b.order), fmt.Errorf("route %s: %w", route.Name, err))
+		}
+	}
+	return []ir.Route{add(route, route.Match, attachment{broken: true})}
+}
+
+// guarded gives the route of a workload what FilterPolicies for its inbound add. Those for routes are for gateways alone.
+func (b *builder) guarded(route ir.Route, tags map[string]string) []ir.Route {
+	var list []attachment
+	for _, r := range b.filterPolicies(tags) {
+		if policyCovers(r, "", tags) {
+			b.use(r, "requests to %s", tags[resource.TagService])
+			list = append(list, b.fromPolicy(r)...)
+		}
+	}
+	return b.guard(route, list)
+}
+
+// attach gives a route what attachments add, the nearest first: of each type of filter the first one counts, and header changes
+// add up, those from farther away first. Where an attachment is for some requests only, the route is split. What a broken
+// attachment covers is answered with 503.
+func attach(route ir.Route, list []attachment) ([]ir.Route, error) {
+	routes := []ir.Route{route}
+	for _, a := range list {
+		matches := a.matches
+		if len(matches) == 0 {
+			matches = []*meshv1.RequestMatch{{}}
+		}
+		var next []ir.Route
+		for _, r := range routes {
+			rest := true
+			for _, m := range matches {
+				inside, relation := narrow(r.Match, m)
+				if relation == disjoint {
+					continue
+				}
+				next = append(next, add(r, inside, a))
+				if relation == whole {
+					rest = false
+					break
+				}
+			}
+			if rest {
+				next = append(next, r)
+			}
+		}
+		if routes = next; len(routes) > maxSplit {
+			return nil, fmt.Errorf("conditions of filters cut the route into more than %d parts: match less finely", maxSplit)
+		}
+	}
+	return routes, nil
+}
+
+// add gives a route that matches as said what it doesn't have yet.
+func add(r ir.Route, match ir.RouteMatch, a attachment) ir.Route {
+	r.Match = match
+	if a.broken {
+		return ir.Route{Name: r.Name, Match: match, Direct: &ir.DirectResponse{Status: 503, Body: "a policy of this route can't be used\n"}}
+	}
+	r.RequestHeaders = farther(a.does.RequestHeaders, r.RequestHeaders)
+	r.ResponseHeaders = farther(a.does.ResponseHeaders, r.ResponseHeaders)
+	has, more := reflect.ValueOf(&r.Filters).Elem(), reflect.ValueOf(a.does.Filters)
+	for i := range has.NumField() {
+		if has.Field(i).IsZero() {
+			has.Field(i).Set(more.Field(i))
+		}
+	}
+	return r
+}
+
+// farther puts changes from farther away before those that are there, so that the nearer ones have the last word.
+func farther(far, near ir.HeaderChange) ir.HeaderChange {
+	return ir.HeaderChange{
+		Set: slices.Concat(far.Set, near.Set), Add: slices.Concat(far.Add, near.Add), Remove: slices.Concat(far.Remove, near.Remove),
+	}
+}
+
+// maxSplit bounds how many routes one may become.
+const maxSplit = 128
