@@ -95,17 +95,28 @@ func TestEachFieldIsDescribed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var all []protoreflect.MessageDescriptor
 	for _, kind := range kinds() {
 		spec, err := s.spec(kind)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if comment(spec) == "" {
-			t.Errorf("message %s has no comment", spec.FullName())
+		all = append(all, spec)
+	}
+	for _, name := range shared {
+		m, err := s.message(name)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, f := range fields(spec) {
+		all = append(all, m)
+	}
+	for _, m := range all {
+		if comment(m) == "" {
+			t.Errorf("message %s has no comment", m.FullName())
+		}
+		for _, f := range fields(m) {
 			if f.description == "" {
-				t.Errorf("%s: field %s has no comment in proto/", kind.Name, f.path)
+				t.Errorf("%s: field %s has no comment in proto/", m.Name(), f.path)
 			}
 		}
 	}

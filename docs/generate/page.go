@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/zoneforge/zoneforge/resource"
 )
@@ -32,7 +33,33 @@ func render(s *schema, example func(plural string) ([]byte, error)) (map[string]
 			return nil, fmt.Errorf("%s: %w", kind.Name, err)
 		}
 	}
+	var err error
+	if pages["resources/types.md"], err = types(s); err != nil {
+		return nil, err
+	}
 	return pages, nil
+}
+
+// types is the page of the messages that several kinds hold.
+func types(s *schema) ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteString("# Types in several kinds\n\n" + generated + "\nWhat more than one kind of resource holds.\n")
+	for _, name := range shared {
+		m, err := s.message(name)
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", m.Name(), comment(m))
+		table(&b, m)
+	}
+	return b.Bytes(), nil
+}
+
+func table(b *bytes.Buffer, m protoreflect.MessageDescriptor) {
+	b.WriteString("| Field | Type | Default | Description |\n|---|---|---|---|\n")
+	for _, f := range fields(m) {
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", f.path, f.kind, cell(f.fallback), cell(f.description))
+	}
 }
 
 // example reads the example of a kind: the file in deploy/examples that is named for the kind, in the singular.
@@ -66,6 +93,8 @@ What people and proxies tell zoneforge. Each kind has a page with its fields, th
 		fmt.Fprintf(&b, "| [%s](%s.md) | %s | %s |\n", k.Name, k.Plural, k.Summary, writer(k))
 	}
 	b.WriteString(`
+What several of them hold, such as filters, is on [a page of its own](types.md).
+
 ## Two spellings
 
 A document is written in the universal spelling (` + "`type`, `mesh`, `name`" + `, then the fields) or in that of Kubernetes
@@ -123,10 +152,8 @@ func page(s *schema, kind *resource.Kind, example []byte) ([]byte, error) {
 		b.WriteString("- Sealed where it is stored, and shown as `" + resource.Redacted + "`.\n")
 	}
 	fmt.Fprintf(&b, "\n## Example\n\n```yaml\n%s\n```\n\nIn the spelling of Kubernetes:\n\n```yaml\n%s```\n", bytes.TrimSpace(example), kubernetes)
-	b.WriteString("\n## Fields\n\n| Field | Type | Default | Description |\n|---|---|---|---|\n")
-	for _, f := range fields(spec) {
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.path, f.kind, cell(f.fallback), cell(f.description))
-	}
+	b.WriteString("\n## Fields\n\n")
+	table(&b, spec)
 	return b.Bytes(), nil
 }
 

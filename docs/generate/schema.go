@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -31,7 +32,22 @@ func readSchema(descriptors []byte) (*schema, error) {
 
 // spec finds the message of a kind, with its comments.
 func (s *schema) spec(kind *resource.Kind) (protoreflect.MessageDescriptor, error) {
-	name := kind.New().ProtoReflect().Descriptor().FullName()
+	return s.message(kind.New().ProtoReflect().Descriptor().FullName())
+}
+
+// comment is the comment before a declaration, on one line.
+func comment(d protoreflect.Descriptor) string {
+	return strings.Join(strings.Fields(d.ParentFile().SourceLocations().ByDescriptor(d).LeadingComments), " ")
+}
+
+// shared are the messages that several kinds hold: each is described once, on the page of shared types.
+var shared = []protoreflect.FullName{
+	"zoneforge.mesh.v1alpha1.Filter", "zoneforge.mesh.v1alpha1.RequestMatch", "zoneforge.mesh.v1alpha1.Cors", "zoneforge.mesh.v1alpha1.HeaderChange",
+	"zoneforge.mesh.v1alpha1.StringMatcher", "zoneforge.mesh.v1alpha1.Target", "zoneforge.mesh.v1alpha1.DataSource",
+}
+
+// message finds a message by its full name, with its comments.
+func (s *schema) message(name protoreflect.FullName) (protoreflect.MessageDescriptor, error) {
 	d, err := s.files.FindDescriptorByName(name)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
@@ -41,11 +57,6 @@ func (s *schema) spec(kind *resource.Kind) (protoreflect.MessageDescriptor, erro
 		return nil, fmt.Errorf("%s is no message", name)
 	}
 	return m, nil
-}
-
-// comment is the comment before a declaration, on one line.
-func comment(d protoreflect.Descriptor) string {
-	return strings.Join(strings.Fields(d.ParentFile().SourceLocations().ByDescriptor(d).LeadingComments), " ")
 }
 
 // field is one row of a table.
@@ -78,7 +89,7 @@ func appendFields(out []field, prefix string, m protoreflect.MessageDescriptor, 
 		case fd.IsList():
 			path += "[]"
 		}
-		if inner == nil || scalar(inner) {
+		if inner == nil || scalar(inner) || slices.Contains(shared, inner.FullName()) {
 			continue
 		}
 		// A message within itself is listed once.
@@ -149,6 +160,10 @@ func single(fd protoreflect.FieldDescriptor) string {
 			return "duration"
 		case "google.protobuf.Timestamp":
 			return "time (RFC 3339)"
+		}
+		if slices.Contains(shared, fd.Message().FullName()) {
+			name := string(fd.Message().Name())
+			return "[" + name + "](types.md#" + strings.ToLower(name) + ")"
 		}
 		return "object"
 	}
