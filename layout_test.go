@@ -24,7 +24,7 @@ var imports = map[string][]string{
 	"resource":  {"proto"},
 	"policy":    {"ir", "resource", "proto"},
 	"pki":       {},
-	"ingress":   {"ir", "resource", "proto"},
+	"ingress":   {"policy", "ir", "resource", "proto"},
 	"xds":       {"ir"},
 	"sync":      {"resource", "proto"},
 	"global":    {"sync", "pki", "resource", "proto"},

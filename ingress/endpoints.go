@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/zoneforge/zoneforge/ir"
+	"github.com/zoneforge/zoneforge/policy"
 	federationv1 "github.com/zoneforge/zoneforge/proto/federation/v1"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
@@ -66,6 +67,8 @@ type Endpoints struct {
 	Available []*federationv1.ServiceAvailability
 	// Ingresses of other zones; those that are not usable are passed over.
 	Ingresses []Remote
+	// Locality orders and weighs zones for clients.
+	Locality policy.Locality
 	// MTLS is whether the mesh has mTLS on. Without it nothing carries a server name, so no other zone can be reached.
 	MTLS bool
 }
@@ -73,20 +76,29 @@ type Endpoints struct {
 // Build makes the endpoints as a view sees them. Zones are ordered by priority and name, endpoints by address and port; a
 // zone without an endpoint is left out. It fails only where mesh or service is empty.
 //
-// Another zone's weight is its count of matching endpoints. Each of its ingresses has the same share of it; endpoints'
-// weights keep that proportion between zones too, so that it holds with and without locality-weighted balancing.
+// Without weights of its own, another zone's weight is its count of matching endpoints. Each of its ingresses has the same share
+// of it; endpoints' weights keep that proportion between zones too, so that it holds with and without locality-weighted balancing.
 func (e Endpoints) Build(view View) (ir.Endpoints, error) {
 	sni, err := e.SNI()
 	if err != nil {
 		return ir.Endpoints{}, err
 	}
 	out := ir.Endpoints{Name: EndpointsName(sni, view)}
-	if own := e.local(); len(own.Endpoints) > 0 {
-		out.Localities = append(out.Localities, own)
+	own := e.local()
+	if view != ClientView {
+		if len(own.Endpoints) > 0 {
+			out.Localities = append(out.Localities, own)
+		}
+		return out, nil
 	}
-	if view == ClientView && e.MTLS {
-		out.Localities = append(out.Localities, e.remote()...)
+	if t := e.Locality.Threshold; t > 0 {
+		out.Overprovisioning = (10_000 + t - 1) / t
 	}
+	var zones map[string]zone
+	if e.MTLS {
+		zones = e.remote()
+	}
+	out.Localities = e.arrange(own, zones)
 	return out, nil
 }
 
@@ -103,71 +115,42 @@ func (e Endpoints) local() ir.Locality {
 	return l
 }
 
-func (e Endpoints) remote() []ir.Locality {
-	ingresses := map[string][]ir.Endpoint{}
+// zone is another zone as the destination is reached there.
+type zone struct {
+	// count is how many endpoints are behind the ingresses.
+	count     uint64
+	ingresses []ir.Endpoint
+}
+
+func (e Endpoints) remote() map[string]zone {
+	out := map[string]zone{}
 	for _, r := range e.Ingresses {
 		if r.usable() && r.Zone != e.Zone {
-			ingresses[r.Zone] = append(ingresses[r.Zone], ir.Endpoint{Address: r.Address, Port: r.Port})
+			z := out[r.Zone]
+			z.ingresses = append(z.ingresses, ir.Endpoint{Address: r.Address, Port: r.Port})
+			out[r.Zone] = z
 		}
 	}
-	for zone, list := range ingresses {
-		slices.SortFunc(list, compareEndpoints)
-		ingresses[zone] = slices.Compact(list)
-	}
-
-	counts := map[string]uint64{}
 	for _, a := range e.Available {
-		if a.GetService() != e.Service || len(ingresses[a.GetZone()]) == 0 {
+		z, reached := out[a.GetZone()]
+		if a.GetService() != e.Service || !reached {
 			continue
 		}
 		for _, set := range a.GetTagSets() {
 			if e.matches(set.GetTags(), a.GetZone()) {
-				counts[a.GetZone()] += uint64(set.GetCount())
+				z.count += uint64(set.GetCount())
 			}
 		}
+		out[a.GetZone()] = z
 	}
-	zones := make([]string, 0, len(counts))
-	for zone, n := range counts {
-		if n > 0 {
-			zones = append(zones, zone)
+	for name, z := range out {
+		if z.count == 0 {
+			delete(out, name)
+			continue
 		}
-	}
-	slices.Sort(zones)
-	return weigh(zones, counts, ingresses)
-}
-
-// maxScale bounds how far weights are multiplied for the sake of whole shares; it divides by 1 to 10.
-const maxScale = 2520
-
-// weigh turns counts into weights. All counts are multiplied by one factor, so that one endpoint behind two ingresses does
-// not weigh as much as two, and shrunk where Envoy's limit of 2^32-1 for the sum of a priority would be passed.
-func weigh(zones []string, counts map[string]uint64, ingresses map[string][]ir.Endpoint) []ir.Locality {
-	scale, total := uint64(1), uint64(0)
-	for _, zone := range zones {
-		n := uint64(len(ingresses[zone]))
-		scale = min(lcm(scale, n), maxScale)
-		total += counts[zone]
-	}
-	// Each share is at least 1, whatever is divided, hence the room for all ingresses.
-	var room uint64 = math.MaxUint32
-	for _, zone := range zones {
-		room -= min(room-1, uint64(len(ingresses[zone])))
-	}
-	for scale > 1 && total > room/scale {
-		scale = max(scale/2, 1)
-	}
-	divisor := (total*scale + room - 1) / room
-
-	out := make([]ir.Locality, 0, len(zones))
-	for _, zone := range zones {
-		list := ingresses[zone]
-		share := max(counts[zone]*scale/max(divisor, 1)/uint64(len(list)), 1)
-		l := ir.Locality{Zone: zone, Priority: 1, Weight: uint32(max(counts[zone]/max(divisor, 1), 1))}
-		for _, ep := range list {
-			ep.Weight = uint32(share)
-			l.Endpoints = append(l.Endpoints, ep)
-		}
-		out = append(out, l)
+		slices.SortFunc(z.ingresses, compareEndpoints)
+		z.ingresses = slices.Compact(z.ingresses)
+		out[name] = z
 	}
 	return out
 }
@@ -191,12 +174,4 @@ func (e Endpoints) matches(tags map[string]string, zone string) bool {
 
 func compareEndpoints(a, b ir.Endpoint) int {
 	return cmp.Or(cmp.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port))
-}
-
-func lcm(a, b uint64) uint64 {
-	g, r := a, b
-	for r != 0 {
-		g, r = r, g%r
-	}
-	return a / g * b
 }

@@ -142,6 +142,8 @@ type TCPProxy struct {
 	IdleTimeout time.Duration
 	// MaxConnectAttempts in all; 0 means 1.
 	MaxConnectAttempts uint32
+	// HashSource picks the endpoint by the client's address, where the clusters' balancer hashes.
+	HashSource bool
 }
 
 // WeightedCluster takes its share of the sum of weights.
@@ -285,6 +287,8 @@ type Forward struct {
 	// MaxDuration of the stream; 0 means none.
 	MaxDuration time.Duration
 	Retry       *Retry
+	// Hash is what picks the endpoint, where the clusters' balancer hashes.
+	Hash []HashPolicy
 }
 
 // Retry repeats a request.
@@ -297,6 +301,19 @@ type Retry struct {
 	MaxInterval   time.Duration
 	StatusCodes   []uint32
 	Methods       []string
+	// Headers are those of a response that make the request be repeated.
+	Headers []ValueMatch
+	// Reset are headers that say when to repeat; ResetLimit bounds them, and 0 keeps Envoy's default.
+	Reset      []ResetHeader
+	ResetLimit time.Duration
+	// OtherHosts takes an endpoint that was not tried yet, where there is one.
+	OtherHosts bool
+}
+
+// ResetHeader says when a request may be repeated: in so many seconds, or at a point in time.
+type ResetHeader struct {
+	Name      string
+	Timestamp bool
 }
 
 // DirectResponse answers without forwarding.
@@ -371,12 +388,19 @@ type Cluster struct {
 	// IdleTimeout of a connection without requests; 0 keeps Envoy's default.
 	IdleTimeout time.Duration
 	TLS         *UpstreamTLS
+	// LoadBalancer may be nil, for round robin.
+	LoadBalancer *LoadBalancer
+	Limits       Limits
+	Outlier      *Outlier
+	HealthCheck  *HealthCheck
 }
 
 // Endpoints are where a service is reached; one value is shared by all proxies with the same view of it.
 type Endpoints struct {
 	Name       string
 	Localities []Locality
+	// Overprovisioning is by how many percent of its need a priority is taken to be equipped; 0 keeps Envoy's 140.
+	Overprovisioning uint32
 }
 
 // Locality groups the endpoints of one zone. Priority 0 is tried first.

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -19,14 +20,17 @@ const (
 	defaultRetryIntervalFactor = 10
 )
 
-// onStatusCodes is Envoy's condition without which it ignores the list of status codes.
-const onStatusCodes = "retriable-status-codes"
+// Envoy's conditions without which it ignores the list of status codes, and that of headers.
+const (
+	onStatusCodes = "retriable-status-codes"
+	onHeaders     = "retriable-headers"
+)
 
 // Conditions as Envoy spells them, sorted.
 var (
 	httpConditions = []string{
 		"5xx", "connect-failure", "envoy-ratelimited", "gateway-error", "http3-post-connect-failure", "refused-stream",
-		"reset", "reset-before-request", "retriable-4xx", onStatusCodes,
+		"reset", "reset-before-request", "retriable-4xx", onStatusCodes, onHeaders,
 	}
 	httpDefaultConditions = []string{"connect-failure", "gateway-error", "refused-stream"}
 	grpcConditions        = []string{"cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"}
@@ -59,6 +63,9 @@ func HTTPRetry(retry *meshv1.Retry) *ir.Retry {
 	if len(codes) > 0 {
 		on = append(on, onStatusCodes)
 	}
+	if len(conf.GetRetriableHeaders()) > 0 {
+		on = append(on, onHeaders)
+	}
 	var methods []string
 	for _, m := range conf.GetRetriableMethods() {
 		methods = append(methods, strings.ToUpper(m))
@@ -69,7 +76,12 @@ func HTTPRetry(retry *meshv1.Retry) *ir.Retry {
 		PerTryTimeout: bound(conf.GetPerTryTimeout(), 0),
 		StatusCodes:   codes,
 		Methods:       sortedSet(methods),
+		OtherHosts:    conf.GetAvoidPreviousHosts(),
 	}
+	for _, name := range slices.Sorted(maps.Keys(conf.GetRetriableHeaders())) {
+		out.Headers = append(out.Headers, ir.ValueMatch{Name: name, TextMatch: textMatch(conf.GetRetriableHeaders()[name])})
+	}
+	out.Reset, out.ResetLimit = resetHeaders(conf.GetRateLimitedBackOff())
 	out.BaseInterval, out.MaxInterval = intervals(conf.GetBackOff())
 	return unlessIdle(out)
 }
@@ -88,7 +100,9 @@ func GRPCRetry(retry *meshv1.Retry) *ir.Retry {
 		On:            sortedSet(on),
 		Attempts:      attempts(conf.NumRetries),
 		PerTryTimeout: bound(conf.GetPerTryTimeout(), 0),
+		OtherHosts:    conf.GetAvoidPreviousHosts(),
 	}
+	out.Reset, out.ResetLimit = resetHeaders(conf.GetRateLimitedBackOff())
 	out.BaseInterval, out.MaxInterval = intervals(conf.GetBackOff())
 	return unlessIdle(out)
 }
@@ -125,6 +139,25 @@ func intervals(b *meshv1.Retry_BackOff) (base, longest time.Duration) {
 		}
 	}
 	return base, max(base, longest)
+}
+
+// resetHeaders are those that say when to repeat, with the longest wait; 0 keeps Envoy's.
+func resetHeaders(b *meshv1.Retry_RateLimitedBackOff) ([]ir.ResetHeader, time.Duration) {
+	var out []ir.ResetHeader
+	for _, h := range b.GetResetHeaders() {
+		out = append(out, ir.ResetHeader{Name: h.GetName(), Timestamp: h.GetFormat() == meshv1.Retry_FORMAT_UNIX_TIMESTAMP})
+	}
+	return out, bound(b.GetMaxInterval(), 0)
+}
+
+func textMatch(m *meshv1.StringMatcher) ir.TextMatch {
+	switch v := m.GetMatcher().(type) {
+	case *meshv1.StringMatcher_Prefix:
+		return ir.TextMatch{Kind: ir.TextPrefix, Value: v.Prefix}
+	case *meshv1.StringMatcher_Regex:
+		return ir.TextMatch{Kind: ir.TextRegex, Value: v.Regex}
+	}
+	return ir.TextMatch{Kind: ir.TextExact, Value: m.GetExact()}
 }
 
 // conditions spells conditions as Envoy does and keeps those that are known.

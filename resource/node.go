@@ -191,6 +191,8 @@ func (w *walker) fields(pairs []pair, m protoreflect.Message, p place) {
 		display := e.key.Value
 		if e.key.LineComment == impliedMark {
 			display = ""
+		} else if written, ok := strings.CutPrefix(e.key.LineComment, shownMark); ok {
+			display = written
 		}
 		at := p.field(e.key, display, e.key.Value)
 		if fd == nil {

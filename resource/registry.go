@@ -114,6 +114,24 @@ var registry = []*Kind{
 		validate: validateExternalService,
 	},
 	{
+		Name: "CircuitBreaker", Plural: "circuit-breakers", Aliases: []string{"cb", "circuitbreakers"}, APIVersion: KumaV1Alpha1, ToZones: true,
+		Summary:  "limits of what is under way, and outliers",
+		New:      func() proto.Message { return &meshv1.CircuitBreaker{} },
+		validate: validateCircuitBreaker, normalize: normalizeCircuitBreaker,
+	},
+	{
+		Name: "HealthCheck", Plural: "health-checks", Aliases: []string{"hc", "healthchecks"}, APIVersion: KumaV1Alpha1, ToZones: true,
+		Summary:  "asks endpoints whether they are well",
+		New:      func() proto.Message { return &meshv1.HealthCheck{} },
+		validate: validateHealthCheck, normalize: normalizeHealthCheck,
+	},
+	{
+		Name: "LocalityPolicy", Plural: "locality-policies", Aliases: []string{"lp", "localitypolicies"}, APIVersion: ZoneforgeV1Alpha1, ToZones: true,
+		Summary:  "which zones serve a destination, in which order",
+		New:      func() proto.Message { return &meshv1.LocalityPolicy{} },
+		validate: validateLocalityPolicy,
+	},
+	{
 		Name: "TrustBundle", Plural: "trust-bundles", APIVersion: ZoneforgeV1Alpha1, Writer: WriterSystem, ToZones: true,
 		Summary: "root certificates of a mesh",
 		New:     func() proto.Message { return &federationv1.TrustBundle{} },

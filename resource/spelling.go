@@ -19,6 +19,8 @@ var fieldAliases = map[protoreflect.FullName]map[string]protoreflect.Name{
 	meshPackage + "Tracing.Conf":          {"traceId128Bit": "trace_id_128bit"},
 	meshPackage + "ZipkinCollector":       {"traceId128Bit": "trace_id_128bit"},
 	meshPackage + "HttpRules.Rule":        {"match": "matches"},
+	meshPackage + "CircuitBreaker":        {"selectors": "destinations"},
+	meshPackage + "HealthCheck":           {"selectors": "destinations"},
 }
 
 // respell gives the canonical shape of a node that stands for a message. The nodes of the author stay in it, so that
@@ -83,6 +85,8 @@ func respell(name protoreflect.FullName, n *yaml.Node) *yaml.Node {
 	case meshPackage + "ProxyTemplate.JsonOperation", meshPackage + "ProxyTemplate.Cluster", meshPackage + "ProxyTemplate.Listener",
 		meshPackage + "ProxyTemplate.Filter", meshPackage + "ProxyTemplate.VirtualHost":
 		return replaceKey(n, "value", inText)
+	case meshPackage + "CircuitBreaker.Conf":
+		return respellOutliers(n)
 	case meshPackage + "StringMatcher":
 		if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" {
 			return mapping(n, implied(n, "exact"), n)
@@ -156,6 +160,16 @@ const impliedMark = "implied"
 func implied(at *yaml.Node, text string) *yaml.Node {
 	n := word(at, text)
 	n.LineComment = impliedMark
+	return n
+}
+
+// shownMark begins a mark that says how the author wrote a key.
+const shownMark = "shown "
+
+// shown is a key whose path is given in the author's words.
+func shown(at *yaml.Node, text, written string) *yaml.Node {
+	n := word(at, text)
+	n.LineComment = shownMark + written
 	return n
 }
 

@@ -242,30 +242,37 @@ func checkHeaderChange(s scope, c *meshv1.HeaderChange) {
 	if len(c.GetSet())+len(c.GetAdd())+len(c.GetRemove()) == 0 {
 		s.errorf("", "needs one of set, add and remove")
 	}
-	name := func(at scope, name string) {
-		if checkHeaderName(at, name); strings.EqualFold(name, "host") {
-			at.errorf("", "the header %s leads the request and cannot be changed", name)
-		}
-		if len(name) > maxHeader {
-			at.errorf("", "longer than %d bytes", maxHeader)
-		}
-	}
 	check := func(at scope, values []*meshv1.HeaderValue) {
 		for i, h := range values {
-			name(at.index(i).at("name"), h.GetName())
-			if strings.ContainsFunc(h.GetValue(), func(r rune) bool { return r < ' ' && r != '\t' || r == '\x7f' }) {
-				at.index(i).at("value").errorf("", "a header's value is one line without control characters")
-			}
-			// The percent sign is written twice to proxies.
-			if len(h.GetValue())+strings.Count(h.GetValue(), "%") > maxHeader {
-				at.index(i).at("value").errorf("", "longer than %d bytes", maxHeader)
-			}
+			checkChangedHeader(at.index(i).at("name"), h.GetName())
+			checkHeaderValue(at.index(i).at("value"), h.GetValue())
 		}
 	}
 	check(s.at("set"), c.GetSet())
 	check(s.at("add"), c.GetAdd())
 	for i, h := range c.GetRemove() {
-		name(s.at("remove").index(i), h)
+		checkChangedHeader(s.at("remove").index(i), h)
+	}
+}
+
+// checkChangedHeader checks the name of a header that a proxy is told to change.
+func checkChangedHeader(s scope, name string) {
+	if checkHeaderName(s, name); strings.EqualFold(name, "host") {
+		s.errorf("", "the header %s leads the request and cannot be changed", name)
+	}
+	if len(name) > maxHeader {
+		s.errorf("", "longer than %d bytes", maxHeader)
+	}
+}
+
+// checkHeaderValue checks a value that a proxy is told to write.
+func checkHeaderValue(s scope, value string) {
+	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == '\x7f' }) {
+		s.errorf("", "a header's value is one line without control characters")
+	}
+	// The percent sign is written twice to proxies.
+	if len(value)+strings.Count(value, "%") > maxHeader {
+		s.errorf("", "longer than %d bytes", maxHeader)
 	}
 }
 

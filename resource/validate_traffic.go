@@ -3,10 +3,7 @@ package resource
 import (
 	"maps"
 	"slices"
-	"strings"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 )
@@ -22,7 +19,11 @@ func validateTrafficRoute(s scope, r *Resource) {
 	checkSelectors(s, "sources", t.GetSources())
 	checkSelectors(s, "destinations", t.GetDestinations())
 	conf := s.at("conf")
-	checkSplit(conf, t.GetConf().GetDestination(), t.GetConf().GetSplit())
+	// One that balances load may leave the traffic where it goes.
+	if c := t.GetConf(); c.GetLoadBalancer() == nil || len(c.GetDestination())+len(c.GetSplit()) > 0 {
+		checkSplit(conf, c.GetDestination(), c.GetSplit())
+	}
+	checkLoadBalancer(conf.at("loadBalancer"), t.GetConf().GetLoadBalancer())
 	for i, h := range t.GetConf().GetHttp() {
 		at := conf.at("http").index(i)
 		match := at.at("match")
@@ -86,65 +87,4 @@ func validateTimeout(s scope, r *Resource) {
 	checkDuration(http.at("idleTimeout"), c.GetHttp().GetIdleTimeout(), 0, 0)
 	checkDuration(http.at("streamIdleTimeout"), c.GetHttp().GetStreamIdleTimeout(), 0, 0)
 	checkDuration(http.at("maxStreamDuration"), c.GetHttp().GetMaxStreamDuration(), 0, 0)
-}
-
-// Conditions of retries. Envoy names them with a hyphen.
-var (
-	httpRetryOn = []string{"5xx", "connect_failure", "envoy_ratelimited", "gateway_error", "http3_post_connect_failure",
-		"refused_stream", "reset", "reset_before_request", "retriable_4xx"}
-	grpcRetryOn = []string{"cancelled", "deadline_exceeded", "internal", "resource_exhausted", "unavailable"}
-)
-
-func validateRetry(s scope, r *Resource) {
-	t := Spec[*meshv1.Retry](r)
-	checkSelectors(s, "sources", t.GetSources())
-	checkSelectors(s, "destinations", t.GetDestinations())
-	c, conf := t.GetConf(), s.at("conf")
-	if c.GetHttp() == nil && c.GetTcp() == nil && c.GetGrpc() == nil {
-		s.errorf("", "needs conf with http, tcp or grpc")
-	}
-	http := conf.at("http")
-	checkDuration(http.at("perTryTimeout"), c.GetHttp().GetPerTryTimeout(), 0, 0)
-	checkBackOff(http.at("backOff"), c.GetHttp().GetBackOff())
-	checkRetryOn(http.at("retryOn"), c.GetHttp().GetRetryOn(), httpRetryOn)
-	for i, code := range c.GetHttp().GetRetriableStatusCodes() {
-		if code < 100 || code > 599 {
-			http.at("retriableStatusCodes").index(i).errorf("", "a status code is a number from 100 to 599")
-		}
-	}
-	for i, m := range c.GetHttp().GetRetriableMethods() {
-		if !token.MatchString(m) {
-			http.at("retriableMethods").index(i).errorf("", "%q is no method", m)
-		}
-	}
-	grpc := conf.at("grpc")
-	checkDuration(grpc.at("perTryTimeout"), c.GetGrpc().GetPerTryTimeout(), 0, 0)
-	checkBackOff(grpc.at("backOff"), c.GetGrpc().GetBackOff())
-	checkRetryOn(grpc.at("retryOn"), c.GetGrpc().GetRetryOn(), grpcRetryOn)
-}
-
-// normalizeRetry stores conditions in one of their two spellings.
-func normalizeRetry(spec proto.Message) {
-	c := spec.(*meshv1.Retry).GetConf()
-	for _, names := range [][]string{c.GetHttp().GetRetryOn(), c.GetGrpc().GetRetryOn()} {
-		for i, n := range names {
-			names[i] = strings.ReplaceAll(n, "-", "_")
-		}
-	}
-}
-
-func checkRetryOn(s scope, names, known []string) {
-	for i, n := range names {
-		if !slices.Contains(known, n) {
-			s.index(i).errorf(didYouMean(n, known), "unknown condition %q", n)
-		}
-	}
-}
-
-func checkBackOff(s scope, b *meshv1.Retry_BackOff) {
-	checkDuration(s.at("baseInterval"), b.GetBaseInterval(), time.Nanosecond, 0)
-	checkDuration(s.at("maxInterval"), b.GetMaxInterval(), time.Nanosecond, 0)
-	if b.GetBaseInterval() != nil && b.GetMaxInterval() != nil && b.GetMaxInterval().AsDuration() < b.GetBaseInterval().AsDuration() {
-		s.at("maxInterval").errorf("", "must be at least baseInterval")
-	}
 }

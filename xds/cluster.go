@@ -21,7 +21,7 @@ func cluster(c *ir.Cluster) (*Resource, error) {
 	out := &clusterv3.Cluster{Name: c.Name, ConnectTimeout: unlessZero(c.ConnectTimeout)}
 	errs = append(errs, notNegative(
 		namedDuration{"connect timeout", c.ConnectTimeout}, namedDuration{"idle timeout", c.IdleTimeout}))
-	errs = append(errs, setDestination(out, c), setProtocol(out, c))
+	errs = append(errs, setDestination(out, c), setProtocol(out, c), setLoadBalancer(out, c.LoadBalancer), setBreakers(out, c), setHealthCheck(out, c))
 	if c.TLS != nil {
 		socket, err := upstreamTLS(c.TLS)
 		errs = append(errs, err)
@@ -134,6 +134,9 @@ func BuildEndpoints(e *ir.Endpoints) (*Resource, error) {
 		return nil, errors.New("endpoints are nil")
 	}
 	out := &endpointv3.ClusterLoadAssignment{ClusterName: e.Name}
+	if e.Overprovisioning != 0 {
+		out.Policy = &endpointv3.ClusterLoadAssignment_Policy{OverprovisioningFactor: wrapperspb.UInt32(e.Overprovisioning)}
+	}
 	var errs []error
 	for _, l := range e.Localities {
 		locality := &endpointv3.LocalityLbEndpoints{

@@ -12,6 +12,7 @@ import (
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	snicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_cluster/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/zoneforge/zoneforge/ir"
@@ -222,6 +223,9 @@ func tcpProxy(t *ir.TCPProxy, names known) ([]*listenerv3.Filter, error) {
 	out := &tcpv3.TcpProxy{StatPrefix: t.StatPrefix, IdleTimeout: unlessZero(t.IdleTimeout)}
 	if t.MaxConnectAttempts > 0 {
 		out.MaxConnectAttempts = wrapperspb.UInt32(t.MaxConnectAttempts)
+	}
+	if t.HashSource {
+		out.HashPolicy = []*typev3.HashPolicy{{PolicySpecifier: &typev3.HashPolicy_SourceIp_{SourceIp: &typev3.HashPolicy_SourceIp{}}}}
 	}
 	if t.SNICluster {
 		if len(t.Clusters) > 0 {

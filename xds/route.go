@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"time"
 
@@ -155,6 +154,8 @@ func forward(f *ir.Forward, path ir.PathMatch, clusters map[string]bool) (*route
 		errs = append(errs, err)
 		out.RetryPolicy = retry
 	}
+	out.HashPolicy, err = hashPolicies(f.Hash)
+	errs = append(errs, err)
 	return out, errors.Join(errs...)
 }
 
@@ -188,14 +189,8 @@ func shares(all []ir.WeightedCluster, known map[string]bool) ([]ir.WeightedClust
 func retryPolicy(r *ir.Retry) (*routev3.RetryPolicy, error) {
 	err := notNegative(namedDuration{"retry: timeout per try", r.PerTryTimeout},
 		namedDuration{"retry: base interval", r.BaseInterval}, namedDuration{"retry: maximal interval", r.MaxInterval})
-	on := r.On
-	if len(r.StatusCodes) > 0 && !slices.Contains(on, statusCodesCond) {
-		// Envoy ignores the codes without the condition.
-		on = append(slices.Clone(on), statusCodesCond)
-		slices.Sort(on)
-	}
 	out := &routev3.RetryPolicy{
-		RetryOn:              strings.Join(on, ","),
+		RetryOn:              strings.Join(retryConditions(r), ","),
 		NumRetries:           wrapperspb.UInt32(r.Attempts),
 		PerTryTimeout:        unlessZero(r.PerTryTimeout),
 		RetriableStatusCodes: r.StatusCodes,
@@ -219,7 +214,7 @@ func retryPolicy(r *ir.Retry) (*routev3.RetryPolicy, error) {
 			HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: exactly(method)},
 		})
 	}
-	return out, err
+	return out, errors.Join(err, setRetryDetails(out, r))
 }
 
 func headers(c ir.HeaderChange) (add []*corev3.HeaderValueOption, remove []string, err error) {

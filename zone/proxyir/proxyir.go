@@ -281,7 +281,7 @@ func protocolOf(tag string) ir.Protocol {
 // forward bounds and repeats by the policies for a destination. MaxDuration and Timeout keep 0 as none, as policies do.
 func (b *builder) forward(clusters []ir.WeightedCluster, destination map[string]string) *ir.Forward {
 	t := b.timeouts(destination)
-	f := &ir.Forward{Clusters: clusters, Timeout: t.Request, IdleTimeout: t.StreamIdle, MaxDuration: t.MaxStream}
+	f := &ir.Forward{Clusters: clusters, Timeout: t.Request, IdleTimeout: t.StreamIdle, MaxDuration: t.MaxStream, Hash: b.hash(clusters)}
 	retry := b.retry(destination)
 	if b.Protocols[destination[resource.TagService]] == "grpc" {
 		f.Retry = policy.GRPCRetry(retry)
@@ -297,6 +297,11 @@ func (b *builder) finish() *Result {
 	out := &Result{Proxy: b.proxy}
 	for _, name := range slices.Sorted(maps.Keys(b.clusters)) {
 		c := b.clusters[name]
+		if d, ok := b.destinations[name]; ok {
+			b.endpointPolicies(&c, tagsOf(d))
+		} else if tags, ok := b.external[name]; ok {
+			b.endpointPolicies(&c, tags)
+		}
 		b.proxy.Clusters = append(b.proxy.Clusters, c)
 		if c.TLS != nil {
 			for _, name := range []string{c.TLS.Certificate, c.TLS.Validation} {

@@ -149,7 +149,7 @@ func (b *builder) outboundChain(name string, conf *meshv1.TrafficRoute_Conf, tag
 	}
 	if protocolOf(b.Protocols[tags[resource.TagService]]) == ir.TCP {
 		chain.TCP = &ir.TCPProxy{StatPrefix: name, Clusters: to, IdleTimeout: cmp.Or(b.timeouts(tags).TCPIdle, unbounded),
-			MaxConnectAttempts: policy.ConnectAttempts(b.retry(tags))}
+			MaxConnectAttempts: policy.ConnectAttempts(b.retry(tags)), HashSource: true}
 		return chain, nil, nil
 	}
 	var routes []ir.Route

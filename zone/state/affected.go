@@ -2,6 +2,7 @@ package state
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/zoneforge/zoneforge/ingress"
@@ -61,11 +62,18 @@ func (s *State) affects(m *mesh, r *resource.Resource) {
 	case *meshv1.ProxyTemplate:
 		s.markIf(m.proxies, func(p *proxy) bool { return p.knownBy(v.GetSelectors()) })
 	case *meshv1.TrafficRoute:
-		s.connections(m, v, func(p *proxy) [][]map[string]string { return [][]map[string]string{p.outbounds} })
+		// It may balance load, or hide one that does, for clients that it doesn't route: hence destinations too.
+		s.connections(m, v)
 	case *meshv1.Timeout:
-		s.connections(m, v, func(p *proxy) [][]map[string]string { return [][]map[string]string{p.outbounds, p.destinations} })
+		s.connections(m, v)
 	case *meshv1.Retry:
-		s.connections(m, v, func(p *proxy) [][]map[string]string { return [][]map[string]string{p.outbounds, p.destinations} })
+		s.connections(m, v)
+	case *meshv1.CircuitBreaker:
+		s.connections(m, v)
+	case *meshv1.HealthCheck:
+		s.connections(m, v)
+	case *meshv1.LocalityPolicy:
+		s.localities(m, v)
 	}
 }
 
@@ -76,10 +84,32 @@ func (s *State) externalAffects(m *mesh, tags map[string]string) {
 	s.markIf(s.refusing, func(p *proxy) bool { return p.Mesh == m.name })
 }
 
+// localities marks the endpoints that a policy can order anew, and the proxies that are told that it holds for them.
+func (s *State) localities(m *mesh, v *meshv1.LocalityPolicy) {
+	names, exact := services(v.GetDestinations())
+	if !exact {
+		names = slices.Collect(maps.Keys(m.services))
+	}
+	for _, name := range names {
+		known := m.services[name]
+		if known == nil {
+			continue
+		}
+		for endpoints := range known.names {
+			if e := s.endpoints[endpoints]; e != nil && e.view == ingress.ClientView && matches(v.GetDestinations(), tagsOf(e.destination)) {
+				s.dirty.endpoints[endpoints] = struct{}{}
+			}
+		}
+	}
+	s.each(m.byDestination, m.proxies, v.GetDestinations(), func(p *proxy) bool {
+		return slices.ContainsFunc(p.destinations, func(t map[string]string) bool { return matches(v.GetDestinations(), t) })
+	})
+}
+
 // connections marks the clients with a connection that a policy matches.
-func (s *State) connections(m *mesh, v policy.ConnectionPolicy, to func(*proxy) [][]map[string]string) {
+func (s *State) connections(m *mesh, v policy.ConnectionPolicy) {
 	fits := func(p *proxy) bool {
-		return matches(v.GetSources(), p.source) && slices.ContainsFunc(to(p), func(list []map[string]string) bool {
+		return matches(v.GetSources(), p.source) && slices.ContainsFunc([][]map[string]string{p.outbounds, p.destinations}, func(list []map[string]string) bool {
 			return slices.ContainsFunc(list, func(t map[string]string) bool { return matches(v.GetDestinations(), t) })
 		})
 	}

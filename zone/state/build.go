@@ -9,6 +9,7 @@ import (
 
 	"github.com/zoneforge/zoneforge/ingress"
 	"github.com/zoneforge/zoneforge/ir"
+	"github.com/zoneforge/zoneforge/policy"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/xds"
 	"github.com/zoneforge/zoneforge/zone/proxyir"
@@ -81,12 +82,7 @@ func (s *State) BuildProxy(id string) (*Built, error) {
 		s.refusing[id] = struct{}{}
 	}
 	for _, d := range result.Destinations {
-		tags := maps.Clone(d.Subset)
-		if tags == nil {
-			tags = map[string]string{}
-		}
-		tags[resource.TagService] = d.Service
-		p.destinations = append(p.destinations, tags)
+		p.destinations = append(p.destinations, tagsOf(d))
 	}
 	p.destinations = append(p.destinations, result.Externals...)
 	s.index(m, p)
@@ -96,12 +92,21 @@ func (s *State) BuildProxy(id string) (*Built, error) {
 	return &Built{Proxy: result.Proxy, Resources: resources}, nil
 }
 
+// tagsOf are the tags that a destination is asked for by.
+func tagsOf(d ingress.Destination) map[string]string {
+	tags := make(map[string]string, len(d.Subset)+1)
+	maps.Copy(tags, d.Subset)
+	tags[resource.TagService] = d.Service
+	return tags
+}
+
 // ErrUnknown says that a proxy is not registered, or has no stream.
 var ErrUnknown = errors.New("not a live proxy")
 
 // refusable are the kinds of which one may be left out of a proxy without opening what should be closed. What a FilterPolicy that is
 // left out would have guarded is answered with 503.
-var refusable = map[string]bool{"MeshGatewayRoute": true, "TrafficRoute": true, "Timeout": true, "Retry": true, "FilterPolicy": true, "ProxyTemplate": true}
+var refusable = map[string]bool{"MeshGatewayRoute": true, "TrafficRoute": true, "Timeout": true, "Retry": true, "FilterPolicy": true, "ProxyTemplate": true,
+	"CircuitBreaker": true, "HealthCheck": true}
 
 // withoutBad finds the policies that make a proxy into something that Envoy's own rules refuse, by adding them one by one to a
 // proxy without any, and builds the proxy without those. It costs a build a policy, in a case that validation should prevent.
@@ -256,6 +261,7 @@ func (s *State) BuildEndpoints(name string) (*ir.Endpoints, error) {
 		in.Local = append(in.Local, v.local[id]...)
 	}
 	if e.view == ingress.ClientView {
+		in.Locality = policy.LocalityFor(m.policies["LocalityPolicy"], m.name, s.zone, tagsOf(e.destination))
 		for _, zone := range slices.Sorted(maps.Keys(v.available)) {
 			in.Available = append(in.Available, v.available[zone])
 		}

@@ -72,6 +72,58 @@ func (TrafficPermission_Action) EnumDescriptor() ([]byte, []int) {
 	return file_mesh_v1alpha1_traffic_proto_rawDescGZIP(), []int{0, 0}
 }
 
+// Format of a reset header.
+type Retry_Format int32
+
+const (
+	Retry_FORMAT_UNSPECIFIED Retry_Format = 0
+	// Seconds to wait, as in Retry-After; the default.
+	Retry_FORMAT_SECONDS Retry_Format = 1
+	// A point in time, in seconds since 1970.
+	Retry_FORMAT_UNIX_TIMESTAMP Retry_Format = 2
+)
+
+// Enum value maps for Retry_Format.
+var (
+	Retry_Format_name = map[int32]string{
+		0: "FORMAT_UNSPECIFIED",
+		1: "FORMAT_SECONDS",
+		2: "FORMAT_UNIX_TIMESTAMP",
+	}
+	Retry_Format_value = map[string]int32{
+		"FORMAT_UNSPECIFIED":    0,
+		"FORMAT_SECONDS":        1,
+		"FORMAT_UNIX_TIMESTAMP": 2,
+	}
+)
+
+func (x Retry_Format) Enum() *Retry_Format {
+	p := new(Retry_Format)
+	*p = x
+	return p
+}
+
+func (x Retry_Format) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Retry_Format) Descriptor() protoreflect.EnumDescriptor {
+	return file_mesh_v1alpha1_traffic_proto_enumTypes[1].Descriptor()
+}
+
+func (Retry_Format) Type() protoreflect.EnumType {
+	return &file_mesh_v1alpha1_traffic_proto_enumTypes[1]
+}
+
+func (x Retry_Format) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Retry_Format.Descriptor instead.
+func (Retry_Format) EnumDescriptor() ([]byte, []int) {
+	return file_mesh_v1alpha1_traffic_proto_rawDescGZIP(), []int{3, 0}
+}
+
 // TrafficPermission allows or denies connections; with mutual TLS on, what no permission allows is denied.
 type TrafficPermission struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -371,7 +423,9 @@ type TrafficRoute_Conf struct {
 	Destination map[string]string     `protobuf:"bytes,1,rep,name=destination,proto3" json:"destination,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Split       []*TrafficRoute_Split `protobuf:"bytes,2,rep,name=split,proto3" json:"split,omitempty"`
 	// In order; the first that matches decides.
-	Http          []*TrafficRoute_HttpRule `protobuf:"bytes,3,rep,name=http,proto3" json:"http,omitempty"`
+	Http []*TrafficRoute_HttpRule `protobuf:"bytes,3,rep,name=http,proto3" json:"http,omitempty"`
+	// How sources pick an endpoint of destinations; in force at gateways too.
+	LoadBalancer  *LoadBalancer `protobuf:"bytes,10,opt,name=load_balancer,json=loadBalancer,proto3" json:"load_balancer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -423,6 +477,13 @@ func (x *TrafficRoute_Conf) GetSplit() []*TrafficRoute_Split {
 func (x *TrafficRoute_Conf) GetHttp() []*TrafficRoute_HttpRule {
 	if x != nil {
 		return x.Http
+	}
+	return nil
+}
+
+func (x *TrafficRoute_Conf) GetLoadBalancer() *LoadBalancer {
+	if x != nil {
+		return x.LoadBalancer
 	}
 	return nil
 }
@@ -850,10 +911,12 @@ func (x *Timeout_Http) GetMaxStreamDuration() *durationpb.Duration {
 
 // Conf is the configuration, by protocol of the destination.
 type Retry_Conf struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Http          *Retry_Http            `protobuf:"bytes,1,opt,name=http,proto3" json:"http,omitempty"`
-	Tcp           *Retry_Tcp             `protobuf:"bytes,2,opt,name=tcp,proto3" json:"tcp,omitempty"`
-	Grpc          *Retry_Grpc            `protobuf:"bytes,3,opt,name=grpc,proto3" json:"grpc,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Http  *Retry_Http            `protobuf:"bytes,1,opt,name=http,proto3" json:"http,omitempty"`
+	Tcp   *Retry_Tcp             `protobuf:"bytes,2,opt,name=tcp,proto3" json:"tcp,omitempty"`
+	Grpc  *Retry_Grpc            `protobuf:"bytes,3,opt,name=grpc,proto3" json:"grpc,omitempty"`
+	// Bounds retries by what is under way; without it CircuitBreaker's thresholds.maxRetries does.
+	Budget        *Retry_Budget `protobuf:"bytes,4,opt,name=budget,proto3" json:"budget,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -909,6 +972,68 @@ func (x *Retry_Conf) GetGrpc() *Retry_Grpc {
 	return nil
 }
 
+func (x *Retry_Conf) GetBudget() *Retry_Budget {
+	if x != nil {
+		return x.Budget
+	}
+	return nil
+}
+
+// Budget is how many retries one proxy may have under way to a destination at once.
+type Retry_Budget struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Percentage of the requests that are under way or wait for a connection; default 20.
+	Percent *float64 `protobuf:"fixed64,1,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
+	// So many are always allowed; default 3.
+	MinConcurrency *uint32 `protobuf:"varint,2,opt,name=min_concurrency,json=minConcurrency,proto3,oneof" json:"min_concurrency,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Retry_Budget) Reset() {
+	*x = Retry_Budget{}
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Retry_Budget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Retry_Budget) ProtoMessage() {}
+
+func (x *Retry_Budget) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Retry_Budget.ProtoReflect.Descriptor instead.
+func (*Retry_Budget) Descriptor() ([]byte, []int) {
+	return file_mesh_v1alpha1_traffic_proto_rawDescGZIP(), []int{3, 1}
+}
+
+func (x *Retry_Budget) GetPercent() float64 {
+	if x != nil && x.Percent != nil {
+		return *x.Percent
+	}
+	return 0
+}
+
+func (x *Retry_Budget) GetMinConcurrency() uint32 {
+	if x != nil && x.MinConcurrency != nil {
+		return *x.MinConcurrency
+	}
+	return 0
+}
+
 // BackOff spaces attempts exponentially, with full jitter.
 type Retry_BackOff struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -922,7 +1047,7 @@ type Retry_BackOff struct {
 
 func (x *Retry_BackOff) Reset() {
 	*x = Retry_BackOff{}
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[18]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1059,7 @@ func (x *Retry_BackOff) String() string {
 func (*Retry_BackOff) ProtoMessage() {}
 
 func (x *Retry_BackOff) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[18]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1072,7 @@ func (x *Retry_BackOff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retry_BackOff.ProtoReflect.Descriptor instead.
 func (*Retry_BackOff) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_traffic_proto_rawDescGZIP(), []int{3, 1}
+	return file_mesh_v1alpha1_traffic_proto_rawDescGZIP(), []int{3, 2}
 }
 
 func (x *Retry_BackOff) GetBaseInterval() *durationpb.Duration {
@@ -976,17 +1101,23 @@ type Retry_Http struct {
 	RetriableStatusCodes []uint32 `protobuf:"varint,4,rep,packed,name=retriable_status_codes,json=retriableStatusCodes,proto3" json:"retriable_status_codes,omitempty"`
 	// Methods that may be repeated; empty means all.
 	RetriableMethods []string `protobuf:"bytes,5,rep,name=retriable_methods,json=retriableMethods,proto3" json:"retriable_methods,omitempty"`
-	// Envoy's conditions: 5xx, gateway_error, reset, connect_failure, refused_stream, retriable_4xx, envoy_ratelimited,
-	// reset_before_request, http3_post_connect_failure. Also written with a hyphen. Default: gateway_error,
-	// connect_failure, refused_stream.
-	RetryOn       []string `protobuf:"bytes,6,rep,name=retry_on,json=retryOn,proto3" json:"retry_on,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Envoy's conditions: 5xx (also written all_5xx), gateway_error, reset, connect_failure, refused_stream, retriable_4xx,
+	// envoy_ratelimited, reset_before_request, http3_post_connect_failure, retriable_status_codes, retriable_headers. Also
+	// written with a hyphen. Default: gateway_error, connect_failure, refused_stream.
+	RetryOn []string `protobuf:"bytes,6,rep,name=retry_on,json=retryOn,proto3" json:"retry_on,omitempty"`
+	// Response headers of which one makes the request be repeated, by name.
+	RetriableHeaders map[string]*StringMatcher `protobuf:"bytes,7,rep,name=retriable_headers,json=retriableHeaders,proto3" json:"retriable_headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Takes the interval from a header of the answer, where it has one.
+	RateLimitedBackOff *Retry_RateLimitedBackOff `protobuf:"bytes,8,opt,name=rate_limited_back_off,json=rateLimitedBackOff,proto3" json:"rate_limited_back_off,omitempty"`
+	// Whether a retry goes to an endpoint that was not tried yet, where there is one. Default false.
+	AvoidPreviousHosts bool `protobuf:"varint,9,opt,name=avoid_previous_hosts,json=avoidPreviousHosts,proto3" json:"avoid_previous_hosts,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Retry_Http) Reset() {
 	*x = Retry_Http{}
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[19]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +1129,7 @@ func (x *Retry_Http) String() string {
 func (*Retry_Http) ProtoMessage() {}
 
 func (x *Retry_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[19]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +1142,7 @@ func (x *Retry_Http) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retry_Http.ProtoReflect.Descriptor instead.
 func (*Retry_Http) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_traffic_proto_rawDescGZIP(), []int{3, 2}
+	return file_mesh_v1alpha1_traffic_proto_rawDescGZIP(), []int{3, 3}
 }
 
 func (x *Retry_Http) GetNumRetries() uint32 {
@@ -1056,6 +1187,136 @@ func (x *Retry_Http) GetRetryOn() []string {
 	return nil
 }
 
+func (x *Retry_Http) GetRetriableHeaders() map[string]*StringMatcher {
+	if x != nil {
+		return x.RetriableHeaders
+	}
+	return nil
+}
+
+func (x *Retry_Http) GetRateLimitedBackOff() *Retry_RateLimitedBackOff {
+	if x != nil {
+		return x.RateLimitedBackOff
+	}
+	return nil
+}
+
+func (x *Retry_Http) GetAvoidPreviousHosts() bool {
+	if x != nil {
+		return x.AvoidPreviousHosts
+	}
+	return false
+}
+
+// RateLimitedBackOff waits as long as the answer asks for.
+type Retry_RateLimitedBackOff struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In order; the first that the answer carries decides.
+	ResetHeaders []*Retry_ResetHeader `protobuf:"bytes,1,rep,name=reset_headers,json=resetHeaders,proto3" json:"reset_headers,omitempty"`
+	// Longer ones are not waited for, but backOff; default 5m.
+	MaxInterval   *durationpb.Duration `protobuf:"bytes,2,opt,name=max_interval,json=maxInterval,proto3" json:"max_interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Retry_RateLimitedBackOff) Reset() {
+	*x = Retry_RateLimitedBackOff{}
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Retry_RateLimitedBackOff) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Retry_RateLimitedBackOff) ProtoMessage() {}
+
+func (x *Retry_RateLimitedBackOff) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Retry_RateLimitedBackOff.ProtoReflect.Descriptor instead.
+func (*Retry_RateLimitedBackOff) Descriptor() ([]byte, []int) {
+	return file_mesh_v1alpha1_traffic_proto_rawDescGZIP(), []int{3, 4}
+}
+
+func (x *Retry_RateLimitedBackOff) GetResetHeaders() []*Retry_ResetHeader {
+	if x != nil {
+		return x.ResetHeaders
+	}
+	return nil
+}
+
+func (x *Retry_RateLimitedBackOff) GetMaxInterval() *durationpb.Duration {
+	if x != nil {
+		return x.MaxInterval
+	}
+	return nil
+}
+
+// ResetHeader says when a request may be repeated.
+type Retry_ResetHeader struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the header.
+	Name          string       `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Format        Retry_Format `protobuf:"varint,2,opt,name=format,proto3,enum=zoneforge.mesh.v1alpha1.Retry_Format" json:"format,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Retry_ResetHeader) Reset() {
+	*x = Retry_ResetHeader{}
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Retry_ResetHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Retry_ResetHeader) ProtoMessage() {}
+
+func (x *Retry_ResetHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Retry_ResetHeader.ProtoReflect.Descriptor instead.
+func (*Retry_ResetHeader) Descriptor() ([]byte, []int) {
+	return file_mesh_v1alpha1_traffic_proto_rawDescGZIP(), []int{3, 5}
+}
+
+func (x *Retry_ResetHeader) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Retry_ResetHeader) GetFormat() Retry_Format {
+	if x != nil {
+		return x.Format
+	}
+	return Retry_FORMAT_UNSPECIFIED
+}
+
 // Tcp repeats connections.
 type Retry_Tcp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1067,7 +1328,7 @@ type Retry_Tcp struct {
 
 func (x *Retry_Tcp) Reset() {
 	*x = Retry_Tcp{}
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[20]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1340,7 @@ func (x *Retry_Tcp) String() string {
 func (*Retry_Tcp) ProtoMessage() {}
 
 func (x *Retry_Tcp) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[20]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1353,7 @@ func (x *Retry_Tcp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retry_Tcp.ProtoReflect.Descriptor instead.
 func (*Retry_Tcp) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_traffic_proto_rawDescGZIP(), []int{3, 3}
+	return file_mesh_v1alpha1_traffic_proto_rawDescGZIP(), []int{3, 6}
 }
 
 func (x *Retry_Tcp) GetMaxConnectAttempts() uint32 {
@@ -1111,14 +1372,18 @@ type Retry_Grpc struct {
 	PerTryTimeout *durationpb.Duration `protobuf:"bytes,2,opt,name=per_try_timeout,json=perTryTimeout,proto3" json:"per_try_timeout,omitempty"`
 	BackOff       *Retry_BackOff       `protobuf:"bytes,3,opt,name=back_off,json=backOff,proto3" json:"back_off,omitempty"`
 	// cancelled, deadline_exceeded, internal, resource_exhausted, unavailable. Default: all of them.
-	RetryOn       []string `protobuf:"bytes,4,rep,name=retry_on,json=retryOn,proto3" json:"retry_on,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RetryOn []string `protobuf:"bytes,4,rep,name=retry_on,json=retryOn,proto3" json:"retry_on,omitempty"`
+	// Takes the interval from a header of the answer, where it has one.
+	RateLimitedBackOff *Retry_RateLimitedBackOff `protobuf:"bytes,5,opt,name=rate_limited_back_off,json=rateLimitedBackOff,proto3" json:"rate_limited_back_off,omitempty"`
+	// Whether a retry goes to an endpoint that was not tried yet, where there is one. Default false.
+	AvoidPreviousHosts bool `protobuf:"varint,6,opt,name=avoid_previous_hosts,json=avoidPreviousHosts,proto3" json:"avoid_previous_hosts,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Retry_Grpc) Reset() {
 	*x = Retry_Grpc{}
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[21]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1395,7 @@ func (x *Retry_Grpc) String() string {
 func (*Retry_Grpc) ProtoMessage() {}
 
 func (x *Retry_Grpc) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[21]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1408,7 @@ func (x *Retry_Grpc) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retry_Grpc.ProtoReflect.Descriptor instead.
 func (*Retry_Grpc) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_traffic_proto_rawDescGZIP(), []int{3, 4}
+	return file_mesh_v1alpha1_traffic_proto_rawDescGZIP(), []int{3, 7}
 }
 
 func (x *Retry_Grpc) GetNumRetries() uint32 {
@@ -1174,11 +1439,25 @@ func (x *Retry_Grpc) GetRetryOn() []string {
 	return nil
 }
 
+func (x *Retry_Grpc) GetRateLimitedBackOff() *Retry_RateLimitedBackOff {
+	if x != nil {
+		return x.RateLimitedBackOff
+	}
+	return nil
+}
+
+func (x *Retry_Grpc) GetAvoidPreviousHosts() bool {
+	if x != nil {
+		return x.AvoidPreviousHosts
+	}
+	return false
+}
+
 var File_mesh_v1alpha1_traffic_proto protoreflect.FileDescriptor
 
 const file_mesh_v1alpha1_traffic_proto_rawDesc = "" +
 	"\n" +
-	"\x1bmesh/v1alpha1/traffic.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cmesh/v1alpha1/selector.proto\"\xf4\x02\n" +
+	"\x1bmesh/v1alpha1/traffic.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a mesh/v1alpha1/loadbalancer.proto\x1a\x1cmesh/v1alpha1/selector.proto\"\xf4\x02\n" +
 	"\x11TrafficPermission\x12;\n" +
 	"\asources\x18\x01 \x03(\v2!.zoneforge.mesh.v1alpha1.SelectorR\asources\x12E\n" +
 	"\fdestinations\x18\x02 \x03(\v2!.zoneforge.mesh.v1alpha1.SelectorR\fdestinations\x12C\n" +
@@ -1188,15 +1467,17 @@ const file_mesh_v1alpha1_traffic_proto_rawDesc = "" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fACTION_ALLOW\x10\x01\x12\x0f\n" +
-	"\vACTION_DENY\x10\x02\"\xb6\f\n" +
+	"\vACTION_DENY\x10\x02\"\x82\r\n" +
 	"\fTrafficRoute\x12;\n" +
 	"\asources\x18\x01 \x03(\v2!.zoneforge.mesh.v1alpha1.SelectorR\asources\x12E\n" +
 	"\fdestinations\x18\x02 \x03(\v2!.zoneforge.mesh.v1alpha1.SelectorR\fdestinations\x12>\n" +
-	"\x04conf\x18\x03 \x01(\v2*.zoneforge.mesh.v1alpha1.TrafficRoute.ConfR\x04conf\x1a\xac\x02\n" +
+	"\x04conf\x18\x03 \x01(\v2*.zoneforge.mesh.v1alpha1.TrafficRoute.ConfR\x04conf\x1a\xf8\x02\n" +
 	"\x04Conf\x12]\n" +
 	"\vdestination\x18\x01 \x03(\v2;.zoneforge.mesh.v1alpha1.TrafficRoute.Conf.DestinationEntryR\vdestination\x12A\n" +
 	"\x05split\x18\x02 \x03(\v2+.zoneforge.mesh.v1alpha1.TrafficRoute.SplitR\x05split\x12B\n" +
-	"\x04http\x18\x03 \x03(\v2..zoneforge.mesh.v1alpha1.TrafficRoute.HttpRuleR\x04http\x1a>\n" +
+	"\x04http\x18\x03 \x03(\v2..zoneforge.mesh.v1alpha1.TrafficRoute.HttpRuleR\x04http\x12J\n" +
+	"\rload_balancer\x18\n" +
+	" \x01(\v2%.zoneforge.mesh.v1alpha1.LoadBalancerR\floadBalancer\x1a>\n" +
 	"\x10DestinationEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a\xbf\x01\n" +
@@ -1238,18 +1519,25 @@ const file_mesh_v1alpha1_traffic_proto_rawDesc = "" +
 	"\x0frequest_timeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x0erequestTimeout\x12<\n" +
 	"\fidle_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x12I\n" +
 	"\x13stream_idle_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x11streamIdleTimeout\x12I\n" +
-	"\x13max_stream_duration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x11maxStreamDuration\"\xdb\b\n" +
+	"\x13max_stream_duration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x11maxStreamDuration\"\xef\x10\n" +
 	"\x05Retry\x12;\n" +
 	"\asources\x18\x01 \x03(\v2!.zoneforge.mesh.v1alpha1.SelectorR\asources\x12E\n" +
 	"\fdestinations\x18\x02 \x03(\v2!.zoneforge.mesh.v1alpha1.SelectorR\fdestinations\x127\n" +
-	"\x04conf\x18\x03 \x01(\v2#.zoneforge.mesh.v1alpha1.Retry.ConfR\x04conf\x1a\xae\x01\n" +
+	"\x04conf\x18\x03 \x01(\v2#.zoneforge.mesh.v1alpha1.Retry.ConfR\x04conf\x1a\xed\x01\n" +
 	"\x04Conf\x127\n" +
 	"\x04http\x18\x01 \x01(\v2#.zoneforge.mesh.v1alpha1.Retry.HttpR\x04http\x124\n" +
 	"\x03tcp\x18\x02 \x01(\v2\".zoneforge.mesh.v1alpha1.Retry.TcpR\x03tcp\x127\n" +
-	"\x04grpc\x18\x03 \x01(\v2#.zoneforge.mesh.v1alpha1.Retry.GrpcR\x04grpc\x1a\x87\x01\n" +
+	"\x04grpc\x18\x03 \x01(\v2#.zoneforge.mesh.v1alpha1.Retry.GrpcR\x04grpc\x12=\n" +
+	"\x06budget\x18\x04 \x01(\v2%.zoneforge.mesh.v1alpha1.Retry.BudgetR\x06budget\x1au\n" +
+	"\x06Budget\x12\x1d\n" +
+	"\apercent\x18\x01 \x01(\x01H\x00R\apercent\x88\x01\x01\x12,\n" +
+	"\x0fmin_concurrency\x18\x02 \x01(\rH\x01R\x0eminConcurrency\x88\x01\x01B\n" +
+	"\n" +
+	"\b_percentB\x12\n" +
+	"\x10_min_concurrency\x1a\x87\x01\n" +
 	"\aBackOff\x12>\n" +
 	"\rbase_interval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\fbaseInterval\x12<\n" +
-	"\fmax_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vmaxInterval\x1a\xc0\x02\n" +
+	"\fmax_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vmaxInterval\x1a\xad\x05\n" +
 	"\x04Http\x12$\n" +
 	"\vnum_retries\x18\x01 \x01(\rH\x00R\n" +
 	"numRetries\x88\x01\x01\x12A\n" +
@@ -1257,17 +1545,35 @@ const file_mesh_v1alpha1_traffic_proto_rawDesc = "" +
 	"\bback_off\x18\x03 \x01(\v2&.zoneforge.mesh.v1alpha1.Retry.BackOffR\abackOff\x124\n" +
 	"\x16retriable_status_codes\x18\x04 \x03(\rR\x14retriableStatusCodes\x12+\n" +
 	"\x11retriable_methods\x18\x05 \x03(\tR\x10retriableMethods\x12\x19\n" +
-	"\bretry_on\x18\x06 \x03(\tR\aretryOnB\x0e\n" +
-	"\f_num_retries\x1a7\n" +
+	"\bretry_on\x18\x06 \x03(\tR\aretryOn\x12f\n" +
+	"\x11retriable_headers\x18\a \x03(\v29.zoneforge.mesh.v1alpha1.Retry.Http.RetriableHeadersEntryR\x10retriableHeaders\x12d\n" +
+	"\x15rate_limited_back_off\x18\b \x01(\v21.zoneforge.mesh.v1alpha1.Retry.RateLimitedBackOffR\x12rateLimitedBackOff\x120\n" +
+	"\x14avoid_previous_hosts\x18\t \x01(\bR\x12avoidPreviousHosts\x1ak\n" +
+	"\x15RetriableHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12<\n" +
+	"\x05value\x18\x02 \x01(\v2&.zoneforge.mesh.v1alpha1.StringMatcherR\x05value:\x028\x01B\x0e\n" +
+	"\f_num_retries\x1a\xa3\x01\n" +
+	"\x12RateLimitedBackOff\x12O\n" +
+	"\rreset_headers\x18\x01 \x03(\v2*.zoneforge.mesh.v1alpha1.Retry.ResetHeaderR\fresetHeaders\x12<\n" +
+	"\fmax_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vmaxInterval\x1a`\n" +
+	"\vResetHeader\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12=\n" +
+	"\x06format\x18\x02 \x01(\x0e2%.zoneforge.mesh.v1alpha1.Retry.FormatR\x06format\x1a7\n" +
 	"\x03Tcp\x120\n" +
-	"\x14max_connect_attempts\x18\x01 \x01(\rR\x12maxConnectAttempts\x1a\xdd\x01\n" +
+	"\x14max_connect_attempts\x18\x01 \x01(\rR\x12maxConnectAttempts\x1a\xf5\x02\n" +
 	"\x04Grpc\x12$\n" +
 	"\vnum_retries\x18\x01 \x01(\rH\x00R\n" +
 	"numRetries\x88\x01\x01\x12A\n" +
 	"\x0fper_try_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rperTryTimeout\x12A\n" +
 	"\bback_off\x18\x03 \x01(\v2&.zoneforge.mesh.v1alpha1.Retry.BackOffR\abackOff\x12\x19\n" +
-	"\bretry_on\x18\x04 \x03(\tR\aretryOnB\x0e\n" +
-	"\f_num_retriesB;Z9github.com/zoneforge/zoneforge/proto/mesh/v1alpha1;meshv1b\x06proto3"
+	"\bretry_on\x18\x04 \x03(\tR\aretryOn\x12d\n" +
+	"\x15rate_limited_back_off\x18\x05 \x01(\v21.zoneforge.mesh.v1alpha1.Retry.RateLimitedBackOffR\x12rateLimitedBackOff\x120\n" +
+	"\x14avoid_previous_hosts\x18\x06 \x01(\bR\x12avoidPreviousHostsB\x0e\n" +
+	"\f_num_retries\"O\n" +
+	"\x06Format\x12\x16\n" +
+	"\x12FORMAT_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eFORMAT_SECONDS\x10\x01\x12\x19\n" +
+	"\x15FORMAT_UNIX_TIMESTAMP\x10\x02B;Z9github.com/zoneforge/zoneforge/proto/mesh/v1alpha1;meshv1b\x06proto3"
 
 var (
 	file_mesh_v1alpha1_traffic_proto_rawDescOnce sync.Once
@@ -1281,87 +1587,102 @@ func file_mesh_v1alpha1_traffic_proto_rawDescGZIP() []byte {
 	return file_mesh_v1alpha1_traffic_proto_rawDescData
 }
 
-var file_mesh_v1alpha1_traffic_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mesh_v1alpha1_traffic_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_mesh_v1alpha1_traffic_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_mesh_v1alpha1_traffic_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_mesh_v1alpha1_traffic_proto_goTypes = []any{
-	(TrafficPermission_Action)(0),  // 0: zoneforge.mesh.v1alpha1.TrafficPermission.Action
-	(*TrafficPermission)(nil),      // 1: zoneforge.mesh.v1alpha1.TrafficPermission
-	(*TrafficRoute)(nil),           // 2: zoneforge.mesh.v1alpha1.TrafficRoute
-	(*Timeout)(nil),                // 3: zoneforge.mesh.v1alpha1.Timeout
-	(*Retry)(nil),                  // 4: zoneforge.mesh.v1alpha1.Retry
-	(*TrafficPermission_Conf)(nil), // 5: zoneforge.mesh.v1alpha1.TrafficPermission.Conf
-	(*TrafficRoute_Conf)(nil),      // 6: zoneforge.mesh.v1alpha1.TrafficRoute.Conf
-	(*TrafficRoute_Split)(nil),     // 7: zoneforge.mesh.v1alpha1.TrafficRoute.Split
-	(*TrafficRoute_HttpRule)(nil),  // 8: zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule
-	(*TrafficRoute_HttpMatch)(nil), // 9: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch
-	(*TrafficRoute_Modify)(nil),    // 10: zoneforge.mesh.v1alpha1.TrafficRoute.Modify
-	nil,                            // 11: zoneforge.mesh.v1alpha1.TrafficRoute.Conf.DestinationEntry
-	nil,                            // 12: zoneforge.mesh.v1alpha1.TrafficRoute.Split.DestinationEntry
-	nil,                            // 13: zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.DestinationEntry
-	nil,                            // 14: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.HeadersEntry
-	(*Timeout_Conf)(nil),           // 15: zoneforge.mesh.v1alpha1.Timeout.Conf
-	(*Timeout_Tcp)(nil),            // 16: zoneforge.mesh.v1alpha1.Timeout.Tcp
-	(*Timeout_Http)(nil),           // 17: zoneforge.mesh.v1alpha1.Timeout.Http
-	(*Retry_Conf)(nil),             // 18: zoneforge.mesh.v1alpha1.Retry.Conf
-	(*Retry_BackOff)(nil),          // 19: zoneforge.mesh.v1alpha1.Retry.BackOff
-	(*Retry_Http)(nil),             // 20: zoneforge.mesh.v1alpha1.Retry.Http
-	(*Retry_Tcp)(nil),              // 21: zoneforge.mesh.v1alpha1.Retry.Tcp
-	(*Retry_Grpc)(nil),             // 22: zoneforge.mesh.v1alpha1.Retry.Grpc
-	(*Selector)(nil),               // 23: zoneforge.mesh.v1alpha1.Selector
-	(*StringMatcher)(nil),          // 24: zoneforge.mesh.v1alpha1.StringMatcher
-	(*HeaderChange)(nil),           // 25: zoneforge.mesh.v1alpha1.HeaderChange
-	(*durationpb.Duration)(nil),    // 26: google.protobuf.Duration
+	(TrafficPermission_Action)(0),    // 0: zoneforge.mesh.v1alpha1.TrafficPermission.Action
+	(Retry_Format)(0),                // 1: zoneforge.mesh.v1alpha1.Retry.Format
+	(*TrafficPermission)(nil),        // 2: zoneforge.mesh.v1alpha1.TrafficPermission
+	(*TrafficRoute)(nil),             // 3: zoneforge.mesh.v1alpha1.TrafficRoute
+	(*Timeout)(nil),                  // 4: zoneforge.mesh.v1alpha1.Timeout
+	(*Retry)(nil),                    // 5: zoneforge.mesh.v1alpha1.Retry
+	(*TrafficPermission_Conf)(nil),   // 6: zoneforge.mesh.v1alpha1.TrafficPermission.Conf
+	(*TrafficRoute_Conf)(nil),        // 7: zoneforge.mesh.v1alpha1.TrafficRoute.Conf
+	(*TrafficRoute_Split)(nil),       // 8: zoneforge.mesh.v1alpha1.TrafficRoute.Split
+	(*TrafficRoute_HttpRule)(nil),    // 9: zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule
+	(*TrafficRoute_HttpMatch)(nil),   // 10: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch
+	(*TrafficRoute_Modify)(nil),      // 11: zoneforge.mesh.v1alpha1.TrafficRoute.Modify
+	nil,                              // 12: zoneforge.mesh.v1alpha1.TrafficRoute.Conf.DestinationEntry
+	nil,                              // 13: zoneforge.mesh.v1alpha1.TrafficRoute.Split.DestinationEntry
+	nil,                              // 14: zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.DestinationEntry
+	nil,                              // 15: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.HeadersEntry
+	(*Timeout_Conf)(nil),             // 16: zoneforge.mesh.v1alpha1.Timeout.Conf
+	(*Timeout_Tcp)(nil),              // 17: zoneforge.mesh.v1alpha1.Timeout.Tcp
+	(*Timeout_Http)(nil),             // 18: zoneforge.mesh.v1alpha1.Timeout.Http
+	(*Retry_Conf)(nil),               // 19: zoneforge.mesh.v1alpha1.Retry.Conf
+	(*Retry_Budget)(nil),             // 20: zoneforge.mesh.v1alpha1.Retry.Budget
+	(*Retry_BackOff)(nil),            // 21: zoneforge.mesh.v1alpha1.Retry.BackOff
+	(*Retry_Http)(nil),               // 22: zoneforge.mesh.v1alpha1.Retry.Http
+	(*Retry_RateLimitedBackOff)(nil), // 23: zoneforge.mesh.v1alpha1.Retry.RateLimitedBackOff
+	(*Retry_ResetHeader)(nil),        // 24: zoneforge.mesh.v1alpha1.Retry.ResetHeader
+	(*Retry_Tcp)(nil),                // 25: zoneforge.mesh.v1alpha1.Retry.Tcp
+	(*Retry_Grpc)(nil),               // 26: zoneforge.mesh.v1alpha1.Retry.Grpc
+	nil,                              // 27: zoneforge.mesh.v1alpha1.Retry.Http.RetriableHeadersEntry
+	(*Selector)(nil),                 // 28: zoneforge.mesh.v1alpha1.Selector
+	(*LoadBalancer)(nil),             // 29: zoneforge.mesh.v1alpha1.LoadBalancer
+	(*StringMatcher)(nil),            // 30: zoneforge.mesh.v1alpha1.StringMatcher
+	(*HeaderChange)(nil),             // 31: zoneforge.mesh.v1alpha1.HeaderChange
+	(*durationpb.Duration)(nil),      // 32: google.protobuf.Duration
 }
 var file_mesh_v1alpha1_traffic_proto_depIdxs = []int32{
-	23, // 0: zoneforge.mesh.v1alpha1.TrafficPermission.sources:type_name -> zoneforge.mesh.v1alpha1.Selector
-	23, // 1: zoneforge.mesh.v1alpha1.TrafficPermission.destinations:type_name -> zoneforge.mesh.v1alpha1.Selector
-	5,  // 2: zoneforge.mesh.v1alpha1.TrafficPermission.conf:type_name -> zoneforge.mesh.v1alpha1.TrafficPermission.Conf
-	23, // 3: zoneforge.mesh.v1alpha1.TrafficRoute.sources:type_name -> zoneforge.mesh.v1alpha1.Selector
-	23, // 4: zoneforge.mesh.v1alpha1.TrafficRoute.destinations:type_name -> zoneforge.mesh.v1alpha1.Selector
-	6,  // 5: zoneforge.mesh.v1alpha1.TrafficRoute.conf:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.Conf
-	23, // 6: zoneforge.mesh.v1alpha1.Timeout.sources:type_name -> zoneforge.mesh.v1alpha1.Selector
-	23, // 7: zoneforge.mesh.v1alpha1.Timeout.destinations:type_name -> zoneforge.mesh.v1alpha1.Selector
-	15, // 8: zoneforge.mesh.v1alpha1.Timeout.conf:type_name -> zoneforge.mesh.v1alpha1.Timeout.Conf
-	23, // 9: zoneforge.mesh.v1alpha1.Retry.sources:type_name -> zoneforge.mesh.v1alpha1.Selector
-	23, // 10: zoneforge.mesh.v1alpha1.Retry.destinations:type_name -> zoneforge.mesh.v1alpha1.Selector
-	18, // 11: zoneforge.mesh.v1alpha1.Retry.conf:type_name -> zoneforge.mesh.v1alpha1.Retry.Conf
+	28, // 0: zoneforge.mesh.v1alpha1.TrafficPermission.sources:type_name -> zoneforge.mesh.v1alpha1.Selector
+	28, // 1: zoneforge.mesh.v1alpha1.TrafficPermission.destinations:type_name -> zoneforge.mesh.v1alpha1.Selector
+	6,  // 2: zoneforge.mesh.v1alpha1.TrafficPermission.conf:type_name -> zoneforge.mesh.v1alpha1.TrafficPermission.Conf
+	28, // 3: zoneforge.mesh.v1alpha1.TrafficRoute.sources:type_name -> zoneforge.mesh.v1alpha1.Selector
+	28, // 4: zoneforge.mesh.v1alpha1.TrafficRoute.destinations:type_name -> zoneforge.mesh.v1alpha1.Selector
+	7,  // 5: zoneforge.mesh.v1alpha1.TrafficRoute.conf:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.Conf
+	28, // 6: zoneforge.mesh.v1alpha1.Timeout.sources:type_name -> zoneforge.mesh.v1alpha1.Selector
+	28, // 7: zoneforge.mesh.v1alpha1.Timeout.destinations:type_name -> zoneforge.mesh.v1alpha1.Selector
+	16, // 8: zoneforge.mesh.v1alpha1.Timeout.conf:type_name -> zoneforge.mesh.v1alpha1.Timeout.Conf
+	28, // 9: zoneforge.mesh.v1alpha1.Retry.sources:type_name -> zoneforge.mesh.v1alpha1.Selector
+	28, // 10: zoneforge.mesh.v1alpha1.Retry.destinations:type_name -> zoneforge.mesh.v1alpha1.Selector
+	19, // 11: zoneforge.mesh.v1alpha1.Retry.conf:type_name -> zoneforge.mesh.v1alpha1.Retry.Conf
 	0,  // 12: zoneforge.mesh.v1alpha1.TrafficPermission.Conf.action:type_name -> zoneforge.mesh.v1alpha1.TrafficPermission.Action
-	11, // 13: zoneforge.mesh.v1alpha1.TrafficRoute.Conf.destination:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.Conf.DestinationEntry
-	7,  // 14: zoneforge.mesh.v1alpha1.TrafficRoute.Conf.split:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.Split
-	8,  // 15: zoneforge.mesh.v1alpha1.TrafficRoute.Conf.http:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule
-	12, // 16: zoneforge.mesh.v1alpha1.TrafficRoute.Split.destination:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.Split.DestinationEntry
-	9,  // 17: zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.match:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch
-	10, // 18: zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.modify:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.Modify
-	13, // 19: zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.destination:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.DestinationEntry
-	7,  // 20: zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.split:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.Split
-	24, // 21: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.path:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
-	24, // 22: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.method:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
-	14, // 23: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.headers:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.HeadersEntry
-	25, // 24: zoneforge.mesh.v1alpha1.TrafficRoute.Modify.request_headers:type_name -> zoneforge.mesh.v1alpha1.HeaderChange
-	25, // 25: zoneforge.mesh.v1alpha1.TrafficRoute.Modify.response_headers:type_name -> zoneforge.mesh.v1alpha1.HeaderChange
-	24, // 26: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.HeadersEntry.value:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
-	26, // 27: zoneforge.mesh.v1alpha1.Timeout.Conf.connect_timeout:type_name -> google.protobuf.Duration
-	16, // 28: zoneforge.mesh.v1alpha1.Timeout.Conf.tcp:type_name -> zoneforge.mesh.v1alpha1.Timeout.Tcp
-	17, // 29: zoneforge.mesh.v1alpha1.Timeout.Conf.http:type_name -> zoneforge.mesh.v1alpha1.Timeout.Http
-	26, // 30: zoneforge.mesh.v1alpha1.Timeout.Tcp.idle_timeout:type_name -> google.protobuf.Duration
-	26, // 31: zoneforge.mesh.v1alpha1.Timeout.Http.request_timeout:type_name -> google.protobuf.Duration
-	26, // 32: zoneforge.mesh.v1alpha1.Timeout.Http.idle_timeout:type_name -> google.protobuf.Duration
-	26, // 33: zoneforge.mesh.v1alpha1.Timeout.Http.stream_idle_timeout:type_name -> google.protobuf.Duration
-	26, // 34: zoneforge.mesh.v1alpha1.Timeout.Http.max_stream_duration:type_name -> google.protobuf.Duration
-	20, // 35: zoneforge.mesh.v1alpha1.Retry.Conf.http:type_name -> zoneforge.mesh.v1alpha1.Retry.Http
-	21, // 36: zoneforge.mesh.v1alpha1.Retry.Conf.tcp:type_name -> zoneforge.mesh.v1alpha1.Retry.Tcp
-	22, // 37: zoneforge.mesh.v1alpha1.Retry.Conf.grpc:type_name -> zoneforge.mesh.v1alpha1.Retry.Grpc
-	26, // 38: zoneforge.mesh.v1alpha1.Retry.BackOff.base_interval:type_name -> google.protobuf.Duration
-	26, // 39: zoneforge.mesh.v1alpha1.Retry.BackOff.max_interval:type_name -> google.protobuf.Duration
-	26, // 40: zoneforge.mesh.v1alpha1.Retry.Http.per_try_timeout:type_name -> google.protobuf.Duration
-	19, // 41: zoneforge.mesh.v1alpha1.Retry.Http.back_off:type_name -> zoneforge.mesh.v1alpha1.Retry.BackOff
-	26, // 42: zoneforge.mesh.v1alpha1.Retry.Grpc.per_try_timeout:type_name -> google.protobuf.Duration
-	19, // 43: zoneforge.mesh.v1alpha1.Retry.Grpc.back_off:type_name -> zoneforge.mesh.v1alpha1.Retry.BackOff
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	12, // 13: zoneforge.mesh.v1alpha1.TrafficRoute.Conf.destination:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.Conf.DestinationEntry
+	8,  // 14: zoneforge.mesh.v1alpha1.TrafficRoute.Conf.split:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.Split
+	9,  // 15: zoneforge.mesh.v1alpha1.TrafficRoute.Conf.http:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule
+	29, // 16: zoneforge.mesh.v1alpha1.TrafficRoute.Conf.load_balancer:type_name -> zoneforge.mesh.v1alpha1.LoadBalancer
+	13, // 17: zoneforge.mesh.v1alpha1.TrafficRoute.Split.destination:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.Split.DestinationEntry
+	10, // 18: zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.match:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch
+	11, // 19: zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.modify:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.Modify
+	14, // 20: zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.destination:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.DestinationEntry
+	8,  // 21: zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.split:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.Split
+	30, // 22: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.path:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
+	30, // 23: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.method:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
+	15, // 24: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.headers:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.HeadersEntry
+	31, // 25: zoneforge.mesh.v1alpha1.TrafficRoute.Modify.request_headers:type_name -> zoneforge.mesh.v1alpha1.HeaderChange
+	31, // 26: zoneforge.mesh.v1alpha1.TrafficRoute.Modify.response_headers:type_name -> zoneforge.mesh.v1alpha1.HeaderChange
+	30, // 27: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.HeadersEntry.value:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
+	32, // 28: zoneforge.mesh.v1alpha1.Timeout.Conf.connect_timeout:type_name -> google.protobuf.Duration
+	17, // 29: zoneforge.mesh.v1alpha1.Timeout.Conf.tcp:type_name -> zoneforge.mesh.v1alpha1.Timeout.Tcp
+	18, // 30: zoneforge.mesh.v1alpha1.Timeout.Conf.http:type_name -> zoneforge.mesh.v1alpha1.Timeout.Http
+	32, // 31: zoneforge.mesh.v1alpha1.Timeout.Tcp.idle_timeout:type_name -> google.protobuf.Duration
+	32, // 32: zoneforge.mesh.v1alpha1.Timeout.Http.request_timeout:type_name -> google.protobuf.Duration
+	32, // 33: zoneforge.mesh.v1alpha1.Timeout.Http.idle_timeout:type_name -> google.protobuf.Duration
+	32, // 34: zoneforge.mesh.v1alpha1.Timeout.Http.stream_idle_timeout:type_name -> google.protobuf.Duration
+	32, // 35: zoneforge.mesh.v1alpha1.Timeout.Http.max_stream_duration:type_name -> google.protobuf.Duration
+	22, // 36: zoneforge.mesh.v1alpha1.Retry.Conf.http:type_name -> zoneforge.mesh.v1alpha1.Retry.Http
+	25, // 37: zoneforge.mesh.v1alpha1.Retry.Conf.tcp:type_name -> zoneforge.mesh.v1alpha1.Retry.Tcp
+	26, // 38: zoneforge.mesh.v1alpha1.Retry.Conf.grpc:type_name -> zoneforge.mesh.v1alpha1.Retry.Grpc
+	20, // 39: zoneforge.mesh.v1alpha1.Retry.Conf.budget:type_name -> zoneforge.mesh.v1alpha1.Retry.Budget
+	32, // 40: zoneforge.mesh.v1alpha1.Retry.BackOff.base_interval:type_name -> google.protobuf.Duration
+	32, // 41: zoneforge.mesh.v1alpha1.Retry.BackOff.max_interval:type_name -> google.protobuf.Duration
+	32, // 42: zoneforge.mesh.v1alpha1.Retry.Http.per_try_timeout:type_name -> google.protobuf.Duration
+	21, // 43: zoneforge.mesh.v1alpha1.Retry.Http.back_off:type_name -> zoneforge.mesh.v1alpha1.Retry.BackOff
+	27, // 44: zoneforge.mesh.v1alpha1.Retry.Http.retriable_headers:type_name -> zoneforge.mesh.v1alpha1.Retry.Http.RetriableHeadersEntry
+	23, // 45: zoneforge.mesh.v1alpha1.Retry.Http.rate_limited_back_off:type_name -> zoneforge.mesh.v1alpha1.Retry.RateLimitedBackOff
+	24, // 46: zoneforge.mesh.v1alpha1.Retry.RateLimitedBackOff.reset_headers:type_name -> zoneforge.mesh.v1alpha1.Retry.ResetHeader
+	32, // 47: zoneforge.mesh.v1alpha1.Retry.RateLimitedBackOff.max_interval:type_name -> google.protobuf.Duration
+	1,  // 48: zoneforge.mesh.v1alpha1.Retry.ResetHeader.format:type_name -> zoneforge.mesh.v1alpha1.Retry.Format
+	32, // 49: zoneforge.mesh.v1alpha1.Retry.Grpc.per_try_timeout:type_name -> google.protobuf.Duration
+	21, // 50: zoneforge.mesh.v1alpha1.Retry.Grpc.back_off:type_name -> zoneforge.mesh.v1alpha1.Retry.BackOff
+	23, // 51: zoneforge.mesh.v1alpha1.Retry.Grpc.rate_limited_back_off:type_name -> zoneforge.mesh.v1alpha1.Retry.RateLimitedBackOff
+	30, // 52: zoneforge.mesh.v1alpha1.Retry.Http.RetriableHeadersEntry.value:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_mesh_v1alpha1_traffic_proto_init() }
@@ -1369,16 +1690,18 @@ func file_mesh_v1alpha1_traffic_proto_init() {
 	if File_mesh_v1alpha1_traffic_proto != nil {
 		return
 	}
+	file_mesh_v1alpha1_loadbalancer_proto_init()
 	file_mesh_v1alpha1_selector_proto_init()
-	file_mesh_v1alpha1_traffic_proto_msgTypes[19].OneofWrappers = []any{}
-	file_mesh_v1alpha1_traffic_proto_msgTypes[21].OneofWrappers = []any{}
+	file_mesh_v1alpha1_traffic_proto_msgTypes[18].OneofWrappers = []any{}
+	file_mesh_v1alpha1_traffic_proto_msgTypes[20].OneofWrappers = []any{}
+	file_mesh_v1alpha1_traffic_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mesh_v1alpha1_traffic_proto_rawDesc), len(file_mesh_v1alpha1_traffic_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   22,
+			NumEnums:      2,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,120 @@
+package proxyir_test
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/zoneforge/zoneforge/ir"
+	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
+	"github.com/zoneforge/zoneforge/resource"
+	"github.com/zoneforge/zoneforge/zone/proxyir"
+)
+
+func balancer(header string) *meshv1.LoadBalancer {
+	return &meshv1.LoadBalancer{Algorithm: &meshv1.LoadBalancer_Maglev_{Maglev: &meshv1.LoadBalancer_Maglev{}},
+		HashPolicies: []*meshv1.LoadBalancer_HashPolicy{{Policy: &meshv1.LoadBalancer_HashPolicy_Header{Header: &meshv1.LoadBalancer_Header{Name: header}}}}}
+}
+
+// endpointPolicies hold for every client and every service, and more specific ones for echo.
+func endpointPolicies() map[string][]*resource.Resource {
+	every := sel(tags{resource.TagService: "*"})
+	limit := func(n uint32) *meshv1.CircuitBreaker_Conf {
+		return &meshv1.CircuitBreaker_Conf{Thresholds: &meshv1.CircuitBreaker_Thresholds{MaxRequests: proto.Uint32(n), MaxRetries: proto.Uint32(1)}}
+	}
+	return map[string][]*resource.Resource{
+		"TrafficRoute": {
+			res("TrafficRoute", "any", &meshv1.TrafficRoute{Sources: every, Destinations: every, Conf: &meshv1.TrafficRoute_Conf{
+				LoadBalancer: &meshv1.LoadBalancer{Algorithm: &meshv1.LoadBalancer_Random_{Random: &meshv1.LoadBalancer_Random{}}}}}),
+			res("TrafficRoute", "echo", &meshv1.TrafficRoute{Sources: every, Destinations: sel(service("echo")), Conf: &meshv1.TrafficRoute_Conf{LoadBalancer: balancer("x-user")}}),
+		},
+		"CircuitBreaker": {
+			res("CircuitBreaker", "any", &meshv1.CircuitBreaker{Sources: every, Destinations: every, Conf: limit(10)}),
+			res("CircuitBreaker", "v2", &meshv1.CircuitBreaker{Sources: every, Destinations: sel(tags{resource.TagService: "echo", "version": "2"}), Conf: limit(2)}),
+		},
+		"HealthCheck": {
+			res("HealthCheck", "any", &meshv1.HealthCheck{Sources: every, Destinations: every, Conf: &meshv1.HealthCheck_Conf{
+				Http: &meshv1.HealthCheck_Http{Path: "/health"}, Grpc: &meshv1.HealthCheck_Grpc{}}}),
+		},
+		"Retry": {
+			res("Retry", "echo", &meshv1.Retry{Sources: every, Destinations: sel(service("echo")), Conf: &meshv1.Retry_Conf{Budget: &meshv1.Retry_Budget{}}}),
+		},
+	}
+}
+
+func clustersOf(p *ir.Proxy) map[string]ir.Cluster {
+	out := map[string]ir.Cluster{}
+	for _, c := range p.Clusters {
+		if c.EndpointsName != "" {
+			out[c.EndpointsName] = c
+		}
+	}
+	return out
+}
+
+// The policies for a cluster are those for its destination, whatever leads to it.
+func TestEndpointPoliciesOfSidecar(t *testing.T) {
+	r, err := proxyir.Sidecar(input(mesh(meshv1.Mesh_MODE_STRICT), sidecar(), endpointPolicies()))
+	p, _ := accepted(t, r, err)
+	clusters := clustersOf(p)
+	echo, grpc, raw := clusters["echo.all.default.mesh/client"], clusters["grpc.all.default.mesh/client"], clusters["raw.all.default.mesh/client"]
+	if echo.LoadBalancer == nil || echo.LoadBalancer.Algorithm != ir.Maglev || grpc.LoadBalancer == nil || grpc.LoadBalancer.Algorithm != ir.RandomPick {
+		t.Errorf("echo is balanced by %+v, grpc by %+v", echo.LoadBalancer, grpc.LoadBalancer)
+	}
+	if *echo.Limits.Requests != 10 || echo.Limits.Retries != nil || echo.Limits.RetryBudget == nil || *raw.Limits.Retries != 1 || raw.Limits.RetryBudget != nil {
+		t.Errorf("limits of echo are %+v, of raw %+v", echo.Limits, raw.Limits)
+	}
+	if echo.HealthCheck.HTTP == nil || grpc.HealthCheck.GRPC == nil || raw.HealthCheck.HTTP != nil || raw.HealthCheck.TCP != nil {
+		t.Errorf("checks are %+v, %+v and %+v", echo.HealthCheck, grpc.HealthCheck, raw.HealthCheck)
+	}
+	for _, c := range p.Clusters {
+		if c.Static != nil && (c.LoadBalancer != nil || c.HealthCheck != nil || c.Outlier != nil || c.Limits != (ir.Limits{})) {
+			t.Errorf("%s leads to the workload and is not a connection of the mesh: %+v", c.Name, c)
+		}
+	}
+	for _, config := range p.Routes {
+		for _, route := range config.VirtualHosts[0].Routes {
+			var want []ir.HashPolicy
+			if config.Name == "outbound:127.0.0.1:9000" {
+				want = []ir.HashPolicy{{Header: "x-user"}}
+			}
+			if !reflect.DeepEqual(route.Forward.Hash, want) {
+				t.Errorf("%s hashes %+v, want %+v", config.Name, route.Forward.Hash, want)
+			}
+		}
+	}
+}
+
+func TestEndpointPoliciesOfGateway(t *testing.T) {
+	policies := endpointPolicies()
+	policies["MeshGateway"] = []*resource.Resource{res("MeshGateway", "edge", &meshv1.MeshGateway{Selectors: sel(service("edge")), Conf: &meshv1.MeshGateway_Conf{
+		Listeners: []*meshv1.MeshGateway_Listener{{Port: 80, Protocol: meshv1.MeshGateway_PROTOCOL_HTTP}}}})}
+	policies["MeshGatewayRoute"] = []*resource.Resource{res("MeshGatewayRoute", "r", &meshv1.MeshGatewayRoute{Selectors: sel(service("edge")), Conf: &meshv1.MeshGatewayRoute_Conf{
+		Http: &meshv1.MeshGatewayRoute_Http{Rules: []*meshv1.MeshGatewayRoute_Rule{{Backends: []*meshv1.MeshGatewayRoute_Backend{
+			{Destination: service("grpc")}, {Destination: tags{resource.TagService: "echo", "version": "2"}}}}}}}})}
+	in := input(nil, &meshv1.Dataplane_Networking{Gateway: &meshv1.Dataplane_Gateway{Tags: service("edge")}}, policies)
+	r, err := proxyir.Gateway(in)
+	p, _ := accepted(t, r, err)
+	for _, c := range p.Clusters {
+		if c.HealthCheck == nil || c.LoadBalancer == nil {
+			t.Errorf("%s has health check %+v and load balancer %+v", c.Name, c.HealthCheck, c.LoadBalancer)
+		}
+		if want := map[string]uint32{"grpc.all.default.mesh": 10}[c.Name]; *c.Limits.Requests != max(want, 2) {
+			t.Errorf("%s takes %d requests", c.Name, *c.Limits.Requests)
+		}
+	}
+	if got := p.Routes[0].VirtualHosts[0].Routes[0].Forward.Hash; !reflect.DeepEqual(got, []ir.HashPolicy{{Header: "x-user"}}) {
+		t.Errorf("the rule hashes %+v, want what its second backend is balanced by", got)
+	}
+	var uses []string
+	for _, u := range r.Uses {
+		uses = append(uses, u.Key.Kind+" "+u.Key.Name+": "+u.Why)
+	}
+	for _, want := range []string{"CircuitBreaker v2: connections to echo version=2", "TrafficRoute any: load balancing over grpc", "HealthCheck any: connections to grpc"} {
+		if !slices.Contains(uses, want) {
+			t.Errorf("uses are %q, want %q among them", uses, want)
+		}
+	}
+}
