@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -70,9 +71,13 @@ func (f *federation) startMember(zone string, n int, service, name string, host 
 	return m
 }
 
-// serviceToken is a token for the proxies of a service.
+// serviceToken is a token for the proxies of a service, issued once, as a proxy may be reading the file.
 func (f *federation) serviceToken(service string) string {
 	f.t.Helper()
+	path := f.path("tokens", "of-"+service)
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
 	return f.token("of-"+service, "dataplane", "--mesh", "default", "--service", service)
 }
 
