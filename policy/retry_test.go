@@ -42,6 +42,16 @@ func TestHTTPRetry(t *testing.T) {
 			&ir.Retry{On: defaults, Attempts: 1, BaseInterval: base, MaxInterval: base}},
 		{"no overflow", &meshv1.Retry_Http{BackOff: &meshv1.Retry_BackOff{BaseInterval: durationpb.New(math.MaxInt64)}},
 			&ir.Retry{On: defaults, Attempts: 1, BaseInterval: math.MaxInt64, MaxInterval: math.MaxInt64}},
+		{"headers of the answer", &meshv1.Retry_Http{
+			RetryOn: []string{"retriable_headers", "retriable-status-codes"}, AvoidPreviousHosts: true,
+			RetriableHeaders: map[string]*meshv1.StringMatcher{
+				"b": {Matcher: &meshv1.StringMatcher_Prefix{Prefix: "p"}}, "a": {Matcher: &meshv1.StringMatcher_Exact{Exact: "x"}}, "c": {Matcher: &meshv1.StringMatcher_Regex{Regex: "r"}}},
+			RateLimitedBackOff: &meshv1.Retry_RateLimitedBackOff{MaxInterval: durationpb.New(time.Minute), ResetHeaders: []*meshv1.Retry_ResetHeader{
+				{Name: "Retry-After"}, {Name: "X-Reset", Format: meshv1.Retry_FORMAT_UNIX_TIMESTAMP}}},
+		}, &ir.Retry{On: []string{"retriable-headers", "retriable-status-codes"}, Attempts: 1, BaseInterval: base, MaxInterval: longest, OtherHosts: true,
+			Headers: []ir.ValueMatch{{Name: "a", TextMatch: ir.TextMatch{Kind: ir.TextExact, Value: "x"}}, {Name: "b", TextMatch: ir.TextMatch{Kind: ir.TextPrefix, Value: "p"}},
+				{Name: "c", TextMatch: ir.TextMatch{Kind: ir.TextRegex, Value: "r"}}},
+			Reset: []ir.ResetHeader{{Name: "Retry-After"}, {Name: "X-Reset", Timestamp: true}}, ResetLimit: time.Minute}},
 		{"no retries", &meshv1.Retry_Http{NumRetries: proto.Uint32(0)}, nil},
 		{"no known condition", &meshv1.Retry_Http{RetryOn: []string{"full_moon"}}, nil},
 	} {
