@@ -19,29 +19,30 @@ const module = "github.com/zoneforge/zoneforge/"
 // imports is the import table: the packages of this project that each folder may use, besides those of its own folder.
 // Dependencies point one way, see ARCHITECTURE.md. A folder that is not here must not exist.
 var imports = map[string][]string{
-	"proto":     {},
-	"ir":        {},
-	"resource":  {"proto"},
-	"policy":    {"ir", "resource", "proto"},
-	"pki":       {},
-	"ingress":   {"policy", "ir", "resource", "proto"},
-	"xds":       {"ir"},
-	"sync":      {"resource", "proto"},
-	"global":    {"sync", "pki", "resource", "proto"},
-	"dataplane": {"proto", "resource"},
-	"zone":      {"ingress", "xds", "sync", "pki", "gossip", "policy", "ir", "resource", "proto"},
-	"gossip":    {},
-	"config":    {},
-	"cli":       {"config", "resource", "proto"},
-	"docs":      {"config", "resource", "proto"},
-	"deploy":    {"ingress", "pki", "zone"},
-	"e2e":       {},
-	"bench":     {"dataplane", "deploy", "ingress", "xds"},
-	"cmd":       {"cli", "config", "dataplane", "global", "zone", "resource", "proto", "deploy"},
+	"proto":       {},
+	"ir":          {},
+	"composition": {},
+	"resource":    {"proto", "composition"},
+	"policy":      {"ir", "resource", "proto"},
+	"pki":         {},
+	"ingress":     {"policy", "ir", "resource", "proto"},
+	"xds":         {"ir"},
+	"sync":        {"resource", "proto"},
+	"global":      {"sync", "pki", "resource", "proto"},
+	"dataplane":   {"proto", "resource", "composition"},
+	"zone":        {"ingress", "xds", "sync", "pki", "gossip", "policy", "ir", "composition", "resource", "proto"},
+	"gossip":      {},
+	"config":      {},
+	"cli":         {"config", "resource", "proto"},
+	"docs":        {"config", "resource", "proto"},
+	"deploy":      {"ingress", "pki", "zone"},
+	"e2e":         {},
+	"bench":       {"dataplane", "deploy", "ingress", "xds"},
+	"cmd":         {"cli", "config", "dataplane", "global", "zone", "resource", "proto", "deploy"},
 }
 
 // pure packages do no I/O, start no goroutine, read no clock and take no logger, so they need none of these.
-var pure = map[string]bool{"resource": true, "policy": true, "ir": true, "ingress": true, "xds": true, "sync/kds": true, "zone/proxyir": true, "zone/state": true}
+var pure = map[string]bool{"resource": true, "policy": true, "ir": true, "composition": true, "ingress": true, "xds": true, "sync/kds": true, "zone/proxyir": true, "zone/state": true}
 
 var impure = []string{"os", "net", "net/http", "os/exec", "go.uber.org/zap", "google.golang.org/grpc", "context"}
 

@@ -9,11 +9,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/zoneforge/zoneforge/dataplane/composer"
+	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
 )
 
@@ -93,7 +96,7 @@ func (l Launch) Run(ctx context.Context) error {
 		level = "warning"
 	}
 	supervisor, err := New(Config{
-		Path: envoy.Path, Args: Arguments(path, l.Drain, level), AdminSocket: b.AdminSocket, Drain: l.Drain,
+		Path: envoy.Path, Args: Arguments(path, l.Drain, level), Dir: dir, AdminSocket: b.AdminSocket, Drain: l.Drain,
 		Stdout: l.Stdout, Stderr: l.Stderr, Log: l.Log,
 	})
 	if err != nil {
@@ -101,16 +104,34 @@ func (l Launch) Run(ctx context.Context) error {
 	}
 	l.Log.Info("the proxy is launched", zap.String("proxy", b.NodeID()), zap.String("zone", l.Zone), zap.String("envoy", envoy.Path),
 		zap.String("version", envoy.Version), zap.String("admin", b.AdminSocket))
-	following, stop := context.WithCancel(ctx)
-	followed := make(chan struct{})
-	go func() {
-		defer close(followed)
-		token.follow(following)
-	}()
+	// What Envoy needs beside it goes on while Envoy drains.
+	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var all sync.WaitGroup
+	all.Go(func() { token.follow(beside) })
+	if isGateway(document) {
+		c := composer.New(dir, l.Log)
+		listener, err := c.Listen()
+		if err != nil {
+			stop()
+			all.Wait()
+			return err
+		}
+		all.Go(func() {
+			if err := c.Run(beside, listener); err != nil {
+				l.Log.Error("the composer ended", zap.Error(err))
+			}
+		})
+	}
 	err = supervisor.Run(ctx)
 	stop()
-	<-followed
+	all.Wait()
 	return err
+}
+
+// isGateway tells whether a document is that of a gateway, of which compositions are a function.
+func isGateway(r *resource.Resource) bool {
+	d, ok := r.Spec.(*meshv1.Dataplane)
+	return ok && d.GetNetworking().GetGateway() != nil
 }
 
 // checkFile gives the absolute path of a file that holds what it should: Envoy would say so only in its own log, over and

@@ -1,6 +1,9 @@
 package dataplane
 
-import "os"
+import (
+	"os"
+	"path/filepath"
+)
 
 // rootFiles are where Linux distributions keep the roots that prove servers, the commonest first.
 var rootFiles = []string{
@@ -15,6 +18,9 @@ var rootFiles = []string{
 // It is empty where there is none.
 func RootsFile() string {
 	if named := os.Getenv("SSL_CERT_FILE"); named != "" {
+		if path, err := filepath.Abs(named); err == nil {
+			return path
+		}
 		return named
 	}
 	for _, path := range rootFiles {

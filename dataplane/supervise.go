@@ -32,6 +32,8 @@ type Config struct {
 	// Path of the program, and its arguments without its name.
 	Path string
 	Args []string
+	// Dir is where it runs; empty for that of the caller.
+	Dir string
 	// AdminSocket of the Envoy.
 	AdminSocket string
 	// Drain is how long connections may go on after a stop was asked for; negative for not at all. Default 10 s.
@@ -155,7 +157,7 @@ type process struct {
 
 func (s *Supervisor) start() (*process, error) {
 	cmd := exec.Command(s.config.Path, s.config.Args...)
-	cmd.Stdout, cmd.Stderr = s.config.Stdout, s.config.Stderr
+	cmd.Dir, cmd.Stdout, cmd.Stderr = s.config.Dir, s.config.Stdout, s.config.Stderr
 	cmd.SysProcAttr = attributes()
 	// A descendant that keeps the output open must not keep Wait from returning.
 	cmd.WaitDelay = s.config.Grace

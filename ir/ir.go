@@ -49,9 +49,11 @@ const (
 
 // Listener is one address and port. It changes only when ports, protocols or hostnames do, since a change drains it.
 type Listener struct {
-	Name      string
-	Address   string
-	Port      uint32
+	Name    string
+	Address string
+	Port    uint32
+	// Pipe is a socket in the directory in which the proxy runs, for its owner alone; excludes Address and Port.
+	Pipe      string
 	Direction Direction
 	// Tags are those of the inbound, outbound or gateway that it is for. They are no part of what Envoy is told.
 	Tags map[string]string
@@ -415,6 +417,8 @@ type Locality struct {
 type Endpoint struct {
 	Address string
 	Port    uint32
+	// Pipe is a socket in the directory in which the proxy runs; excludes Address and Port.
+	Pipe string
 	// Weight is relative to the others of its locality; 0 means 1.
 	Weight uint32
 }

@@ -108,6 +108,12 @@ var registry = []*Kind{
 		validate: validateFilterPolicy,
 	},
 	{
+		Name: "Composition", Plural: "compositions", APIVersion: ZoneforgeV1Alpha1, ToZones: true,
+		Summary:  "an endpoint that puts the answers of several services together",
+		New:      func() proto.Message { return &meshv1.Composition{} },
+		validate: validateComposition,
+	},
+	{
 		Name: "ExternalService", Plural: "external-services", Aliases: []string{"es", "externalservices"}, APIVersion: KumaV1Alpha1, ToZones: true,
 		Summary:  "a service outside the mesh",
 		New:      func() proto.Message { return &meshv1.ExternalService{} },

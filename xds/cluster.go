@@ -117,7 +117,7 @@ func setProtocol(out *clusterv3.Cluster, c *ir.Cluster) error {
 }
 
 func lbEndpoint(e *ir.Endpoint) (*endpointv3.LbEndpoint, error) {
-	address, err := socket(e.Address, e.Port)
+	address, err := place(e.Address, e.Port, e.Pipe)
 	if err != nil {
 		return nil, fmt.Errorf("endpoint: %w", err)
 	}

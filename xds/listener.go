@@ -35,7 +35,7 @@ type known struct{ routes, clusters, authorizations map[string]bool }
 func listener(l *ir.Listener, names known) (*Resource, error) {
 	out := &listenerv3.Listener{Name: l.Name}
 	var errs []error
-	address, err := socket(l.Address, l.Port)
+	address, err := place(l.Address, l.Port, l.Pipe)
 	errs = append(errs, err)
 	out.Address = address
 	switch l.Direction {

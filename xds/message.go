@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -59,6 +60,25 @@ func socket(address string, port uint32) (*corev3.Address, error) {
 		Address:       address,
 		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
 	}}}, nil
+}
+
+// pipe is a socket in the directory in which the proxy runs, which only its owner may open.
+func pipe(name string) (*corev3.Address, error) {
+	if strings.ContainsAny(name, "/@\x00") {
+		return nil, fmt.Errorf("pipe %q is no name of a socket in the proxy's own directory", name)
+	}
+	return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: name, Mode: 0o600}}}, nil
+}
+
+// place is an address with its port, or a pipe where that is set.
+func place(address string, port uint32, pipeName string) (*corev3.Address, error) {
+	switch {
+	case pipeName == "":
+		return socket(address, port)
+	case address != "" || port != 0:
+		return nil, fmt.Errorf("has both an address and the pipe %q: set one", pipeName)
+	}
+	return pipe(pipeName)
 }
 
 // unlessZero leaves Envoy's default for 0.

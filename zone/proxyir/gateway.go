@@ -114,6 +114,8 @@ type entry struct {
 	hostnames  []string
 	// backend holds the tags of the rule's first one.
 	backend map[string]string
+	// first puts it right behind the exact paths.
+	first bool
 }
 
 // hosts makes the virtual hosts of one listener. As Envoy looks into one virtual host alone, a hostname also holds the routes of
@@ -129,19 +131,7 @@ func (b *builder) hosts(gateway resource.Key, l *meshv1.MeshGateway_Listener, al
 		if !ok {
 			continue
 		}
-		var hostnames []string
-		for _, h := range spec.GetConf().GetHttp().GetHostnames() {
-			h = hostname(h)
-			switch {
-			case covers(own, h):
-				hostnames = append(hostnames, h)
-			case covers(h, own):
-				hostnames = append(hostnames, own)
-			}
-		}
-		if len(spec.GetConf().GetHttp().GetHostnames()) == 0 {
-			hostnames = []string{own}
-		}
+		hostnames := hostnamesWithin(own, spec.GetConf().GetHttp().GetHostnames())
 		if len(hostnames) == 0 {
 			continue
 		}
@@ -171,6 +161,16 @@ func (b *builder) hosts(gateway resource.Key, l *meshv1.MeshGateway_Listener, al
 			entries = append(entries, e)
 		}
 	}
+	composed, err := b.compositions(l, own, tags)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range composed {
+		entries = append(entries, e)
+		for _, h := range e.hostnames {
+			domains[h] = true
+		}
+	}
 	slices.SortStableFunc(entries, compareEntries)
 	attached := b.attach(gateway, l, tags, entries)
 	var out []ir.VirtualHost
@@ -188,6 +188,24 @@ func (b *builder) hosts(gateway resource.Key, l *meshv1.MeshGateway_Listener, al
 		out = append(out, host)
 	}
 	return out, nil
+}
+
+// hostnamesWithin are the hostnames of a route as far as they are those of its listener; all of the listener's where it names none.
+func hostnamesWithin(own string, names []string) []string {
+	if len(names) == 0 {
+		return []string{own}
+	}
+	var out []string
+	for _, h := range names {
+		h = hostname(h)
+		switch {
+		case covers(own, h):
+			out = append(out, h)
+		case covers(h, own):
+			out = append(out, own)
+		}
+	}
+	return out
 }
 
 // attach gives the routes of a listener the filters of policies and of the listener: those of policies for one route come before the
@@ -222,7 +240,13 @@ func compareEntries(x, y entry) int {
 	if p.Kind == ir.PathSegments && q.Kind == ir.PathSegments {
 		longest = cmp.Compare(len(strings.TrimRight(q.Value, "/")), len(strings.TrimRight(p.Value, "/")))
 	}
-	return cmp.Or(cmp.Compare(place[p.Kind], place[q.Kind]), longest, cmp.Compare(y.conditions, x.conditions),
+	before := func(e entry) int {
+		if e.first && e.route.Match.Path.Kind != ir.PathExact {
+			return 0
+		}
+		return 2*place[e.route.Match.Path.Kind] - 1
+	}
+	return cmp.Or(cmp.Compare(before(x), before(y)), longest, cmp.Compare(y.conditions, x.conditions),
 		cmp.Compare(x.from, y.from), cmp.Compare(x.rule, y.rule))
 }
 

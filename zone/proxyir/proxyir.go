@@ -93,6 +93,8 @@ type builder struct {
 	destinations map[string]ingress.Destination
 	// external are those of destinations that are outside the mesh.
 	external map[string]map[string]string
+	// composed are the routes of the calls of compositions.
+	composed []ir.Route
 	// attached are the FilterPolicies that were built.
 	attached map[resource.Key][]attachment
 	// order holds the names of destinations' clusters as they were added, so that those of a rejected policy can be taken back.
@@ -293,6 +295,7 @@ func (b *builder) forward(clusters []ir.WeightedCluster, destination map[string]
 
 // finish sorts what was gathered.
 func (b *builder) finish() *Result {
+	b.composes()
 	b.template()
 	out := &Result{Proxy: b.proxy}
 	for _, name := range slices.Sorted(maps.Keys(b.clusters)) {

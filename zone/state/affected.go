@@ -39,6 +39,8 @@ func (s *State) affects(m *mesh, r *resource.Resource) {
 		s.markIf(m.gateways, func(p *proxy) bool { return matches(v.GetSelectors(), p.source) })
 	case *meshv1.MeshGatewayRoute:
 		s.markIf(m.gateways, func(p *proxy) bool { return s.routeReaches(m, v, p) })
+	case *meshv1.Composition:
+		s.markIf(m.gateways, func(p *proxy) bool { return s.routeReaches(m, v, p) })
 	case *meshv1.FilterPolicy:
 		s.markIf(m.gateways, func(p *proxy) bool { return s.routeReaches(m, v, p) })
 		s.each(m.byInbound, m.proxies, v.GetSelectors(), func(p *proxy) bool {
@@ -197,6 +199,10 @@ func (s *State) subsetsChanged(m *mesh, r *resource.Resource, by int) {
 			for _, split := range rule.GetSplit() {
 				tags = append(tags, split.GetDestination())
 			}
+		}
+	case *meshv1.Composition:
+		for _, call := range v.GetConf().GetCalls() {
+			tags = append(tags, call.GetDestination())
 		}
 	case *meshv1.MeshGatewayRoute:
 		for _, rule := range v.GetConf().GetHttp().GetRules() {

@@ -105,7 +105,7 @@ var ErrUnknown = errors.New("not a live proxy")
 
 // refusable are the kinds of which one may be left out of a proxy without opening what should be closed. What a FilterPolicy that is
 // left out would have guarded is answered with 503.
-var refusable = map[string]bool{"MeshGatewayRoute": true, "TrafficRoute": true, "Timeout": true, "Retry": true, "FilterPolicy": true, "ProxyTemplate": true,
+var refusable = map[string]bool{"MeshGatewayRoute": true, "TrafficRoute": true, "Timeout": true, "Retry": true, "FilterPolicy": true, "Composition": true, "ProxyTemplate": true,
 	"CircuitBreaker": true, "HealthCheck": true}
 
 // withoutBad finds the policies that make a proxy into something that Envoy's own rules refuse, by adding them one by one to a
