@@ -74,6 +74,11 @@ var resilienceMessages = []struct{ name, doc, want string }{
 	{"log of nothing", "type: HealthCheck\nname: h\n" + anyToAny + "conf: {alwaysLogHealthCheckFailures: true}\n",
 		"f:5:38: conf.alwaysLogHealthCheckFailures: there is no file to log to (add eventLogPath)"},
 	{"load balancer alone", "type: TrafficRoute\nname: t\n" + anyToAny + "conf: {loadBalancer: {random: {}}}\n", ""},
+	{"the service that was asked for", "type: TrafficRoute\nname: route-all-default\n" + anyToAny + "conf: {loadBalancer: {roundRobin: {}}, destination: {kuma.io/service: '*'}}\n", ""},
+	{"subsets of the service that was asked for", "type: TrafficRoute\nname: t\n" + anyToAny +
+		"conf: {split: [{weight: 1, destination: {kuma.io/service: '*', version: v1}}, {weight: 1, destination: {kuma.io/service: '*', version: '*', a: b}}]}\n",
+		"f:5:91: conf.split[1].destination: beside the service * there is at most one tag (name the service)\n" +
+			"f:5:127: conf.split[1].destination[version]: a wildcard selects and cannot stand here"},
 	{"hash without hashing", "type: TrafficRoute\nname: t\n" + anyToAny + "conf: {loadBalancer: {leastRequest: {choiceCount: 1}, hashPolicies: [{header: {name: a}}]}}\n",
 		"f:5:51: conf.loadBalancer.leastRequest.choiceCount: must be at least 2 (use random for one)\n" +
 			"f:5:55: conf.loadBalancer.hashPolicies: only ringHash and maglev hash requests (add ringHash: {} or maglev: {})"},

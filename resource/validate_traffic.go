@@ -62,14 +62,29 @@ func checkSplit(s scope, destination map[string]string, split []*meshv1.TrafficR
 		s.errorf("", "needs destination or split")
 	}
 	if len(destination) > 0 {
-		checkOwnTags(s.at("destination"), destination)
+		checkAskedTags(s.at("destination"), destination)
 	}
 	var sum uint64
 	for i, p := range split {
-		checkOwnTags(s.at("split").index(i).at("destination"), p.GetDestination())
+		checkAskedTags(s.at("split").index(i).at("destination"), p.GetDestination())
 		sum += uint64(p.GetWeight())
 	}
 	checkWeights(s.at("split"), sum, len(split))
+}
+
+// checkAskedTags checks the tags of a destination whose service may be the one that was asked for, written *. Zones know the subsets
+// of a service by one tag each; for more of them they must be told which service it is.
+func checkAskedTags(s scope, tags map[string]string) {
+	if tags[TagService] != AnyValue {
+		checkOwnTags(s, tags)
+		return
+	}
+	if len(tags) > 2 {
+		s.errorf("name the service", "beside the service * there is at most one tag")
+	}
+	more := maps.Clone(tags)
+	delete(more, TagService)
+	checkTags(s, more, false)
 }
 
 func validateTimeout(s scope, r *Resource) {

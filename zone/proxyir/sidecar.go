@@ -183,7 +183,7 @@ func (b *builder) shares(destination map[string]string, split []*meshv1.TrafficR
 	var errs []error
 	sum := uint64(0)
 	for _, s := range split {
-		name, err := b.cluster(s.GetDestination())
+		name, err := b.cluster(askedFor(s.GetDestination(), otherwise))
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -195,6 +195,20 @@ func (b *builder) shares(destination map[string]string, split []*meshv1.TrafficR
 		return nil, err
 	}
 	return to, checkSum(sum)
+}
+
+// askedFor puts what an outbound asks for in the place of the service *, with the further tags of the destination.
+func askedFor(destination, outbound map[string]string) map[string]string {
+	if destination[resource.TagService] != resource.AnyValue {
+		return destination
+	}
+	tags := maps.Clone(outbound)
+	for k, v := range destination {
+		if k != resource.TagService {
+			tags[k] = v
+		}
+	}
+	return tags
 }
 
 // checkSum refuses shares of which nobody would get any, or that Envoy can't add up.

@@ -118,3 +118,36 @@ func TestEndpointPoliciesOfGateway(t *testing.T) {
 		}
 	}
 }
+
+// A route for any service leads to the one that was asked for, or to a subset of it.
+func TestRouteToTheServiceThatWasAskedFor(t *testing.T) {
+	every, any := sel(tags{resource.TagService: "*"}), tags{resource.TagService: "*"}
+	route := func(to ...tags) map[string][]*resource.Resource {
+		conf := &meshv1.TrafficRoute_Conf{}
+		for _, destination := range to {
+			conf.Split = append(conf.Split, &meshv1.TrafficRoute_Split{Weight: 1, Destination: destination})
+		}
+		return map[string][]*resource.Resource{"TrafficRoute": {res("TrafficRoute", "all", &meshv1.TrafficRoute{Sources: every, Destinations: every, Conf: conf})}}
+	}
+	r, err := proxyir.Sidecar(input(nil, sidecar(), route(any, tags{resource.TagService: "*", "version": "1"}, service("web"))))
+	p, destinations := accepted(t, r, err)
+	var got []string
+	for _, d := range destinations {
+		text := d.Service
+		if v := d.Subset["version"]; v != "" {
+			text += "/" + v
+		}
+		got = append(got, text)
+	}
+	slices.Sort(got)
+	if want := []string{"echo", "echo/1", "grpc", "grpc/1", "raw", "raw/1", "web"}; !slices.Equal(got, want) {
+		t.Errorf("outbounds lead to %v, want %v", got, want)
+	}
+	for _, l := range p.Listeners {
+		for _, chain := range l.Chains {
+			if chain.TCP != nil && l.Direction == ir.Outbound && (len(chain.TCP.Clusters) != 3 || !chain.TCP.HashSource) {
+				t.Errorf("%s leads to %+v", l.Name, chain.TCP)
+			}
+		}
+	}
+}

@@ -215,7 +215,7 @@ func (s *State) subsetsChanged(m *mesh, r *resource.Resource, by int) {
 		}
 	}
 	for _, t := range tags {
-		if len(t) < 2 || t[resource.TagService] == "" {
+		if len(t) < 2 || t[resource.TagService] == "" || t[resource.TagService] == resource.AnyValue {
 			continue
 		}
 		d := ingress.Destination{Mesh: m.name, Service: t[resource.TagService], Subset: map[string]string{}}

@@ -419,7 +419,7 @@ func (x *TrafficPermission_Conf) GetAction() TrafficPermission_Action {
 // Conf is the configuration: destination or split for all traffic, http for requests that match.
 type TrafficRoute_Conf struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Tags of the one destination; excludes split.
+	// Tags of the one destination; excludes split. The service * is the one that was asked for.
 	Destination map[string]string     `protobuf:"bytes,1,rep,name=destination,proto3" json:"destination,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Split       []*TrafficRoute_Split `protobuf:"bytes,2,rep,name=split,proto3" json:"split,omitempty"`
 	// In order; the first that matches decides.
@@ -493,7 +493,7 @@ type TrafficRoute_Split struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Share, relative to the sum; 0 takes none.
 	Weight uint32 `protobuf:"varint,1,opt,name=weight,proto3" json:"weight,omitempty"`
-	// Tags; kuma.io/service is required, others make a subset.
+	// Tags; kuma.io/service is required, others make a subset. The service * is the one that was asked for.
 	Destination   map[string]string `protobuf:"bytes,2,rep,name=destination,proto3" json:"destination,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
