@@ -1,11 +1,21 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 )
 
 func healthCheck(conf string) string {
@@ -79,4 +89,49 @@ func TestHealthCheck(t *testing.T) {
 	}
 	f.settled("east", 3)
 	f.reaches(client, url, members[0].name, members[1].name)
+}
+
+// TestGRPCHealthCheck asks by gRPC's own protocol, through mutual TLS.
+func TestGRPCHealthCheck(t *testing.T) {
+	f := newFederation(t)
+	f.startGlobal()
+	f.startZone("east", 2)
+	f.apply(strictMesh, edgeGateway, permit("default", "all", "*", "*", "ALLOW"), gatewayRoute("echo", "", toEcho),
+		healthCheck("  failTrafficOnPanic: true\n  grpc: {serviceName: ready}\n"))
+	l, err := net.Listen("tcp", f.at(31, 8080))
+	if err != nil {
+		t.Fatal(err)
+	}
+	states, server := health.NewServer(), grpc.NewServer()
+	healthpb.RegisterHealthServer(server, states)
+	done := make(chan struct{})
+	go func() { defer close(done); _ = server.Serve(l) }()
+	t.Cleanup(func() { server.Stop(); <-done })
+	states.SetServingStatus("ready", healthpb.HealthCheckResponse_SERVING)
+	f.startProxy("east", 2, "echo", sidecarDocument("default", "echo", f.host(31), inboundOf("echo", "grpc", f.host(31), 8080, "")), f.serviceToken("echo"))
+	f.startProxy("east", 2, "edge", gatewayDocument("default", "edge", f.host(10)), f.serviceToken("edge"))
+	f.settled("east", 2)
+
+	conn, err := grpc.NewClient(f.at(10, 8080), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	gives := func(want codes.Code) {
+		t.Helper()
+		f.await("an answer of "+want.String(), func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			// Requests ask about the server as a whole, which is well all the time.
+			if _, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}); status.Code(err) != want {
+				return fmt.Errorf("got %v", err)
+			}
+			return nil
+		})
+	}
+	gives(codes.OK)
+	states.SetServingStatus("ready", healthpb.HealthCheckResponse_NOT_SERVING)
+	gives(codes.Unavailable)
+	states.SetServingStatus("ready", healthpb.HealthCheckResponse_SERVING)
+	gives(codes.OK)
 }

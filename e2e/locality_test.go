@@ -115,6 +115,18 @@ func TestZonesInOrderAndByWeight(t *testing.T) {
 		byWeight(t, map[string]float64{east.name: 0.25, west.name: 0.25, south.name: 0.5})
 	})
 
+	t.Run("a zone whose requests fail", func(t *testing.T) {
+		// Without checks, what the answers say is enough.
+		f.cli("delete", "healthcheck", "echo", "--wait")
+		f.apply(locality("  failover: [{from: [east], to: [south, west]}]\n"),
+			breakerHead+"    interval: 500ms\n    baseEjectionTime: 3s\n    maxEjectionPercent: 100\n    detectors: {totalErrors: {consecutive: 3}}\n")
+		f.reaches(client, url, east.name)
+		east.status.Store(http.StatusInternalServerError)
+		f.reaches(client, url, south.name)
+		east.status.Store(http.StatusOK)
+		f.reaches(client, url, east.name)
+	})
+
 	t.Run("the order goes", func(t *testing.T) {
 		f.cli("delete", "localitypolicy", "echo", "--wait")
 		f.reaches(client, url, east.name)

@@ -15,7 +15,7 @@ const (
 	headersCond       = "retriable-headers"
 	previousHostsName = "envoy.retry_host_predicates.previous_hosts"
 	// hostAttempts is how often an endpoint is picked anew that was tried already, before it is tried again.
-	hostAttempts = 5
+	hostAttempts = 16
 )
 
 // retryConditions are those that a retry needs for its lists, which Envoy ignores without them.
