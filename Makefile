@@ -5,7 +5,7 @@ BUF_VERSION := 1.75.0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X github.com/zoneforge/zoneforge/cli.Version=$(VERSION)
 
-.PHONY: help build tools test demo demo-check bench bench-publish race fuzz-short lint check-tidy generate docs check-generate golden check
+.PHONY: help build tools test demo demo-check demo-tour demo-tour-check bench bench-publish race fuzz-short lint check-tidy generate docs check-generate golden check
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -33,6 +33,12 @@ demo: build tools ## run the whole federation on this machine; Ctrl-C ends it
 
 demo-check: build tools ## run the demo's requests, failover, outages and forgeries, and end
 	bin/zoneforge demo --check
+
+demo-tour: build tools ## show each function of the gateway with its request and answer, and end
+	bin/zoneforge demo --tour
+
+demo-tour-check: build tools ## the tour with a line a function
+	bin/zoneforge demo --tour --check
 
 bench: build tools ## measure the whole product with real Envoys; figures go to bench/out
 	go run ./bench
@@ -72,4 +78,4 @@ check-generate: generate docs ## what is generated in the tree is what its sourc
 golden: tools ## rewrite the golden files after an intended change; read the diff
 	go test ./xds ./resource -update
 
-check: lint check-generate build test race fuzz-short demo-check ## exactly what CI runs
+check: lint check-generate build test race fuzz-short demo-check demo-tour-check ## exactly what CI runs

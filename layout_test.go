@@ -35,7 +35,7 @@ var imports = map[string][]string{
 	"config":      {},
 	"cli":         {"config", "resource", "proto"},
 	"docs":        {"config", "resource", "proto"},
-	"deploy":      {"ingress", "pki", "zone"},
+	"deploy":      {"ingress", "pki", "resource", "zone"},
 	"e2e":         {},
 	"bench":       {"dataplane", "deploy", "ingress", "xds"},
 	"cmd":         {"cli", "config", "dataplane", "global", "zone", "resource", "proto", "deploy"},

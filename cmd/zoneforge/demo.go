@@ -16,7 +16,8 @@ func newDemo(streams cli.Streams) *cobra.Command {
 		Short: "Run a whole federation on this machine",
 		Long: "Run a whole federation on this machine: global with its own etcd, zones with gateways, zone ingresses and workloads,\n" +
 			"all real processes with real Envoys on loopback, and print what runs where and what to try.\n" +
-			"With --check, send the demo's requests, print a result a line, and exit 0 or 1 with nothing left running.",
+			"With --check, send the demo's requests, print a result a line, and exit 0 or 1 with nothing left running.\n" +
+			"With --tour, apply the policies of each function of the gateway in turn, and show its requests and their answers.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			binary, err := os.Executable()
@@ -30,6 +31,7 @@ func newDemo(streams cli.Streams) *cobra.Command {
 	flags := cmd.Flags()
 	flags.IntVar(&options.Zones, "zones", 2, "zones to run, 2 to 8")
 	flags.BoolVar(&options.Check, "check", false, "send the demo's requests and end")
+	flags.BoolVar(&options.Tour, "tour", false, "show each function of the gateway with its request and answer, and end; with --check a line each")
 	flags.StringVar(&options.Dir, "dir", "", "folder for everything that is kept (default: a temporary one, removed in the end)")
 	flags.StringVar(&options.Network, "network", "127.0", "first two numbers of the loopback addresses to use")
 	flags.StringVar(&options.Envoy, "envoy", "", "path of Envoy (default: .tools/bin/envoy, then PATH)")

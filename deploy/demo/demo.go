@@ -29,6 +29,8 @@ type Options struct {
 	Zones int
 	// Check runs the demo's requests, prints a result a line and ends.
 	Check bool
+	// Tour shows each function of the gateway with its request and answer and ends; with Check a line each.
+	Tour bool
 	// Dir is where everything is kept; empty makes a temporary folder that is removed in the end.
 	Dir string
 	// Network is the first two numbers of the loopback addresses that are used, such as 127.0.
@@ -69,6 +71,9 @@ func Run(ctx context.Context, o Options) (err error) {
 		return interrupted(ctx, err)
 	}
 	f.describe(o.Out, time.Since(began))
+	if o.Tour {
+		return interrupted(ctx, f.takeTour(ctx, o.Out, o.Check))
+	}
 	if o.Check {
 		return interrupted(ctx, f.checkAll(ctx, o.Out))
 	}
