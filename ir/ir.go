@@ -59,6 +59,12 @@ type Listener struct {
 	Tags map[string]string
 	// Chains are tried by their match, not by order. With more than one, or with ServerNames, TLS is inspected.
 	Chains []FilterChain
+	// QUIC listens at the UDP port instead of the TCP port; all chains then terminate TLS and speak HTTP.
+	QUIC bool
+	// ProxyProtocol is read before all else; empty takes connections as they come.
+	ProxyProtocol ProxyProtocol
+	// BufferLimit in bytes of a connection in each direction; 0 keeps Envoy's default.
+	BufferLimit uint32
 }
 
 // FilterChain handles the connections that match; exactly one of HTTP and TCP is set.
@@ -69,6 +75,8 @@ type FilterChain struct {
 	TLS  *DownstreamTLS
 	HTTP *HTTPConnection
 	TCP  *TCPProxy
+	// MaxConnections at a time; 0 sets no bound.
+	MaxConnections uint32
 }
 
 // ChainMatch selects connections; empty members match all.
@@ -85,10 +93,21 @@ type DownstreamTLS struct {
 	Certificates []string
 	// ClientValidation is the name of the trust bundle by which clients must prove themselves; empty asks for no certificate.
 	ClientValidation string
-	// ClientSANs are the URIs of which a client must carry one; empty allows any that the bundle proves.
-	ClientSANs []TextMatch
+	// ClientOptional takes clients without a certificate too; what one shows must hold.
+	ClientOptional bool
+	// ClientSANs are the names of which a client must carry one; empty allows any that the bundle proves.
+	ClientSANs []SANMatch
+	// ClientHashes (SHA-256 of certificates, hexadecimal) and ClientKeys (SHA-256 of public keys, base64) are those of which a
+	// client's must be one; empty allows any.
+	ClientHashes []string
+	ClientKeys   []string
 	// ALPN are the offered protocols, preferred first.
 	ALPN []string
+	// MinVersion and MaxVersion are "1.2", "1.3" or empty, which is 1.2 and 1.3.
+	MinVersion string
+	MaxVersion string
+	// CipherSuites of TLS 1.2, preferred first; empty keeps Envoy's.
+	CipherSuites []string
 }
 
 // UpstreamTLS originates TLS to a proxy of the mesh, or to a service outside it.
@@ -126,7 +145,10 @@ type HTTPConnection struct {
 	// Edge is set where clients are not trusted: addresses and headers that they claim are not believed, and paths are
 	// normalised.
 	Edge bool
-	// ForwardClientCertificate puts the peer's SPIFFE ID in x-forwarded-client-cert, replacing what the client sent.
+	// TrustedHops is how many proxies in front are trusted in x-forwarded-for.
+	TrustedHops uint32
+	// ForwardClientCertificate puts what the peer's certificate proves in x-forwarded-client-cert. With Edge set that replaces what
+	// the client sent, else it stands behind what the peer, a proxy of the mesh, says of its own client.
 	ForwardClientCertificate bool
 	// IdleTimeout of a connection without requests; 0 keeps Envoy's default.
 	IdleTimeout time.Duration
@@ -134,6 +156,8 @@ type HTTPConnection struct {
 
 // TCPProxy forwards bytes to clusters by weight, or to the cluster that the SNI names.
 type TCPProxy struct {
+	// Name, where it is set, lets the proxy travel apart from its listener, so that a change drains no connection.
+	Name       string
 	StatPrefix string
 	Clusters   []WeightedCluster
 	// SNICluster takes the SNI as the name of the cluster; excludes Clusters.
@@ -158,6 +182,8 @@ type WeightedCluster struct {
 type RouteConfig struct {
 	Name         string
 	VirtualHosts []VirtualHost
+	// ResponseHeaders change every answer.
+	ResponseHeaders HeaderChange
 }
 
 // VirtualHost holds the routes of some hostnames.

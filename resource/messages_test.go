@@ -83,6 +83,60 @@ var messages = []struct{ name, doc, want string }{
 		"f:4:27: conf.listeners[0].port: a port is a number from 1 to 65535"},
 	{"listeners collide", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: HTTP}, {port: 1, protocol: HTTP, hostname: '*'}]}\n",
 		"f:4:47: conf.listeners[1]: port 1 with hostname * is that of listener 0 already"},
+	{"protocols collide", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: HTTP}, {port: 1, protocol: TCP}]}\n",
+		"f:4:67: conf.listeners[1].protocol: port 1 is that of listener 0 already, whose protocol differs (give it another port; only HTTPS and TLS share one, by their hostnames)"},
+	{"tcp twice", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: TCP}, {port: 1, protocol: TCP}]}\n",
+		"f:4:46: conf.listeners[1]: port 1 is that of listener 0 already (give it another port; TCP listeners share none)"},
+	{"tls beside https", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: HTTPS, hostname: a.example.com, tls: {secret: a}}, {port: 1, protocol: TLS, hostname: b.example.com, tls: {mode: PASSTHROUGH}}]}\n", ""},
+	{"tls and https of one name", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: HTTPS, tls: {secret: a}}, {port: 1, protocol: TLS, tls: {mode: PASSTHROUGH}}]}\n",
+		"f:4:66: conf.listeners[1]: port 1 with hostname * is that of listener 0 already"},
+	{"tcp with names", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: TCP, hostname: a.example.com, tls: {secret: a}}]}\n",
+		"f:4:55: conf.listeners[0].hostname: bytes without TLS name no host (remove it, or make the protocol TLS)\n" +
+			"f:4:70: conf.listeners[0].tls: a TCP listener has no tls (remove it, or make the protocol TLS)"},
+	{"tls without a mode", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: TLS, tls: {secret: a}}]}\n",
+		"f:4:45: conf.listeners[0].tls: a TLS listener needs a mode (add tls: {mode: TERMINATE, certificates: [{secret: NAME}]}, or tls: {mode: PASSTHROUGH})"},
+	{"passed through with a certificate", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: TLS, tls: {mode: PASSTHROUGH, secret: a, minVersion: TLS1_3, clientValidation: {secret: c}}}]}\n",
+		"f:4:70: conf.listeners[0].tls.certificates: it is the backend that speaks TLS where TLS is passed through (remove it, or make the mode TERMINATE)\n" +
+			"f:4:93: conf.listeners[0].tls.minVersion: it is the backend that speaks TLS where TLS is passed through (remove it, or make the mode TERMINATE)\n" +
+			"f:4:101: conf.listeners[0].tls.clientValidation: it is the backend that speaks TLS where TLS is passed through (remove it, or make the mode TERMINATE)"},
+	{"https passed through", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: HTTPS, tls: {mode: PASSTHROUGH}}]}\n",
+		"f:4:59: conf.listeners[0].tls.mode: requests can't be read where TLS is passed through (make the protocol TLS, or the mode TERMINATE)"},
+	{"one certificate twice", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: HTTPS, tls: {certificates: [{secret: a}, {secret: a}]}}]}\n",
+		"f:4:90: conf.listeners[0].tls.certificates[1].secret: Secret a is that of certificate 0 already (remove one of them)"},
+	{"clients", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: HTTPS, tls: {secret: a, clientValidation: {mode: OPTIONAL, subjectAltNames: [{}, {dns: {regex: (}}], certificateHashes: [ab], spkiHashes: [AAAA]}}}]}\n",
+		"f:4:64: conf.listeners[0].tls.clientValidation.secret: \"\" is no name of a Secret (name the Secret with the PEM of the authorities that sign clients)\n" +
+			"f:4:117: conf.listeners[0].tls.clientValidation.subjectAltNames[0]: needs one of dns, uri and email\n" +
+			"f:4:135: conf.listeners[0].tls.clientValidation.subjectAltNames[1].dns.regex: bad regular expression: missing closing ): `(` (write it in RE2's syntax)\n" +
+			"f:4:161: conf.listeners[0].tls.clientValidation.certificateHashes[0]: a hash is 32 bytes in hexadecimal (openssl x509 -fingerprint -sha256 prints it)\n" +
+			"f:4:179: conf.listeners[0].tls.clientValidation.spkiHashes[0]: a hash of a public key is 32 bytes in base64"},
+	{"versions", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: HTTPS, tls: {secret: a, minVersion: TLS1_3, maxVersion: TLS1_2, cipherSuites: [RC4]}}, {port: 2, protocol: HTTPS, tls: {secret: a, minVersion: TLS1_1}}]}\n",
+		"f:4:96: conf.listeners[0].tls.maxVersion: no version is left to speak (raise it, or lower minVersion)\n" +
+			"f:4:104: conf.listeners[0].tls.cipherSuites: those of TLS 1.3 are fixed (remove them, or minVersion)\n" +
+			"f:4:119: conf.listeners[0].tls.cipherSuites[0]: \"RC4\" is no cipher suite that proxies know (use ECDHE-ECDSA-AES128-GCM-SHA256, ECDHE-RSA-AES128-GCM-SHA256 and the like)\n" +
+			"f:4:183: conf.listeners[1].tls.minVersion: expected TLS1_2, TLS1_3, found \"TLS1_1\" (did you mean TLS1_2?)"},
+	{"http3", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: HTTP, http3: true}, {port: 2, protocol: HTTPS, tls: {secret: a}, http3AdvertisedPort: 70000}, {port: 3, protocol: HTTPS, http3: true, tls: {secret: a, maxVersion: TLS1_2}}]}\n",
+		"f:4:53: conf.listeners[0].http3: HTTP/3 is served by HTTPS listeners only (remove it, or make the protocol HTTPS)\n" +
+			"f:4:126: conf.listeners[1].http3AdvertisedPort: HTTP/3 is not served (add http3: true, or remove it)\n" +
+			"f:4:126: conf.listeners[1].http3AdvertisedPort: a port is a number from 1 to 65535\n" +
+			"f:4:168: conf.listeners[2].http3: HTTP/3 speaks TLS 1.3 only (remove it, or tls.maxVersion)"},
+	{"redirect to https", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: TCP, redirectToHttps: true}, {port: 2, protocol: HTTP, redirectToHttps: {port: 70000, statusCode: 200}}, {port: 3, protocol: HTTP, redirectToHttps: false}]}\n",
+		"f:4:62: conf.listeners[0].redirectToHttps: only an HTTP listener redirects to HTTPS (remove it, or make the protocol HTTP)\n" +
+			"f:4:119: conf.listeners[1].redirectToHttps.port: a port is a number from 1 to 65535\n" +
+			"f:4:138: conf.listeners[1].redirectToHttps.statusCode: a redirect has status 301, 302, 303, 307 or 308\n" +
+			"f:4:188: conf.listeners[2].redirectToHttps: expected a mapping, found \"false\""},
+	{"options of a port", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: HTTP, proxyProtocol: REQUIRE}, {port: 1, protocol: HTTP, hostname: a.example.com}, {port: 2, protocol: HTTP, trustedHops: 1}, {port: 2, protocol: HTTP, hostname: a.example.com, trustedHops: 2}, {port: 3, protocol: TCP, trustedHops: 1, resources: {bufferLimit: 1}}]}\n",
+		"f:4:71: conf.listeners[1].proxyProtocol: listener 0 on the same port has another; it is read before the hostname is known (write the same for both)\n" +
+			"f:4:230: conf.listeners[3].trustedHops: listener 2 on the same port has 1; it is decided before the hostname is known (write the same for both)\n" +
+			"f:4:272: conf.listeners[4].trustedHops: only requests name their client in X-Forwarded-For (remove it, or use proxyProtocol)\n" +
+			"f:4:300: conf.listeners[4].resources.bufferLimit: 1 bytes can't bound a connection's buffer (use 16384 to 1073741824)"},
+	{"tcp rules", routeHead + "conf: {tcp: {hostnames: [a_b], rules: [{backends: [{weight: 0, destination: {kuma.io/service: s}}]}, {}]}}\n",
+		"f:4:26: conf.tcp.hostnames[0]: \"a_b\" is no hostname (write api.example.com, \"*.example.com\" or \"*\")\n" +
+			"f:4:41: conf.tcp.rules[0].backends: the weights are all 0\n" +
+			"f:4:102: conf.tcp.rules[1]: needs backends\n" +
+			"f:4:102: conf.tcp.rules[1]: nothing of a connection tells rules apart, so there is one (put its backends into the first rule, with weights, or into a route of other hostnames)"},
+	{"tcp as a list", routeHead + "conf: {tcp: [{destination: [{destination: {kuma.io/service: s}}]}]}\n", ""},
+	{"neither http nor tcp", routeHead + "conf: {}\n",
+		"f:4:1: conf.http: needs rules"},
 	{"backend", "type: Mesh\nname: m\nmtls: {enabledBackend: b, backends: [{name: a, type: builtin}]}\n", `f:3:24: mtls.enabledBackend: no backend is called "b" (did you mean a?)`},
 	{"rotation", "type: Mesh\nname: m\nmtls: {backends: [{name: a, type: builtin, dpCert: {rotation: {expiration: 30s}}}]}\n",
 		"f:3:76: mtls.backends[0].dpCert.rotation.expiration: must be at least 1m0s"},

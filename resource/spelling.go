@@ -13,23 +13,28 @@ const meshPackage = "zoneforge.mesh.v1alpha1."
 
 // fieldAliases are other names of fields, by message: what people have already written for Kuma in its several spellings.
 var fieldAliases = map[protoreflect.FullName]map[string]protoreflect.Name{
-	meshPackage + "Selector":              {"matchLabels": "match"},
-	meshPackage + "MeshGatewayRoute.Rule": {"match": "matches", "destination": "backends"},
-	meshPackage + "Metrics.Conf":          {"skipMTLS": "skip_mtls"},
-	meshPackage + "Tracing.Conf":          {"traceId128Bit": "trace_id_128bit"},
-	meshPackage + "ZipkinCollector":       {"traceId128Bit": "trace_id_128bit"},
-	meshPackage + "HttpRules.Rule":        {"match": "matches"},
-	meshPackage + "CircuitBreaker":        {"selectors": "destinations"},
-	meshPackage + "HealthCheck":           {"selectors": "destinations"},
+	meshPackage + "Selector":                 {"matchLabels": "match"},
+	meshPackage + "MeshGatewayRoute.Rule":    {"match": "matches", "destination": "backends"},
+	meshPackage + "Metrics.Conf":             {"skipMTLS": "skip_mtls"},
+	meshPackage + "Tracing.Conf":             {"traceId128Bit": "trace_id_128bit"},
+	meshPackage + "ZipkinCollector":          {"traceId128Bit": "trace_id_128bit"},
+	meshPackage + "HttpRules.Rule":           {"match": "matches"},
+	meshPackage + "CircuitBreaker":           {"selectors": "destinations"},
+	meshPackage + "HealthCheck":              {"selectors": "destinations"},
+	meshPackage + "MeshGatewayRoute.TcpRule": {"destination": "backends"},
 }
 
 // respell gives the canonical shape of a node that stands for a message. The nodes of the author stay in it, so that
 // positions hold; n itself is not changed, as an alias may use it elsewhere.
 func respell(name protoreflect.FullName, n *yaml.Node) *yaml.Node {
 	switch name {
-	case meshPackage + "MeshGatewayRoute.Http":
+	case meshPackage + "MeshGatewayRoute.Http", meshPackage + "MeshGatewayRoute.Tcp":
 		if n.Kind == yaml.SequenceNode {
 			return mapping(n, implied(n, "rules"), n)
+		}
+	case meshPackage + "MeshGateway.RedirectToHttps":
+		if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!bool" && strings.EqualFold(n.Value, "true") {
+			return mapping(n)
 		}
 	case meshPackage + "MeshGateway.Tls":
 		return replaceKey(n, "secret", func(key, value *yaml.Node) (*yaml.Node, *yaml.Node) {

@@ -8,60 +8,6 @@ import (
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 )
 
-func validateMeshGateway(s scope, r *Resource) {
-	g := Spec[*meshv1.MeshGateway](r)
-	checkSelectors(s, "selectors", g.GetSelectors())
-	conf := s.at("conf")
-	if len(g.GetConf().GetListeners()) == 0 {
-		conf.errorf("", "needs listeners")
-	}
-	type slot struct {
-		port     uint32
-		hostname string
-	}
-	taken := map[slot]int{}
-	protocols := map[uint32]meshv1.MeshGateway_Protocol{}
-	for i, l := range g.GetConf().GetListeners() {
-		at := conf.at("listeners").index(i)
-		checkPort(at.at("port"), l.GetPort())
-		hostname := strings.ToLower(l.GetHostname())
-		if hostname == "" {
-			hostname = "*"
-		}
-		checkHostname(at.at("hostname"), hostname)
-		if other, dup := taken[slot{l.GetPort(), hostname}]; dup {
-			at.errorf("", "port %d with hostname %s is that of listener %d already", l.GetPort(), hostname, other)
-		} else {
-			taken[slot{l.GetPort(), hostname}] = i
-		}
-		if p, ok := protocols[l.GetPort()]; ok && p != l.GetProtocol() {
-			at.at("protocol").errorf("", "listeners that share port %d have one protocol", l.GetPort())
-		} else {
-			protocols[l.GetPort()] = l.GetProtocol()
-		}
-		switch l.GetProtocol() {
-		case meshv1.MeshGateway_PROTOCOL_UNSPECIFIED:
-			at.errorf("", "needs protocol: HTTP or HTTPS")
-		case meshv1.MeshGateway_PROTOCOL_HTTP:
-			if l.GetTls() != nil {
-				at.at("tls").errorf("remove it, or make the protocol HTTPS", "an HTTP listener has no tls")
-			}
-		case meshv1.MeshGateway_PROTOCOL_HTTPS:
-			if len(l.GetTls().GetCertificates()) == 0 {
-				at.at("tls").errorf("add tls: {mode: TERMINATE, certificates: [{secret: NAME}]}", "an HTTPS listener needs certificates")
-			}
-		}
-		for j, c := range l.GetTls().GetCertificates() {
-			if !isDNSSubdomain(c.GetSecret()) {
-				at.at("tls", "certificates").index(j).at("secret").errorf("", "%q is no name of a Secret", c.GetSecret())
-			}
-		}
-		checkTags(at.at("tags"), l.GetTags(), false)
-		checkFilters(at.at("filters"), nil, l.GetFilters())
-		checkOneCors(at, l.GetCors(), l.GetFilters())
-	}
-}
-
 func checkHostname(s scope, hostname string) {
 	rest := strings.TrimPrefix(hostname, "*.")
 	if hostname != "*" && !isDNSSubdomain(strings.ToLower(rest)) {
@@ -72,11 +18,12 @@ func checkHostname(s scope, hostname string) {
 func validateMeshGatewayRoute(s scope, r *Resource) {
 	g := Spec[*meshv1.MeshGatewayRoute](r)
 	checkSelectors(s, "selectors", g.GetSelectors())
+	checkTCP(s.at("conf", "tcp"), g.GetConf().GetTcp())
 	http := s.at("conf", "http")
 	for i, h := range g.GetConf().GetHttp().GetHostnames() {
 		checkHostname(http.at("hostnames").index(i), h)
 	}
-	if len(g.GetConf().GetHttp().GetRules()) == 0 {
+	if len(g.GetConf().GetHttp().GetRules()) == 0 && (g.GetConf().GetHttp() != nil || g.GetConf().GetTcp() == nil) {
 		http.errorf("", "needs rules")
 	}
 	for i, rule := range g.GetConf().GetHttp().GetRules() {
@@ -86,23 +33,50 @@ func validateMeshGatewayRoute(s scope, r *Resource) {
 		}
 		checkFilters(at.at("filters"), rule, rule.GetFilters())
 		checkAnswer(at, rule)
-		var sum uint64
-		var weights []uint32
-		for j, b := range rule.GetBackends() {
-			checkOwnTags(at.at("backends").index(j).at("destination"), b.GetDestination())
-			w := uint32(1)
-			if b.Weight != nil {
-				w = b.GetWeight()
-				weights = append(weights, w)
-			}
-			sum += uint64(w)
-		}
-		if n := len(weights); n > 0 && n < len(rule.GetBackends()) {
-			at.at("backends").errorf("", "give all backends a weight, or none")
-		} else {
-			checkWeights(at.at("backends"), sum, len(rule.GetBackends()))
-		}
+		checkBackends(at.at("backends"), rule.GetBackends())
 		checkOneCors(at, rule.GetCors(), rule.GetFilters())
+	}
+}
+
+func checkBackends(s scope, backends []*meshv1.MeshGatewayRoute_Backend) {
+	var sum uint64
+	weighted := 0
+	for i, b := range backends {
+		checkOwnTags(s.index(i).at("destination"), b.GetDestination())
+		w := uint32(1)
+		if b.Weight != nil {
+			w = b.GetWeight()
+			weighted++
+		}
+		sum += uint64(w)
+	}
+	if weighted > 0 && weighted < len(backends) {
+		s.errorf("", "give all backends a weight, or none")
+	} else {
+		checkWeights(s, sum, len(backends))
+	}
+}
+
+// checkTCP checks what holds for TCP and TLS listeners.
+func checkTCP(s scope, tcp *meshv1.MeshGatewayRoute_Tcp) {
+	if tcp == nil {
+		return
+	}
+	for i, h := range tcp.GetHostnames() {
+		checkHostname(s.at("hostnames").index(i), h)
+	}
+	if len(tcp.GetRules()) == 0 {
+		s.errorf("", "needs rules")
+	}
+	for i, rule := range tcp.GetRules() {
+		at := s.at("rules").index(i)
+		if i > 0 {
+			at.errorf("put its backends into the first rule, with weights, or into a route of other hostnames", "nothing of a connection tells rules apart, so there is one")
+		}
+		if len(rule.GetBackends()) == 0 {
+			at.errorf("", "needs backends")
+		}
+		checkBackends(at.at("backends"), rule.GetBackends())
 	}
 }
 

@@ -17,7 +17,7 @@ func sidecar(outbounds int) *ir.Proxy {
 	p := &ir.Proxy{Kind: ir.Sidecar, Mesh: "default", Name: "web-0", Zone: "east", Secrets: []string{"bundle", "svid:web"},
 		Listeners: []ir.Listener{{Name: "inbound:8080", Address: "127.0.0.1", Port: 8080, Direction: ir.Inbound, Chains: []ir.FilterChain{{
 			Name: "tls", Match: ir.ChainMatch{Transport: "tls"},
-			TLS:  &ir.DownstreamTLS{Certificates: []string{"svid:web"}, ClientValidation: "bundle", ClientSANs: uri("[a-z]+"), ALPN: []string{"h2", "http/1.1"}},
+			TLS:  &ir.DownstreamTLS{Certificates: []string{"svid:web"}, ClientValidation: "bundle", ClientSANs: []ir.SANMatch{{SAN: ir.SANURI, TextMatch: uri("[a-z]+")[0]}}, ALPN: []string{"h2", "http/1.1"}},
 			HTTP: &ir.HTTPConnection{StatPrefix: "inbound", RouteConfig: "inbound:8080", ForwardClientCertificate: true}}}}},
 		Routes: []ir.RouteConfig{{Name: "inbound:8080", VirtualHosts: []ir.VirtualHost{{Name: "all", Domains: []string{"*"}, Routes: []ir.Route{{
 			Name: "all", Match: anyPath, Forward: &ir.Forward{Clusters: []ir.WeightedCluster{{Cluster: "local:8080", Weight: 1}}},

@@ -28,7 +28,8 @@ func Build(p *ir.Proxy) (*Resources, error) {
 	}
 
 	var out Resources
-	var err [4]error
+	proxies, problem := tcpProxies(p.Listeners, names.clusters)
+	err := [5]error{4: problem}
 	out.Listeners, err[0] = each("listener", p.Listeners, func(l *ir.Listener) (string, *Resource, error) {
 		r, err := listener(l, names)
 		return l.Name, r, err
@@ -49,7 +50,7 @@ func Build(p *ir.Proxy) (*Resources, error) {
 	if err := errors.Join(append(err[:], inFilters)...); err != nil {
 		return nil, err
 	}
-	out.Extensions = append(out.Extensions, filters...)
+	out.Extensions = slices.Concat(out.Extensions, proxies, filters)
 	slices.SortFunc(out.Extensions, func(a, b *Resource) int { return cmp.Compare(a.Name, b.Name) })
 	if p.Template != nil {
 		if err := applyTemplate(p, &out); err != nil {

@@ -97,7 +97,8 @@ func setProtocol(out *clusterv3.Cluster, c *ir.Cluster) error {
 		}
 	case ir.HTTP2:
 		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+			// A WebSocket travels on as extended CONNECT (RFC 8441).
+			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{AllowConnect: true},
 		}
 	default:
 		return fmt.Errorf("protocol %q is not known: use tcp, http1 or http2", c.Protocol)

@@ -22,6 +22,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	quicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/quic/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -155,10 +156,17 @@ func (in inliner) pack(m proto.Message) *anypb.Any {
 func (in inliner) listener(l *listenerv3.Listener) {
 	for _, chain := range l.FilterChains {
 		if socket := chain.TransportSocket; socket != nil {
-			var m tlsv3.DownstreamTlsContext
-			in.unpack(socket.GetTypedConfig(), &m)
-			in.tls(m.CommonTlsContext)
-			socket.ConfigType = &corev3.TransportSocket_TypedConfig{TypedConfig: in.pack(&m)}
+			if socket.Name == quicSocketName {
+				var m quicv3.QuicDownstreamTransport
+				in.unpack(socket.GetTypedConfig(), &m)
+				in.tls(m.DownstreamTlsContext.CommonTlsContext)
+				socket.ConfigType = &corev3.TransportSocket_TypedConfig{TypedConfig: in.pack(&m)}
+			} else {
+				var m tlsv3.DownstreamTlsContext
+				in.unpack(socket.GetTypedConfig(), &m)
+				in.tls(m.CommonTlsContext)
+				socket.ConfigType = &corev3.TransportSocket_TypedConfig{TypedConfig: in.pack(&m)}
+			}
 		}
 		for _, filter := range chain.Filters {
 			switch {

@@ -7,12 +7,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
-	snicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_cluster/v3"
-	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/zoneforge/zoneforge/ir"
@@ -51,17 +46,18 @@ func listener(l *ir.Listener, names known) (*Resource, error) {
 	if len(l.Chains) == 0 {
 		errs = append(errs, errors.New("has no filter chain: add one"))
 	}
-	if inspectsTLS(l) {
-		inspector, err := pack(&tlsinspectorv3.TlsInspector{})
+	if l.BufferLimit > 0 {
+		out.PerConnectionBufferLimitBytes = wrapperspb.UInt32(l.BufferLimit)
+	}
+	if l.QUIC {
+		errs = append(errs, setQUIC(out, l))
+	} else {
+		out.ListenerFilters, err = listenerFilters(l)
 		errs = append(errs, err)
-		out.ListenerFilters = []*listenerv3.ListenerFilter{{
-			Name:       tlsInspectorName,
-			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: inspector},
-		}}
 	}
 	errs = append(errs, distinctMatches(l.Chains))
 	for i := range l.Chains {
-		built, err := chain(&l.Chains[i], names)
+		built, err := chain(&l.Chains[i], names, l.QUIC)
 		if err != nil {
 			errs = append(errs, inEach(err, fmt.Sprintf("chain %q", l.Chains[i].Name)))
 			continue
@@ -108,7 +104,7 @@ func distinctMatches(chains []ir.FilterChain) error {
 	return errors.Join(errs...)
 }
 
-func chain(c *ir.FilterChain, names known) (*listenerv3.FilterChain, error) {
+func chain(c *ir.FilterChain, names known, quic bool) (*listenerv3.FilterChain, error) {
 	out := &listenerv3.FilterChain{Name: c.Name}
 	var errs []error
 	switch c.Match.Transport {
@@ -123,7 +119,11 @@ func chain(c *ir.FilterChain, names known) (*listenerv3.FilterChain, error) {
 		}
 	}
 	if c.TLS != nil {
-		socket, err := downstreamTLS(c.TLS)
+		carry := downstreamTLS
+		if quic {
+			carry = quicTLS
+		}
+		socket, err := carry(c.TLS)
 		errs = append(errs, err)
 		out.TransportSocket = socket
 	}
@@ -132,13 +132,18 @@ func chain(c *ir.FilterChain, names known) (*listenerv3.FilterChain, error) {
 	case c.HTTP != nil && c.TCP != nil:
 		err = errors.New("has both http and tcp: set one")
 	case c.HTTP != nil:
-		out.Filters, err = httpConnection(c.HTTP, names)
+		out.Filters, err = httpConnection(c.HTTP, names, quic)
 	case c.TCP != nil:
 		out.Filters, err = tcpProxy(c.TCP, names)
 	default:
 		err = errors.New("has neither http nor tcp: set one")
 	}
 	errs = append(errs, err)
+	if c.MaxConnections > 0 {
+		limit, err := connectionLimit(c)
+		errs = append(errs, err)
+		out.Filters = append([]*listenerv3.Filter{limit}, out.Filters...)
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -153,7 +158,7 @@ func networkFilter(name string, m validated) (*listenerv3.Filter, error) {
 	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: config}}, nil
 }
 
-func httpConnection(h *ir.HTTPConnection, names known) ([]*listenerv3.Filter, error) {
+func httpConnection(h *ir.HTTPConnection, names known, quic bool) ([]*listenerv3.Filter, error) {
 	if !names.routes[h.RouteConfig] {
 		// Envoy would wait for it in vain and keep the listener from starting.
 		return nil, fmt.Errorf("http: routes %q are not among the proxy's: add them", h.RouteConfig)
@@ -172,12 +177,24 @@ func httpConnection(h *ir.HTTPConnection, names known) ([]*listenerv3.Filter, er
 		}},
 		HttpFilters:               filters,
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: unlessZero(h.IdleTimeout)},
+		Http2ProtocolOptions:      &corev3.Http2ProtocolOptions{},
 	}
+	allowWebSocket(out)
 	if h.Edge {
 		hardenEdge(out)
+		out.XffNumTrustedHops = h.TrustedHops
 	}
-	if h.ForwardClientCertificate {
+	if quic {
+		speakHTTP3(out)
+	}
+	switch {
+	case h.ForwardClientCertificate && h.Edge:
 		out.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
+		out.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
+			Subject: wrapperspb.Bool(true), Dns: true, Uri: true,
+		}
+	case h.ForwardClientCertificate:
+		out.ForwardClientCertDetails = hcmv3.HttpConnectionManager_APPEND_FORWARD
 		out.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
 	}
 	manager, err := networkFilter(hcmName, out)
@@ -196,73 +213,11 @@ func hardenEdge(out *hcmv3.HttpConnectionManager) {
 	out.PathWithEscapedSlashesAction = hcmv3.HttpConnectionManager_UNESCAPE_AND_REDIRECT
 	// Workloads often take x_a for x-a, and so a header that was checked under its other spelling.
 	out.CommonHttpProtocolOptions.HeadersWithUnderscoresAction = corev3.HttpProtocolOptions_REJECT_REQUEST
-	out.Http2ProtocolOptions = &corev3.Http2ProtocolOptions{
-		MaxConcurrentStreams:        wrapperspb.UInt32(100),
-		InitialStreamWindowSize:     wrapperspb.UInt32(1 << 16),
-		InitialConnectionWindowSize: wrapperspb.UInt32(1 << 20),
-	}
+	out.Http2ProtocolOptions.MaxConcurrentStreams = wrapperspb.UInt32(100)
+	out.Http2ProtocolOptions.InitialStreamWindowSize = wrapperspb.UInt32(1 << 16)
+	out.Http2ProtocolOptions.InitialConnectionWindowSize = wrapperspb.UInt32(1 << 20)
 	out.RequestHeadersTimeout = unlessZero(edgeHeadersTimeout)
 }
 
 // edgeHeadersTimeout is how long a client may take to send a request's headers.
 const edgeHeadersTimeout = 10 * time.Second
-
-func tcpProxy(t *ir.TCPProxy, names known) ([]*listenerv3.Filter, error) {
-	var filters []*listenerv3.Filter
-	errs := []error{notNegative(namedDuration{"tcp: idle timeout", t.IdleTimeout})}
-	add := func(name string, m validated) {
-		filter, err := networkFilter(name, m)
-		errs = append(errs, err)
-		filters = append(filters, filter)
-	}
-	if t.Authorization != "" {
-		filter, err := networkRBAC(t.Authorization, names)
-		errs = append(errs, err)
-		filters = append(filters, filter)
-	}
-	out := &tcpv3.TcpProxy{StatPrefix: t.StatPrefix, IdleTimeout: unlessZero(t.IdleTimeout)}
-	if t.MaxConnectAttempts > 0 {
-		out.MaxConnectAttempts = wrapperspb.UInt32(t.MaxConnectAttempts)
-	}
-	if t.HashSource {
-		out.HashPolicy = []*typev3.HashPolicy{{PolicySpecifier: &typev3.HashPolicy_SourceIp_{SourceIp: &typev3.HashPolicy_SourceIp{}}}}
-	}
-	if t.SNICluster {
-		if len(t.Clusters) > 0 {
-			errs = append(errs, errors.New("tcp: takes its cluster from the SNI and yet names clusters: set one"))
-		}
-		add(sniClusterName, &snicv3.SniCluster{})
-		out.ClusterSpecifier = &tcpv3.TcpProxy_Cluster{Cluster: noServerName}
-	} else {
-		weighted, err := shares(t.Clusters, names.clusters)
-		errs = append(errs, inEach(err, "tcp"))
-		if len(weighted) == 1 {
-			out.ClusterSpecifier = &tcpv3.TcpProxy_Cluster{Cluster: weighted[0].Cluster}
-		} else {
-			split := &tcpv3.TcpProxy_WeightedCluster{}
-			for _, w := range weighted {
-				split.Clusters = append(split.Clusters, &tcpv3.TcpProxy_WeightedCluster_ClusterWeight{Name: w.Cluster, Weight: w.Weight})
-			}
-			out.ClusterSpecifier = &tcpv3.TcpProxy_WeightedClusters{WeightedClusters: split}
-		}
-	}
-	// What is wrong with the clusters says more than that Envoy takes no empty list.
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	add(tcpProxyName, out)
-	return filters, errors.Join(errs...)
-}
-
-// networkRBAC refers to an authorization that comes by ECDS. Until it has come, connections are closed.
-func networkRBAC(name string, names known) (*listenerv3.Filter, error) {
-	if !names.authorizations[name] {
-		return nil, fmt.Errorf("tcp: authorization %q is not among the proxy's: add it", name)
-	}
-	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_ConfigDiscovery{
-		ConfigDiscovery: &corev3.ExtensionConfigSource{
-			ConfigSource: ads(),
-			TypeUrls:     []string{typePrefix + string((&networkrbacv3.RBAC{}).ProtoReflect().Descriptor().FullName())},
-		},
-	}}, nil
-}

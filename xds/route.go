@@ -59,6 +59,9 @@ func routeConfig(c *ir.RouteConfig, clusters map[string]bool) (*Resource, error)
 	if longestBody > directBodyDefault {
 		out.MaxDirectResponseBodySizeBytes = wrapperspb.UInt32(uint32(longestBody))
 	}
+	add, remove, err := headers(c.ResponseHeaders)
+	out.ResponseHeadersToAdd, out.ResponseHeadersToRemove = add, remove
+	errs = append(errs, inEach(err, "response headers"))
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/zoneforge/zoneforge/ir"
@@ -29,29 +30,42 @@ func commonTLS(certificates []string, alpn []string) *tlsv3.CommonTlsContext {
 	return out
 }
 
-// setValidation demands that the peer is proven by the bundle and carries one of the URIs, or any for none.
-func setValidation(out *tlsv3.CommonTlsContext, bundle string, uris []ir.TextMatch) error {
-	if len(uris) == 0 {
-		out.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{ValidationContextSdsSecretConfig: sds(bundle)}
-		return nil
-	}
-	var sans []*tlsv3.SubjectAltNameMatcher
+var sanTypes = map[ir.SANKind]tlsv3.SubjectAltNameMatcher_SanType{
+	ir.SANDNS: tlsv3.SubjectAltNameMatcher_DNS, ir.SANURI: tlsv3.SubjectAltNameMatcher_URI, ir.SANEmail: tlsv3.SubjectAltNameMatcher_EMAIL,
+}
+
+// sanMatchers are all matched by one of the names.
+func sanMatchers(sans []ir.SANMatch) ([]*tlsv3.SubjectAltNameMatcher, error) {
+	var out []*tlsv3.SubjectAltNameMatcher
 	var errs []error
-	for _, uri := range uris {
-		m, err := text(uri)
-		errs = append(errs, err)
-		sans = append(sans, &tlsv3.SubjectAltNameMatcher{SanType: tlsv3.SubjectAltNameMatcher_URI, Matcher: m})
+	for _, san := range sans {
+		kind, ok := sanTypes[san.SAN]
+		if !ok {
+			errs = append(errs, fmt.Errorf("tls: peer's names: kind %q is not known: use dns, uri or email", san.SAN))
+			continue
+		}
+		m, err := text(san.TextMatch)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("tls: peer's names: %w", err))
+			continue
+		}
+		out = append(out, &tlsv3.SubjectAltNameMatcher{SanType: kind, Matcher: m})
 	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("tls: peer's names: %w", err)
+	return out, errors.Join(errs...)
+}
+
+// setValidation demands that the peer is proven by the bundle and, where more is given, fulfils that too.
+func setValidation(out *tlsv3.CommonTlsContext, bundle string, more *tlsv3.CertificateValidationContext) {
+	if proto.Size(more) == 0 {
+		out.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{ValidationContextSdsSecretConfig: sds(bundle)}
+		return
 	}
 	out.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
 		CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
-			DefaultValidationContext:         &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: sans},
+			DefaultValidationContext:         more,
 			ValidationContextSdsSecretConfig: sds(bundle),
 		},
 	}
-	return nil
 }
 
 func tlsSocket(m validated) (*corev3.TransportSocket, error) {
@@ -65,20 +79,47 @@ func tlsSocket(m validated) (*corev3.TransportSocket, error) {
 	}, nil
 }
 
-func downstreamTLS(t *ir.DownstreamTLS) (*corev3.TransportSocket, error) {
+var tlsVersions = map[string]tlsv3.TlsParameters_TlsProtocol{
+	"": tlsv3.TlsParameters_TLS_AUTO, "1.2": tlsv3.TlsParameters_TLSv1_2, "1.3": tlsv3.TlsParameters_TLSv1_3,
+}
+
+// downstreamContext is what a listener's TLS says, whatever carries it.
+func downstreamContext(t *ir.DownstreamTLS) (*tlsv3.DownstreamTlsContext, error) {
 	if len(t.Certificates) == 0 {
 		return nil, errors.New("tls: has no certificate: name a secret with one")
 	}
 	out := &tlsv3.DownstreamTlsContext{CommonTlsContext: commonTLS(t.Certificates, t.ALPN)}
+	for _, version := range []string{t.MinVersion, t.MaxVersion} {
+		if _, ok := tlsVersions[version]; !ok {
+			return nil, fmt.Errorf("tls: version %q is not known: use 1.2, 1.3 or none", version)
+		}
+	}
+	if t.MinVersion != "" {
+		out.CommonTlsContext.TlsParams.TlsMinimumProtocolVersion = tlsVersions[t.MinVersion]
+	}
+	out.CommonTlsContext.TlsParams.TlsMaximumProtocolVersion = tlsVersions[t.MaxVersion]
+	out.CommonTlsContext.TlsParams.CipherSuites = t.CipherSuites
+	sans, err := sanMatchers(t.ClientSANs)
+	if err != nil {
+		return nil, err
+	}
 	switch {
 	case t.ClientValidation != "":
-		out.RequireClientCertificate = wrapperspb.Bool(true)
-		if err := setValidation(out.CommonTlsContext, t.ClientValidation, t.ClientSANs); err != nil {
-			return nil, err
-		}
-	case len(t.ClientSANs) > 0:
-		// Without a bundle nobody would be asked, and the names would be dropped silently.
+		out.RequireClientCertificate = wrapperspb.Bool(!t.ClientOptional)
+		setValidation(out.CommonTlsContext, t.ClientValidation, &tlsv3.CertificateValidationContext{
+			MatchTypedSubjectAltNames: sans, VerifyCertificateHash: t.ClientHashes, VerifyCertificateSpki: t.ClientKeys,
+		})
+	case len(sans)+len(t.ClientHashes)+len(t.ClientKeys) > 0 || t.ClientOptional:
+		// Without a bundle nobody would be asked, and what clients must fulfil would be dropped silently.
 		return nil, errors.New("tls: names of clients are given without a trust bundle to prove them: name one")
+	}
+	return out, nil
+}
+
+func downstreamTLS(t *ir.DownstreamTLS) (*corev3.TransportSocket, error) {
+	out, err := downstreamContext(t)
+	if err != nil {
+		return nil, err
 	}
 	return tlsSocket(out)
 }
@@ -99,9 +140,15 @@ func upstreamTLS(t *ir.UpstreamTLS) (*corev3.TransportSocket, error) {
 		certificates = []string{t.Certificate}
 	}
 	out := &tlsv3.UpstreamTlsContext{CommonTlsContext: commonTLS(certificates, t.ALPN), Sni: t.SNI}
-	if err := setValidation(out.CommonTlsContext, t.Validation, t.SANs); err != nil {
+	var sans []ir.SANMatch
+	for _, uri := range t.SANs {
+		sans = append(sans, ir.SANMatch{SAN: ir.SANURI, TextMatch: uri})
+	}
+	matchers, err := sanMatchers(sans)
+	if err != nil {
 		return nil, err
 	}
+	setValidation(out.CommonTlsContext, t.Validation, &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: matchers})
 	return tlsSocket(out)
 }
 

@@ -269,8 +269,8 @@ func (c *core) secretsOf(p *proxy) ([]*xds.Resource, bool) {
 		all = append(all, own...)
 	}
 	for _, name := range names {
-		if n, ok := strings.CutPrefix(name, "secret:"); ok {
-			s, ok := c.state.Secret(p.mesh(), n)
+		if name != identity.BundleName && len(identity.Services([]string{name})) == 0 {
+			s, ok := c.state.Secret(p.mesh(), name)
 			if !ok {
 				return nil, false
 			}

@@ -145,7 +145,7 @@ func TestEnumsAreSpelledAsTheyAreWritten(t *testing.T) {
 	kind, _ := resource.Lookup("MeshGateway")
 	d := kind.New().ProtoReflect().Descriptor()
 	e := d.Enums().ByName(protoreflect.Name("Protocol"))
-	if got := enumWords(e); !slices.Equal(got, []string{"`HTTP`", "`HTTPS`"}) {
+	if got := enumWords(e); !slices.Equal(got, []string{"`HTTP`", "`HTTPS`", "`TCP`", "`TLS`"}) {
 		t.Errorf("got %v", got)
 	}
 }

@@ -1,17 +1,8 @@
 package rest
 
 import (
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rsa"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/zoneforge/zoneforge/global/store"
@@ -125,103 +116,6 @@ func (c *checker) leftBehind(mesh resource.Key) {
 				c.wrong("", fmt.Sprintf("%s still holds %s", mesh, e.Resource.Key), "delete it in the same change")
 			}
 		}
-	}
-}
-
-func (c *checker) listeners(gateway *resource.Resource, touched func(resource.Key) bool) {
-	for i, l := range resource.Spec[*meshv1.MeshGateway](gateway).GetConf().GetListeners() {
-		for j, cert := range l.GetTls().GetCertificates() {
-			key := resource.Key{Kind: "Secret", Mesh: gateway.Mesh, Name: cert.GetSecret()}
-			if !touched(key) {
-				continue
-			}
-			path := fmt.Sprintf("conf.listeners[%d].tls.certificates[%d].secret", i, j)
-			secret, ok := c.get(key)
-			if !ok {
-				c.note("%s: %s: %s does not exist; the listener on port %d serves no TLS until it is applied", gateway.Key, path, key, l.GetPort())
-				continue
-			}
-			leaf, err := servingPair(resource.Spec[*meshv1.Secret](secret).GetData())
-			if err != nil {
-				c.wrong(path, fmt.Sprintf("%s: %s cannot serve TLS: %s", gateway.Key, key, err),
-					"put the PEM of the certificate, of its intermediates, and of its private key into the secret's data, in base64")
-				continue
-			}
-			switch host := l.GetHostname(); {
-			case c.now.After(leaf.NotAfter):
-				c.note("%s: %s: the certificate in %s expired on %s", gateway.Key, path, key, leaf.NotAfter.UTC().Format(time.RFC3339))
-			case host != "" && host != "*" && leaf.VerifyHostname(sample(host)) != nil:
-				c.note("%s: %s: the certificate in %s is not for %s", gateway.Key, path, key, host)
-			}
-		}
-	}
-}
-
-// sample is a name that a hostname of a listener covers.
-func sample(host string) string {
-	if len(host) > 1 && host[0] == '*' {
-		return "any" + host[1:]
-	}
-	return host
-}
-
-// servingPair reads a certificate with its key as a listener's Secret holds them. Its errors quote nothing of the content.
-func servingPair(data []byte) (*x509.Certificate, error) {
-	pair, err := tls.X509KeyPair(data, data)
-	if err != nil {
-		return nil, errors.New(plainPairError(data))
-	}
-	leaf := pair.Leaf
-	if leaf == nil {
-		if leaf, err = x509.ParseCertificate(pair.Certificate[0]); err != nil {
-			return nil, errors.New("its certificate is damaged")
-		}
-	}
-	for i, der := range pair.Certificate[1:] {
-		if _, err := x509.ParseCertificate(der); err != nil {
-			return nil, fmt.Errorf("certificate %d of its chain is damaged", i+2)
-		}
-	}
-	// Envoy refuses others when it loads them.
-	switch key := leaf.PublicKey.(type) {
-	case *ecdsa.PublicKey:
-		if key.Curve == elliptic.P224() {
-			return nil, errors.New("its key is ECDSA on P-224; use P-256, P-384 or P-521")
-		}
-	case *rsa.PublicKey:
-		if key.N.BitLen() < 2048 {
-			return nil, fmt.Errorf("its key is RSA of %d bits; use at least 2048, or ECDSA P-256", key.N.BitLen())
-		}
-	case ed25519.PublicKey:
-		return nil, errors.New("its key is Ed25519, which browsers and Envoy do not take; use ECDSA P-256")
-	}
-	return leaf, nil
-}
-
-// plainPairError says which part is at fault. crypto/tls speaks of files, and of parts of PEM that nobody wrote.
-func plainPairError(data []byte) string {
-	switch {
-	case !hasBlock(data, "CERTIFICATE"):
-		return "it holds no certificate in PEM"
-	case !hasBlock(data, "PRIVATE KEY"):
-		return "it holds no private key in PEM"
-	case hasBlock(data, "ENCRYPTED PRIVATE KEY"):
-		return "its private key is encrypted; decrypt it first"
-	}
-	return "its certificate or key is damaged, or the key is not that of the first certificate"
-}
-
-// hasBlock looks for a PEM block whose type ends so.
-func hasBlock(data []byte, suffix string) bool {
-	for {
-		block, rest := pem.Decode(data)
-		if block == nil {
-			return false
-		}
-		if strings.HasSuffix(block.Type, suffix) {
-			return true
-		}
-		data = rest
 	}
 }
 

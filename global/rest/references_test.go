@@ -122,16 +122,14 @@ func TestListenerCertificates(t *testing.T) {
 	if n := notes(t, w.Body.String()); n != "" {
 		t.Errorf("a good certificate is noted: %s", n)
 	}
-	for text, data := range map[string][]byte{
-		"expired on":              pair(t, ec(t), "api.example.com", time.Now().Add(-time.Minute)),
-		"not for api.example.com": pair(t, ec(t), "www.example.com", later),
-	} {
-		w = c.do("writer", "PUT", "/v1/meshes/default/secrets/cert", js, secretJSON("cert", data))
-		c.want(w, 200)
-		if n := notes(t, w.Body.String()); !strings.Contains(n, text) {
-			t.Errorf("notes lack %q: %s", text, n)
-		}
+	w = c.do("writer", "PUT", "/v1/meshes/default/secrets/cert", js, secretJSON("cert", pair(t, ec(t), "www.example.com", later)))
+	c.want(w, 200)
+	if n := notes(t, w.Body.String()); !strings.Contains(n, "not for api.example.com") {
+		t.Errorf("notes: %s", n)
 	}
+	// What has expired is no mend for anything.
+	c.want(c.do("writer", "PUT", "/v1/meshes/default/secrets/cert", js, secretJSON("cert", pair(t, ec(t), "api.example.com", time.Now().Add(-time.Minute)))), 422,
+		"expired on", `"path":"conf.listeners[0].tls.certificates[0].secret"`, "valid now")
 	w = c.do("writer", "DELETE", "/v1/meshes/default/secrets/cert", "", "")
 	c.want(w, 200)
 	if n := notes(t, w.Body.String()); !strings.Contains(n, "does not exist") {
@@ -143,6 +141,56 @@ func TestListenerCertificates(t *testing.T) {
 	if n := notes(t, w.Body.String()); n != "" {
 		t.Errorf("notes: %s", n)
 	}
+}
+
+// TestCertificatesOfOneName: which of two would be served must not be left to chance.
+func TestCertificatesOfOneName(t *testing.T) {
+	c := client{t, New(Config{Store: newStore(t), Authenticator: byName{}})}
+	c.want(c.do("admin", "POST", "/v1/changes", js, changeJSON(`{"type":"Mesh","name":"default"}`)), 200)
+	later := time.Now().Add(time.Hour)
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gateway := `{"type":"MeshGateway","mesh":"default","name":"edge","selectors":[{"match":{"kuma.io/service":"edge"}}],"conf":{"listeners":[` +
+		`{"port":8443,"protocol":"HTTPS","tls":{"mode":"TERMINATE","certificates":[{"secret":"one"},{"secret":"two"}]}}]}}`
+	one := secretJSON("one", pair(t, ec(t), "api.example.com", later))
+	c.want(c.do("admin", "POST", "/v1/changes", js, changeJSON(one, secretJSON("two", pair(t, ec(t), "API.example.com", later)), gateway)), 422,
+		`"path":"conf.listeners[0].tls.certificates[1].secret"`, "Secret default/one and Secret default/two are both for api.example.com", "remove one of them")
+	c.want(c.do("admin", "POST", "/v1/changes", js, changeJSON(one, secretJSON("two", pair(t, rsaKey, "api.example.com", later)), gateway)), 200)
+	c.want(c.do("admin", "POST", "/v1/changes", js, changeJSON(secretJSON("two", pair(t, ec(t), "www.example.com", later)))), 200)
+	c.want(c.do("admin", "POST", "/v1/changes", js, changeJSON(secretJSON("two", pair(t, ec(t), "api.example.com", later)))), 422, "both for api.example.com")
+}
+
+// TestAuthoritiesOfClients: without a usable authority nobody could come in.
+func TestAuthoritiesOfClients(t *testing.T) {
+	c := client{t, New(Config{Store: newStore(t), Authenticator: byName{}})}
+	c.want(c.do("admin", "POST", "/v1/changes", js, changeJSON(`{"type":"Mesh","name":"default"}`)), 200)
+	gateway := `{"type":"MeshGateway","mesh":"default","name":"edge","selectors":[{"match":{"kuma.io/service":"edge"}}],"conf":{"listeners":[` +
+		`{"port":8443,"protocol":"HTTPS","tls":{"mode":"TERMINATE","certificates":[{"secret":"cert"}],"clientValidation":{"secret":"clients"}}}]}}`
+	leaf := pair(t, ec(t), "api.example.com", time.Now().Add(time.Hour))
+	root, err := pki.NewRoot(rand.Reader, time.Now(), "clients", pki.Validity{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := pki.NewRoot(rand.Reader, time.Now().Add(-48*time.Hour), "clients", pki.Validity{Lifetime: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := secretJSON("cert", leaf)
+	w := c.do("admin", "POST", "/v1/changes", js, changeJSON(cert, gateway))
+	c.want(w, 200)
+	if n := notes(t, w.Body.String()); !strings.Contains(n, "clientValidation.secret: Secret default/clients does not exist") {
+		t.Errorf("notes: %s", n)
+	}
+	for text, data := range map[string][]byte{
+		"holds no certificate of an authority": leaf,
+		"have expired":                         pki.EncodeCertificates(old.Certificate),
+		"is damaged":                           pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}),
+	} {
+		c.want(c.do("admin", "POST", "/v1/changes", js, changeJSON(secretJSON("clients", data))), 422, text, `"path":"conf.listeners[0].tls.clientValidation.secret"`)
+	}
+	c.want(c.do("admin", "POST", "/v1/changes", js, changeJSON(secretJSON("clients", pki.EncodeCertificates(root.Certificate)))), 200)
 }
 
 func TestProvidedAuthority(t *testing.T) {

@@ -49,62 +49,6 @@ func Gateway(in Input) (*Result, error) {
 	return b.finish(), nil
 }
 
-// certificates are the names of the Secrets of a listener that are there; the others are reported.
-func (b *builder) certificates(gateway resource.Key, l *meshv1.MeshGateway_Listener) []string {
-	var out []string
-	for _, c := range l.GetTls().GetCertificates() {
-		if b.HasSecret != nil && !b.HasSecret(c.GetSecret()) {
-			b.reject(gateway, len(b.order), fmt.Errorf("listener %d %s: Secret %s/%s is not there or holds no certificate with its key; apply it",
-				l.GetPort(), hostname(l.GetHostname()), b.MeshName, c.GetSecret()))
-			continue
-		}
-		out = append(out, b.secret("secret:"+c.GetSecret()))
-	}
-	return out
-}
-
-// port makes one listener of those that share a port.
-func (b *builder) port(gateway resource.Key, port uint32, listeners []*meshv1.MeshGateway_Listener) error {
-	slices.SortStableFunc(listeners, func(x, y *meshv1.MeshGateway_Listener) int {
-		return cmp.Compare(hostname(x.GetHostname()), hostname(y.GetHostname()))
-	})
-	name := fmt.Sprintf("gateway:%d", port)
-	out := ir.Listener{Name: name, Address: b.Dataplane.GetNetworking().GetAddress(), Port: port, Direction: ir.Edge, Tags: b.source}
-	plain := ir.RouteConfig{Name: name}
-	for _, l := range listeners {
-		var certificates []string
-		if l.GetProtocol() == meshv1.MeshGateway_PROTOCOL_HTTPS {
-			if certificates = b.certificates(gateway, l); len(certificates) == 0 {
-				continue
-			}
-		}
-		hosts, err := b.hosts(gateway, l, listeners)
-		if err != nil {
-			return err
-		}
-		if l.GetProtocol() != meshv1.MeshGateway_PROTOCOL_HTTPS {
-			plain.VirtualHosts = append(plain.VirtualHosts, hosts...)
-			continue
-		}
-		host := hostname(l.GetHostname())
-		chain := ir.FilterChain{Name: host, Match: ir.ChainMatch{Transport: "tls"}, TLS: &ir.DownstreamTLS{Certificates: certificates, ALPN: []string{"h2", "http/1.1"}},
-			HTTP: &ir.HTTPConnection{StatPrefix: name, RouteConfig: name + ":" + host, Edge: true}}
-		if host != "*" {
-			chain.Match.ServerNames = []string{host}
-		}
-		out.Chains = append(out.Chains, chain)
-		b.proxy.Routes = append(b.proxy.Routes, ir.RouteConfig{Name: name + ":" + host, VirtualHosts: hosts})
-	}
-	if len(plain.VirtualHosts) > 0 {
-		out.Chains = append(out.Chains, ir.FilterChain{Name: "http", HTTP: &ir.HTTPConnection{StatPrefix: name, RouteConfig: name, Edge: true}})
-		b.proxy.Routes = append(b.proxy.Routes, plain)
-	}
-	if len(out.Chains) > 0 {
-		b.proxy.Listeners = append(b.proxy.Listeners, out)
-	}
-	return nil
-}
-
 // entry is a route of the proxy with what decides its place.
 type entry struct {
 	route      ir.Route
@@ -128,7 +72,7 @@ func (b *builder) hosts(gateway resource.Key, l *meshv1.MeshGateway_Listener, al
 	var entries []entry
 	for _, r := range policy.AllMatching(b.Policies["MeshGatewayRoute"], b.MeshName, tags) {
 		spec, ok := r.Spec.(*meshv1.MeshGatewayRoute)
-		if !ok {
+		if !ok || spec.GetConf().GetHttp() == nil {
 			continue
 		}
 		hostnames := hostnamesWithin(own, spec.GetConf().GetHttp().GetHostnames())
@@ -329,23 +273,4 @@ func cors(c *meshv1.Cors) *ir.CORS {
 		out.MaxAge = &age
 	}
 	return out
-}
-
-func hostname(h string) string { return cmp.Or(strings.ToLower(h), "*") }
-
-// covers says whether each name of h is one of pattern.
-func covers(pattern, h string) bool {
-	suffix, wildcard := strings.CutPrefix(pattern, "*")
-	return pattern == h || wildcard && strings.HasSuffix(h, suffix)
-}
-
-// owner is the most specific hostname among listeners that covers a domain: an exact one, or the longest wildcard.
-func owner(domain string, listeners []*meshv1.MeshGateway_Listener) string {
-	best := ""
-	for _, l := range listeners {
-		if h := hostname(l.GetHostname()); covers(h, domain) && (h == domain || best != domain && len(h) > len(best)) {
-			best = h
-		}
-	}
-	return best
 }

@@ -8,7 +8,8 @@
 // One bad object costs itself only: a MeshGatewayRoute, TrafficRoute or listener that can't be built is left out and listed in
 // Result.Rejected, and the proxy is what it would be without it.
 //
-// Secrets are named "bundle" (the mesh's roots), "svid:SERVICE" (an identity) and "secret:NAME" (a Secret of the mesh).
+// Secrets are named "bundle" (the mesh's roots), "svid:SERVICE" (an identity), "secret:NAME" (a certificate with its key in a Secret
+// of the mesh) and "authorities:NAME" (the authorities in one).
 package proxyir
 
 import (
@@ -50,6 +51,9 @@ type Input struct {
 	HasSecret func(name string) bool
 	// SecretData gives what a Secret of the mesh holds; nil takes none as there.
 	SecretData func(name string) ([]byte, bool)
+	// HasAuthorities tells whether a Secret of the mesh is there and holds certificates of authorities; nil takes all as there. A
+	// listener that would let in clients without them is left out.
+	HasAuthorities func(name string) bool
 	// Without are policies that are passed over, as what they say has been refused.
 	Without map[resource.Key]bool
 }

@@ -205,6 +205,11 @@ func (s *State) subsetsChanged(m *mesh, r *resource.Resource, by int) {
 			tags = append(tags, call.GetDestination())
 		}
 	case *meshv1.MeshGatewayRoute:
+		for _, rule := range v.GetConf().GetTcp().GetRules() {
+			for _, b := range rule.GetBackends() {
+				tags = append(tags, b.GetDestination())
+			}
+		}
 		for _, rule := range v.GetConf().GetHttp().GetRules() {
 			for _, b := range rule.GetBackends() {
 				tags = append(tags, b.GetDestination())

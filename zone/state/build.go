@@ -60,6 +60,7 @@ func (s *State) BuildProxy(id string) (*Built, error) {
 			}
 			return v.data, true
 		},
+		HasAuthorities: func(name string) bool { wanted[name] = struct{}{}; return m.authorities(name) != nil },
 	}
 	build := proxyir.Sidecar
 	if p.Dataplane.GetNetworking().GetGateway() != nil {

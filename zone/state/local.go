@@ -2,9 +2,6 @@ package state
 
 import (
 	"bytes"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"maps"
 	"reflect"
@@ -124,26 +121,4 @@ func (s *State) updateOffer(key serviceKey) bool {
 		return false
 	}
 	return s.offer.Put(r) == nil
-}
-
-// splitPEM takes a Secret's certificates and its key apart; both are empty unless they belong together.
-func splitPEM(data []byte) (chain, key []byte) {
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type == "CERTIFICATE" {
-			chain = append(chain, pem.EncodeToMemory(block)...)
-		} else if strings.HasSuffix(block.Type, "PRIVATE KEY") {
-			key = append(key, pem.EncodeToMemory(block)...)
-		}
-	}
-	pair, err := tls.X509KeyPair(chain, key)
-	if err != nil {
-		return nil, nil
-	}
-	// Envoy reads the whole chain, crypto/tls its first certificate.
-	for _, der := range pair.Certificate {
-		if _, err := x509.ParseCertificate(der); err != nil {
-			return nil, nil
-		}
-	}
-	return chain, key
 }

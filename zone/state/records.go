@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/zoneforge/zoneforge/ingress"
-	"github.com/zoneforge/zoneforge/ir"
 	federationv1 "github.com/zoneforge/zoneforge/proto/federation/v1"
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
@@ -275,46 +273,6 @@ func (s *State) markEndpoints(v *service, views ...ingress.View) {
 			s.dirty.endpoints[name] = struct{}{}
 		}
 	}
-}
-
-// secret is what a Secret holds; certificate is nil when that is no certificate with its key.
-type secret struct {
-	data        []byte
-	certificate *ir.Certificate
-}
-
-func newSecret(data []byte) *secret {
-	out := &secret{data: data}
-	if chain, key := splitPEM(data); len(chain) > 0 && len(key) > 0 {
-		out.certificate = &ir.Certificate{Chain: chain, Key: key}
-	}
-	return out
-}
-
-// certificate is that of a Secret, or of two that are named CERTIFICATE+KEY; nil when there is none.
-func (m *mesh) certificate(name string) *ir.Certificate {
-	cert, key, two := strings.Cut(name, "+")
-	if !two {
-		if v := m.secrets[name]; v != nil {
-			return v.certificate
-		}
-		return nil
-	}
-	c, k := m.secrets[cert], m.secrets[key]
-	if c == nil || k == nil {
-		return nil
-	}
-	return newSecret(slices.Concat(c.data, []byte("\n"), k.data)).certificate
-}
-
-// Secret is a certificate with its key, of a Secret of a mesh or of two that are named CERTIFICATE+KEY; it must not be printed.
-func (s *State) Secret(mesh, name string) (*ir.Secret, bool) {
-	if m := s.meshes[mesh]; m != nil {
-		if c := m.certificate(name); c != nil {
-			return &ir.Secret{Name: "secret:" + name, Certificate: c}, true
-		}
-	}
-	return nil, false
 }
 
 // protocols are those of the services; the map is replaced, never changed.

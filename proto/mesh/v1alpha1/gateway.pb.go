@@ -28,6 +28,10 @@ const (
 	MeshGateway_PROTOCOL_UNSPECIFIED MeshGateway_Protocol = 0
 	MeshGateway_PROTOCOL_HTTP        MeshGateway_Protocol = 1
 	MeshGateway_PROTOCOL_HTTPS       MeshGateway_Protocol = 2
+	// Bytes, routed by conf.tcp.
+	MeshGateway_PROTOCOL_TCP MeshGateway_Protocol = 3
+	// Bytes in TLS, routed by server name through conf.tcp; terminated or passed through.
+	MeshGateway_PROTOCOL_TLS MeshGateway_Protocol = 4
 )
 
 // Enum value maps for MeshGateway_Protocol.
@@ -36,11 +40,15 @@ var (
 		0: "PROTOCOL_UNSPECIFIED",
 		1: "PROTOCOL_HTTP",
 		2: "PROTOCOL_HTTPS",
+		3: "PROTOCOL_TCP",
+		4: "PROTOCOL_TLS",
 	}
 	MeshGateway_Protocol_value = map[string]int32{
 		"PROTOCOL_UNSPECIFIED": 0,
 		"PROTOCOL_HTTP":        1,
 		"PROTOCOL_HTTPS":       2,
+		"PROTOCOL_TCP":         3,
+		"PROTOCOL_TLS":         4,
 	}
 )
 
@@ -71,6 +79,58 @@ func (MeshGateway_Protocol) EnumDescriptor() ([]byte, []int) {
 	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{0, 0}
 }
 
+// ProxyProtocol says whether connections begin with the PROXY protocol.
+type MeshGateway_ProxyProtocol int32
+
+const (
+	MeshGateway_PROXY_PROTOCOL_UNSPECIFIED MeshGateway_ProxyProtocol = 0
+	// Connections without it are closed.
+	MeshGateway_PROXY_PROTOCOL_REQUIRE MeshGateway_ProxyProtocol = 1
+	// Connections without it are taken, by their own address.
+	MeshGateway_PROXY_PROTOCOL_OPTIONAL MeshGateway_ProxyProtocol = 2
+)
+
+// Enum value maps for MeshGateway_ProxyProtocol.
+var (
+	MeshGateway_ProxyProtocol_name = map[int32]string{
+		0: "PROXY_PROTOCOL_UNSPECIFIED",
+		1: "PROXY_PROTOCOL_REQUIRE",
+		2: "PROXY_PROTOCOL_OPTIONAL",
+	}
+	MeshGateway_ProxyProtocol_value = map[string]int32{
+		"PROXY_PROTOCOL_UNSPECIFIED": 0,
+		"PROXY_PROTOCOL_REQUIRE":     1,
+		"PROXY_PROTOCOL_OPTIONAL":    2,
+	}
+)
+
+func (x MeshGateway_ProxyProtocol) Enum() *MeshGateway_ProxyProtocol {
+	p := new(MeshGateway_ProxyProtocol)
+	*p = x
+	return p
+}
+
+func (x MeshGateway_ProxyProtocol) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MeshGateway_ProxyProtocol) Descriptor() protoreflect.EnumDescriptor {
+	return file_mesh_v1alpha1_gateway_proto_enumTypes[1].Descriptor()
+}
+
+func (MeshGateway_ProxyProtocol) Type() protoreflect.EnumType {
+	return &file_mesh_v1alpha1_gateway_proto_enumTypes[1]
+}
+
+func (x MeshGateway_ProxyProtocol) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MeshGateway_ProxyProtocol.Descriptor instead.
+func (MeshGateway_ProxyProtocol) EnumDescriptor() ([]byte, []int) {
+	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{0, 1}
+}
+
 // Mode of TLS.
 type MeshGateway_Mode int32
 
@@ -78,6 +138,8 @@ const (
 	MeshGateway_MODE_UNSPECIFIED MeshGateway_Mode = 0
 	// The gateway terminates TLS.
 	MeshGateway_MODE_TERMINATE MeshGateway_Mode = 1
+	// The backend terminates TLS; the gateway reads the server name and nothing else.
+	MeshGateway_MODE_PASSTHROUGH MeshGateway_Mode = 2
 )
 
 // Enum value maps for MeshGateway_Mode.
@@ -85,10 +147,12 @@ var (
 	MeshGateway_Mode_name = map[int32]string{
 		0: "MODE_UNSPECIFIED",
 		1: "MODE_TERMINATE",
+		2: "MODE_PASSTHROUGH",
 	}
 	MeshGateway_Mode_value = map[string]int32{
 		"MODE_UNSPECIFIED": 0,
 		"MODE_TERMINATE":   1,
+		"MODE_PASSTHROUGH": 2,
 	}
 )
 
@@ -103,11 +167,11 @@ func (x MeshGateway_Mode) String() string {
 }
 
 func (MeshGateway_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_mesh_v1alpha1_gateway_proto_enumTypes[1].Descriptor()
+	return file_mesh_v1alpha1_gateway_proto_enumTypes[2].Descriptor()
 }
 
 func (MeshGateway_Mode) Type() protoreflect.EnumType {
-	return &file_mesh_v1alpha1_gateway_proto_enumTypes[1]
+	return &file_mesh_v1alpha1_gateway_proto_enumTypes[2]
 }
 
 func (x MeshGateway_Mode) Number() protoreflect.EnumNumber {
@@ -116,7 +180,109 @@ func (x MeshGateway_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MeshGateway_Mode.Descriptor instead.
 func (MeshGateway_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{0, 1}
+	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{0, 2}
+}
+
+// Version of TLS.
+type MeshGateway_Version int32
+
+const (
+	MeshGateway_VERSION_UNSPECIFIED MeshGateway_Version = 0
+	MeshGateway_VERSION_TLS1_2      MeshGateway_Version = 1
+	MeshGateway_VERSION_TLS1_3      MeshGateway_Version = 2
+)
+
+// Enum value maps for MeshGateway_Version.
+var (
+	MeshGateway_Version_name = map[int32]string{
+		0: "VERSION_UNSPECIFIED",
+		1: "VERSION_TLS1_2",
+		2: "VERSION_TLS1_3",
+	}
+	MeshGateway_Version_value = map[string]int32{
+		"VERSION_UNSPECIFIED": 0,
+		"VERSION_TLS1_2":      1,
+		"VERSION_TLS1_3":      2,
+	}
+)
+
+func (x MeshGateway_Version) Enum() *MeshGateway_Version {
+	p := new(MeshGateway_Version)
+	*p = x
+	return p
+}
+
+func (x MeshGateway_Version) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MeshGateway_Version) Descriptor() protoreflect.EnumDescriptor {
+	return file_mesh_v1alpha1_gateway_proto_enumTypes[3].Descriptor()
+}
+
+func (MeshGateway_Version) Type() protoreflect.EnumType {
+	return &file_mesh_v1alpha1_gateway_proto_enumTypes[3]
+}
+
+func (x MeshGateway_Version) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MeshGateway_Version.Descriptor instead.
+func (MeshGateway_Version) EnumDescriptor() ([]byte, []int) {
+	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{0, 3}
+}
+
+// ClientMode says whether a client may come without a certificate.
+type MeshGateway_ClientMode int32
+
+const (
+	MeshGateway_CLIENT_MODE_UNSPECIFIED MeshGateway_ClientMode = 0
+	// A client without a certificate is refused. The default.
+	MeshGateway_CLIENT_MODE_REQUIRE MeshGateway_ClientMode = 1
+	// A client without a certificate is taken; one with a certificate that does not hold is refused.
+	MeshGateway_CLIENT_MODE_OPTIONAL MeshGateway_ClientMode = 2
+)
+
+// Enum value maps for MeshGateway_ClientMode.
+var (
+	MeshGateway_ClientMode_name = map[int32]string{
+		0: "CLIENT_MODE_UNSPECIFIED",
+		1: "CLIENT_MODE_REQUIRE",
+		2: "CLIENT_MODE_OPTIONAL",
+	}
+	MeshGateway_ClientMode_value = map[string]int32{
+		"CLIENT_MODE_UNSPECIFIED": 0,
+		"CLIENT_MODE_REQUIRE":     1,
+		"CLIENT_MODE_OPTIONAL":    2,
+	}
+)
+
+func (x MeshGateway_ClientMode) Enum() *MeshGateway_ClientMode {
+	p := new(MeshGateway_ClientMode)
+	*p = x
+	return p
+}
+
+func (x MeshGateway_ClientMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MeshGateway_ClientMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_mesh_v1alpha1_gateway_proto_enumTypes[4].Descriptor()
+}
+
+func (MeshGateway_ClientMode) Type() protoreflect.EnumType {
+	return &file_mesh_v1alpha1_gateway_proto_enumTypes[4]
+}
+
+func (x MeshGateway_ClientMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MeshGateway_ClientMode.Descriptor instead.
+func (MeshGateway_ClientMode) EnumDescriptor() ([]byte, []int) {
+	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{0, 4}
 }
 
 // MeshGateway gives builtin gateways their listeners.
@@ -272,19 +438,33 @@ func (x *MeshGateway_Conf) GetListeners() []*MeshGateway_Listener {
 	return nil
 }
 
-// Listener is a port with a protocol and a hostname. Listeners may share a port when their protocol is the same and
-// their hostnames differ.
+// Listener is a port with a protocol and a hostname. Listeners may share a port where their hostnames differ and their
+// protocol is HTTP, or for each HTTPS or TLS.
 type MeshGateway_Listener struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Port on which the gateway listens.
 	Port     uint32               `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
 	Protocol MeshGateway_Protocol `protobuf:"varint,2,opt,name=protocol,proto3,enum=zoneforge.mesh.v1alpha1.MeshGateway_Protocol" json:"protocol,omitempty"`
-	// Exact ("api.example.com"), wildcard ("*.example.com") or "*" (the default).
+	// Exact ("api.example.com"), wildcard ("*.example.com") or "*" (the default). With HTTPS and TLS also the server name (SNI).
 	Hostname string `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	// Required for HTTPS.
+	// Required for HTTPS and TLS.
 	Tls *MeshGateway_Tls `protobuf:"bytes,4,opt,name=tls,proto3" json:"tls,omitempty"`
 	// Tags of this listener, which routes may select beside those of the gateway.
 	Tags map[string]string `protobuf:"bytes,5,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// HTTPS: whether HTTP/3 is served too, by QUIC at the UDP port of the same number, and told to clients by Alt-Svc.
+	Http3 bool `protobuf:"varint,6,opt,name=http3,proto3" json:"http3,omitempty"`
+	// Port that Alt-Svc names, where clients come by another one than port.
+	Http3AdvertisedPort uint32 `protobuf:"varint,7,opt,name=http3_advertised_port,json=http3AdvertisedPort,proto3" json:"http3_advertised_port,omitempty"`
+	// HTTP: answers all requests by a redirect to https; routes hold at the HTTPS listener. Also written `redirectToHttps: true`.
+	RedirectToHttps *MeshGateway_RedirectToHttps `protobuf:"bytes,8,opt,name=redirect_to_https,json=redirectToHttps,proto3" json:"redirect_to_https,omitempty"`
+	Resources       *MeshGateway_Resources       `protobuf:"bytes,9,opt,name=resources,proto3" json:"resources,omitempty"`
+	// Whether connections begin with the PROXY protocol (version 1 or 2), which names the client. Only where nobody but trusted
+	// proxies reaches the port. Listeners that share a port have the same.
+	ProxyProtocol MeshGateway_ProxyProtocol `protobuf:"varint,10,opt,name=proxy_protocol,json=proxyProtocol,proto3,enum=zoneforge.mesh.v1alpha1.MeshGateway_ProxyProtocol" json:"proxy_protocol,omitempty"`
+	// HTTP and HTTPS: how many proxies in front are trusted to have added the address of their client to X-Forwarded-For; the
+	// client's address is the one that the first of them added. Default 0: the address of the connection. HTTP listeners that
+	// share a port have the same.
+	TrustedHops uint32 `protobuf:"varint,11,opt,name=trusted_hops,json=trustedHops,proto3" json:"trusted_hops,omitempty"`
 	// For all requests of this listener; a rule's own filter of the same type decides over it.
 	Filters []*Filter `protobuf:"bytes,30,rep,name=filters,proto3" json:"filters,omitempty"`
 	// Answers cross-origin requests, where a rule doesn't.
@@ -358,6 +538,48 @@ func (x *MeshGateway_Listener) GetTags() map[string]string {
 	return nil
 }
 
+func (x *MeshGateway_Listener) GetHttp3() bool {
+	if x != nil {
+		return x.Http3
+	}
+	return false
+}
+
+func (x *MeshGateway_Listener) GetHttp3AdvertisedPort() uint32 {
+	if x != nil {
+		return x.Http3AdvertisedPort
+	}
+	return 0
+}
+
+func (x *MeshGateway_Listener) GetRedirectToHttps() *MeshGateway_RedirectToHttps {
+	if x != nil {
+		return x.RedirectToHttps
+	}
+	return nil
+}
+
+func (x *MeshGateway_Listener) GetResources() *MeshGateway_Resources {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *MeshGateway_Listener) GetProxyProtocol() MeshGateway_ProxyProtocol {
+	if x != nil {
+		return x.ProxyProtocol
+	}
+	return MeshGateway_PROXY_PROTOCOL_UNSPECIFIED
+}
+
+func (x *MeshGateway_Listener) GetTrustedHops() uint32 {
+	if x != nil {
+		return x.TrustedHops
+	}
+	return 0
+}
+
 func (x *MeshGateway_Listener) GetFilters() []*Filter {
 	if x != nil {
 		return x.Filters
@@ -372,19 +594,142 @@ func (x *MeshGateway_Listener) GetCors() *Cors {
 	return nil
 }
 
+// RedirectToHttps answers with a redirect to the same host and path.
+type MeshGateway_RedirectToHttps struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Port of the HTTPS listener as clients reach it; default 443.
+	Port uint32 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
+	// 301 (the default), 302, 303, 307 or 308.
+	StatusCode    uint32 `protobuf:"varint,2,opt,name=status_code,json=statusCode,proto3" json:"status_code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeshGateway_RedirectToHttps) Reset() {
+	*x = MeshGateway_RedirectToHttps{}
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeshGateway_RedirectToHttps) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeshGateway_RedirectToHttps) ProtoMessage() {}
+
+func (x *MeshGateway_RedirectToHttps) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeshGateway_RedirectToHttps.ProtoReflect.Descriptor instead.
+func (*MeshGateway_RedirectToHttps) Descriptor() ([]byte, []int) {
+	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{0, 2}
+}
+
+func (x *MeshGateway_RedirectToHttps) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *MeshGateway_RedirectToHttps) GetStatusCode() uint32 {
+	if x != nil {
+		return x.StatusCode
+	}
+	return 0
+}
+
+// Resources bounds what a listener takes. Of HTTP listeners that share a port the lowest bound holds for all together.
+type MeshGateway_Resources struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Connections at a time; more are closed at once. 0 sets no bound. At a TLS listener each hostname of its routes counts by
+	// itself, and so do HTTP/3 and TCP at an HTTPS listener.
+	ConnectionLimit uint32 `protobuf:"varint,1,opt,name=connection_limit,json=connectionLimit,proto3" json:"connection_limit,omitempty"`
+	// Bytes that are held for a connection in each direction while the other end is slow; default 1 MiB. Of listeners that share
+	// a port the lowest holds.
+	BufferLimit   uint32 `protobuf:"varint,2,opt,name=buffer_limit,json=bufferLimit,proto3" json:"buffer_limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeshGateway_Resources) Reset() {
+	*x = MeshGateway_Resources{}
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeshGateway_Resources) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeshGateway_Resources) ProtoMessage() {}
+
+func (x *MeshGateway_Resources) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeshGateway_Resources.ProtoReflect.Descriptor instead.
+func (*MeshGateway_Resources) Descriptor() ([]byte, []int) {
+	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{0, 3}
+}
+
+func (x *MeshGateway_Resources) GetConnectionLimit() uint32 {
+	if x != nil {
+		return x.ConnectionLimit
+	}
+	return 0
+}
+
+func (x *MeshGateway_Resources) GetBufferLimit() uint32 {
+	if x != nil {
+		return x.BufferLimit
+	}
+	return 0
+}
+
 // Tls configures the listener's TLS.
 type MeshGateway_Tls struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Mode  MeshGateway_Mode       `protobuf:"varint,1,opt,name=mode,proto3,enum=zoneforge.mesh.v1alpha1.MeshGateway_Mode" json:"mode,omitempty"`
-	// Secrets of the same mesh. Also written `secret: NAME` for a single one.
-	Certificates  []*MeshGateway_Certificate `protobuf:"bytes,2,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	// TERMINATE (the default of HTTPS) or PASSTHROUGH (TLS only).
+	Mode MeshGateway_Mode `protobuf:"varint,1,opt,name=mode,proto3,enum=zoneforge.mesh.v1alpha1.MeshGateway_Mode" json:"mode,omitempty"`
+	// Secrets of the same mesh. Also written `secret: NAME` for a single one. Of several, the one for the client's server name and
+	// kind of key is served, the first where none is.
+	Certificates []*MeshGateway_Certificate `protobuf:"bytes,2,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	// Asks clients for a certificate.
+	ClientValidation *MeshGateway_ClientValidation `protobuf:"bytes,3,opt,name=client_validation,json=clientValidation,proto3" json:"client_validation,omitempty"`
+	// Lowest version that is spoken: TLS1_2 (the default) or TLS1_3; RFC 8996 has done away with those before.
+	MinVersion MeshGateway_Version `protobuf:"varint,4,opt,name=min_version,json=minVersion,proto3,enum=zoneforge.mesh.v1alpha1.MeshGateway_Version" json:"min_version,omitempty"`
+	// Highest version that is spoken; default TLS1_3.
+	MaxVersion MeshGateway_Version `protobuf:"varint,5,opt,name=max_version,json=maxVersion,proto3,enum=zoneforge.mesh.v1alpha1.MeshGateway_Version" json:"max_version,omitempty"`
+	// Cipher suites of TLS 1.2, by their OpenSSL names, preferred first; default: those with forward secrecy and
+	// authenticated encryption. Those of TLS 1.3 are fixed.
+	CipherSuites  []string `protobuf:"bytes,6,rep,name=cipher_suites,json=cipherSuites,proto3" json:"cipher_suites,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MeshGateway_Tls) Reset() {
 	*x = MeshGateway_Tls{}
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[4]
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -396,7 +741,7 @@ func (x *MeshGateway_Tls) String() string {
 func (*MeshGateway_Tls) ProtoMessage() {}
 
 func (x *MeshGateway_Tls) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[4]
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -409,7 +754,7 @@ func (x *MeshGateway_Tls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshGateway_Tls.ProtoReflect.Descriptor instead.
 func (*MeshGateway_Tls) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{0, 2}
+	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{0, 4}
 }
 
 func (x *MeshGateway_Tls) GetMode() MeshGateway_Mode {
@@ -426,6 +771,215 @@ func (x *MeshGateway_Tls) GetCertificates() []*MeshGateway_Certificate {
 	return nil
 }
 
+func (x *MeshGateway_Tls) GetClientValidation() *MeshGateway_ClientValidation {
+	if x != nil {
+		return x.ClientValidation
+	}
+	return nil
+}
+
+func (x *MeshGateway_Tls) GetMinVersion() MeshGateway_Version {
+	if x != nil {
+		return x.MinVersion
+	}
+	return MeshGateway_VERSION_UNSPECIFIED
+}
+
+func (x *MeshGateway_Tls) GetMaxVersion() MeshGateway_Version {
+	if x != nil {
+		return x.MaxVersion
+	}
+	return MeshGateway_VERSION_UNSPECIFIED
+}
+
+func (x *MeshGateway_Tls) GetCipherSuites() []string {
+	if x != nil {
+		return x.CipherSuites
+	}
+	return nil
+}
+
+// ClientValidation says which clients are let in by their certificate. What it proves reaches HTTP backends in
+// x-forwarded-client-cert.
+type MeshGateway_ClientValidation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the Secret with the PEM of the authorities that sign clients.
+	Secret string                 `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
+	Mode   MeshGateway_ClientMode `protobuf:"varint,2,opt,name=mode,proto3,enum=zoneforge.mesh.v1alpha1.MeshGateway_ClientMode" json:"mode,omitempty"`
+	// Names of which a client's certificate must carry one; empty takes any that the authorities sign.
+	SubjectAltNames []*MeshGateway_SubjectAltName `protobuf:"bytes,3,rep,name=subject_alt_names,json=subjectAltNames,proto3" json:"subject_alt_names,omitempty"`
+	// SHA-256 of certificates in hexadecimal, of which a client's must be one; colons may stand between the bytes.
+	CertificateHashes []string `protobuf:"bytes,4,rep,name=certificate_hashes,json=certificateHashes,proto3" json:"certificate_hashes,omitempty"`
+	// SHA-256 of public keys (SPKI) in base64, of which a client's must be one.
+	SpkiHashes    []string `protobuf:"bytes,5,rep,name=spki_hashes,json=spkiHashes,proto3" json:"spki_hashes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeshGateway_ClientValidation) Reset() {
+	*x = MeshGateway_ClientValidation{}
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeshGateway_ClientValidation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeshGateway_ClientValidation) ProtoMessage() {}
+
+func (x *MeshGateway_ClientValidation) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeshGateway_ClientValidation.ProtoReflect.Descriptor instead.
+func (*MeshGateway_ClientValidation) Descriptor() ([]byte, []int) {
+	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{0, 5}
+}
+
+func (x *MeshGateway_ClientValidation) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *MeshGateway_ClientValidation) GetMode() MeshGateway_ClientMode {
+	if x != nil {
+		return x.Mode
+	}
+	return MeshGateway_CLIENT_MODE_UNSPECIFIED
+}
+
+func (x *MeshGateway_ClientValidation) GetSubjectAltNames() []*MeshGateway_SubjectAltName {
+	if x != nil {
+		return x.SubjectAltNames
+	}
+	return nil
+}
+
+func (x *MeshGateway_ClientValidation) GetCertificateHashes() []string {
+	if x != nil {
+		return x.CertificateHashes
+	}
+	return nil
+}
+
+func (x *MeshGateway_ClientValidation) GetSpkiHashes() []string {
+	if x != nil {
+		return x.SpkiHashes
+	}
+	return nil
+}
+
+// SubjectAltName compares names of one kind in a certificate; exactly one member is set.
+type MeshGateway_SubjectAltName struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Name:
+	//
+	//	*MeshGateway_SubjectAltName_Dns
+	//	*MeshGateway_SubjectAltName_Uri
+	//	*MeshGateway_SubjectAltName_Email
+	Name          isMeshGateway_SubjectAltName_Name `protobuf_oneof:"name"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeshGateway_SubjectAltName) Reset() {
+	*x = MeshGateway_SubjectAltName{}
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeshGateway_SubjectAltName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeshGateway_SubjectAltName) ProtoMessage() {}
+
+func (x *MeshGateway_SubjectAltName) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeshGateway_SubjectAltName.ProtoReflect.Descriptor instead.
+func (*MeshGateway_SubjectAltName) Descriptor() ([]byte, []int) {
+	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{0, 6}
+}
+
+func (x *MeshGateway_SubjectAltName) GetName() isMeshGateway_SubjectAltName_Name {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *MeshGateway_SubjectAltName) GetDns() *StringMatcher {
+	if x != nil {
+		if x, ok := x.Name.(*MeshGateway_SubjectAltName_Dns); ok {
+			return x.Dns
+		}
+	}
+	return nil
+}
+
+func (x *MeshGateway_SubjectAltName) GetUri() *StringMatcher {
+	if x != nil {
+		if x, ok := x.Name.(*MeshGateway_SubjectAltName_Uri); ok {
+			return x.Uri
+		}
+	}
+	return nil
+}
+
+func (x *MeshGateway_SubjectAltName) GetEmail() *StringMatcher {
+	if x != nil {
+		if x, ok := x.Name.(*MeshGateway_SubjectAltName_Email); ok {
+			return x.Email
+		}
+	}
+	return nil
+}
+
+type isMeshGateway_SubjectAltName_Name interface {
+	isMeshGateway_SubjectAltName_Name()
+}
+
+type MeshGateway_SubjectAltName_Dns struct {
+	Dns *StringMatcher `protobuf:"bytes,1,opt,name=dns,proto3,oneof"`
+}
+
+type MeshGateway_SubjectAltName_Uri struct {
+	Uri *StringMatcher `protobuf:"bytes,2,opt,name=uri,proto3,oneof"`
+}
+
+type MeshGateway_SubjectAltName_Email struct {
+	Email *StringMatcher `protobuf:"bytes,3,opt,name=email,proto3,oneof"`
+}
+
+func (*MeshGateway_SubjectAltName_Dns) isMeshGateway_SubjectAltName_Name() {}
+
+func (*MeshGateway_SubjectAltName_Uri) isMeshGateway_SubjectAltName_Name() {}
+
+func (*MeshGateway_SubjectAltName_Email) isMeshGateway_SubjectAltName_Name() {}
+
 // Certificate names a Secret.
 type MeshGateway_Certificate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -437,7 +991,7 @@ type MeshGateway_Certificate struct {
 
 func (x *MeshGateway_Certificate) Reset() {
 	*x = MeshGateway_Certificate{}
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[5]
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -449,7 +1003,7 @@ func (x *MeshGateway_Certificate) String() string {
 func (*MeshGateway_Certificate) ProtoMessage() {}
 
 func (x *MeshGateway_Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[5]
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -462,7 +1016,7 @@ func (x *MeshGateway_Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshGateway_Certificate.ProtoReflect.Descriptor instead.
 func (*MeshGateway_Certificate) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{0, 3}
+	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{0, 7}
 }
 
 func (x *MeshGateway_Certificate) GetSecret() string {
@@ -476,13 +1030,14 @@ func (x *MeshGateway_Certificate) GetSecret() string {
 type MeshGatewayRoute_Conf struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Http          *MeshGatewayRoute_Http `protobuf:"bytes,1,opt,name=http,proto3" json:"http,omitempty"`
+	Tcp           *MeshGatewayRoute_Tcp  `protobuf:"bytes,2,opt,name=tcp,proto3" json:"tcp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MeshGatewayRoute_Conf) Reset() {
 	*x = MeshGatewayRoute_Conf{}
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[7]
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -494,7 +1049,7 @@ func (x *MeshGatewayRoute_Conf) String() string {
 func (*MeshGatewayRoute_Conf) ProtoMessage() {}
 
 func (x *MeshGatewayRoute_Conf) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[7]
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -517,6 +1072,115 @@ func (x *MeshGatewayRoute_Conf) GetHttp() *MeshGatewayRoute_Http {
 	return nil
 }
 
+func (x *MeshGatewayRoute_Conf) GetTcp() *MeshGatewayRoute_Tcp {
+	if x != nil {
+		return x.Tcp
+	}
+	return nil
+}
+
+// Tcp is for TCP and TLS listeners. Also written as the list of its rules.
+type MeshGatewayRoute_Tcp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Server names (SNI) within the hostname of a TLS listener; empty means all of them. A connection is of the route with the most
+	// specific one. At a TCP listener, where connections name no host, only routes without hostnames hold.
+	Hostnames []string `protobuf:"bytes,1,rep,name=hostnames,proto3" json:"hostnames,omitempty"`
+	// Exactly one, as nothing of a connection tells rules apart.
+	Rules         []*MeshGatewayRoute_TcpRule `protobuf:"bytes,2,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeshGatewayRoute_Tcp) Reset() {
+	*x = MeshGatewayRoute_Tcp{}
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeshGatewayRoute_Tcp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeshGatewayRoute_Tcp) ProtoMessage() {}
+
+func (x *MeshGatewayRoute_Tcp) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeshGatewayRoute_Tcp.ProtoReflect.Descriptor instead.
+func (*MeshGatewayRoute_Tcp) Descriptor() ([]byte, []int) {
+	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 1}
+}
+
+func (x *MeshGatewayRoute_Tcp) GetHostnames() []string {
+	if x != nil {
+		return x.Hostnames
+	}
+	return nil
+}
+
+func (x *MeshGatewayRoute_Tcp) GetRules() []*MeshGatewayRoute_TcpRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+// TcpRule forwards connections.
+type MeshGatewayRoute_TcpRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where connections go, by weight. Also written destination.
+	Backends      []*MeshGatewayRoute_Backend `protobuf:"bytes,1,rep,name=backends,proto3" json:"backends,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeshGatewayRoute_TcpRule) Reset() {
+	*x = MeshGatewayRoute_TcpRule{}
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeshGatewayRoute_TcpRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeshGatewayRoute_TcpRule) ProtoMessage() {}
+
+func (x *MeshGatewayRoute_TcpRule) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeshGatewayRoute_TcpRule.ProtoReflect.Descriptor instead.
+func (*MeshGatewayRoute_TcpRule) Descriptor() ([]byte, []int) {
+	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 2}
+}
+
+func (x *MeshGatewayRoute_TcpRule) GetBackends() []*MeshGatewayRoute_Backend {
+	if x != nil {
+		return x.Backends
+	}
+	return nil
+}
+
 // Http holds the rules for HTTP and HTTPS listeners. Also written as the list of its rules.
 type MeshGatewayRoute_Http struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -529,7 +1193,7 @@ type MeshGatewayRoute_Http struct {
 
 func (x *MeshGatewayRoute_Http) Reset() {
 	*x = MeshGatewayRoute_Http{}
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[8]
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +1205,7 @@ func (x *MeshGatewayRoute_Http) String() string {
 func (*MeshGatewayRoute_Http) ProtoMessage() {}
 
 func (x *MeshGatewayRoute_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[8]
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +1218,7 @@ func (x *MeshGatewayRoute_Http) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshGatewayRoute_Http.ProtoReflect.Descriptor instead.
 func (*MeshGatewayRoute_Http) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 1}
+	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 3}
 }
 
 func (x *MeshGatewayRoute_Http) GetHostnames() []string {
@@ -586,7 +1250,7 @@ type MeshGatewayRoute_Rule struct {
 
 func (x *MeshGatewayRoute_Rule) Reset() {
 	*x = MeshGatewayRoute_Rule{}
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[9]
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +1262,7 @@ func (x *MeshGatewayRoute_Rule) String() string {
 func (*MeshGatewayRoute_Rule) ProtoMessage() {}
 
 func (x *MeshGatewayRoute_Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[9]
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +1275,7 @@ func (x *MeshGatewayRoute_Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshGatewayRoute_Rule.ProtoReflect.Descriptor instead.
 func (*MeshGatewayRoute_Rule) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 2}
+	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 4}
 }
 
 func (x *MeshGatewayRoute_Rule) GetMatches() []*RequestMatch {
@@ -655,7 +1319,7 @@ type MeshGatewayRoute_Backend struct {
 
 func (x *MeshGatewayRoute_Backend) Reset() {
 	*x = MeshGatewayRoute_Backend{}
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[10]
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +1331,7 @@ func (x *MeshGatewayRoute_Backend) String() string {
 func (*MeshGatewayRoute_Backend) ProtoMessage() {}
 
 func (x *MeshGatewayRoute_Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[10]
+	mi := &file_mesh_v1alpha1_gateway_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +1344,7 @@ func (x *MeshGatewayRoute_Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshGatewayRoute_Backend.ProtoReflect.Descriptor instead.
 func (*MeshGatewayRoute_Backend) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 3}
+	return file_mesh_v1alpha1_gateway_proto_rawDescGZIP(), []int{1, 5}
 }
 
 func (x *MeshGatewayRoute_Backend) GetWeight() uint32 {
@@ -701,40 +1365,94 @@ var File_mesh_v1alpha1_gateway_proto protoreflect.FileDescriptor
 
 const file_mesh_v1alpha1_gateway_proto_rawDesc = "" +
 	"\n" +
-	"\x1bmesh/v1alpha1/gateway.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1amesh/v1alpha1/filter.proto\x1a\x19mesh/v1alpha1/match.proto\x1a\x1cmesh/v1alpha1/selector.proto\"\xdd\a\n" +
+	"\x1bmesh/v1alpha1/gateway.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1amesh/v1alpha1/filter.proto\x1a\x19mesh/v1alpha1/match.proto\x1a\x1cmesh/v1alpha1/selector.proto\"\xe3\x14\n" +
 	"\vMeshGateway\x12?\n" +
 	"\tselectors\x18\x01 \x03(\v2!.zoneforge.mesh.v1alpha1.SelectorR\tselectors\x12=\n" +
 	"\x04conf\x18\x02 \x01(\v2).zoneforge.mesh.v1alpha1.MeshGateway.ConfR\x04conf\x1aS\n" +
 	"\x04Conf\x12K\n" +
-	"\tlisteners\x18\x01 \x03(\v2-.zoneforge.mesh.v1alpha1.MeshGateway.ListenerR\tlisteners\x1a\xb5\x03\n" +
+	"\tlisteners\x18\x01 \x03(\v2-.zoneforge.mesh.v1alpha1.MeshGateway.ListenerR\tlisteners\x1a\xad\x06\n" +
 	"\bListener\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12I\n" +
 	"\bprotocol\x18\x02 \x01(\x0e2-.zoneforge.mesh.v1alpha1.MeshGateway.ProtocolR\bprotocol\x12\x1a\n" +
 	"\bhostname\x18\x03 \x01(\tR\bhostname\x12:\n" +
 	"\x03tls\x18\x04 \x01(\v2(.zoneforge.mesh.v1alpha1.MeshGateway.TlsR\x03tls\x12K\n" +
-	"\x04tags\x18\x05 \x03(\v27.zoneforge.mesh.v1alpha1.MeshGateway.Listener.TagsEntryR\x04tags\x129\n" +
+	"\x04tags\x18\x05 \x03(\v27.zoneforge.mesh.v1alpha1.MeshGateway.Listener.TagsEntryR\x04tags\x12\x14\n" +
+	"\x05http3\x18\x06 \x01(\bR\x05http3\x122\n" +
+	"\x15http3_advertised_port\x18\a \x01(\rR\x13http3AdvertisedPort\x12`\n" +
+	"\x11redirect_to_https\x18\b \x01(\v24.zoneforge.mesh.v1alpha1.MeshGateway.RedirectToHttpsR\x0fredirectToHttps\x12L\n" +
+	"\tresources\x18\t \x01(\v2..zoneforge.mesh.v1alpha1.MeshGateway.ResourcesR\tresources\x12Y\n" +
+	"\x0eproxy_protocol\x18\n" +
+	" \x01(\x0e22.zoneforge.mesh.v1alpha1.MeshGateway.ProxyProtocolR\rproxyProtocol\x12!\n" +
+	"\ftrusted_hops\x18\v \x01(\rR\vtrustedHops\x129\n" +
 	"\afilters\x18\x1e \x03(\v2\x1f.zoneforge.mesh.v1alpha1.FilterR\afilters\x121\n" +
 	"\x04cors\x18\x1f \x01(\v2\x1d.zoneforge.mesh.v1alpha1.CorsR\x04cors\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a\x9a\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aF\n" +
+	"\x0fRedirectToHttps\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\rR\x04port\x12\x1f\n" +
+	"\vstatus_code\x18\x02 \x01(\rR\n" +
+	"statusCode\x1aY\n" +
+	"\tResources\x12)\n" +
+	"\x10connection_limit\x18\x01 \x01(\rR\x0fconnectionLimit\x12!\n" +
+	"\fbuffer_limit\x18\x02 \x01(\rR\vbufferLimit\x1a\xc1\x03\n" +
 	"\x03Tls\x12=\n" +
 	"\x04mode\x18\x01 \x01(\x0e2).zoneforge.mesh.v1alpha1.MeshGateway.ModeR\x04mode\x12T\n" +
-	"\fcertificates\x18\x02 \x03(\v20.zoneforge.mesh.v1alpha1.MeshGateway.CertificateR\fcertificates\x1a%\n" +
+	"\fcertificates\x18\x02 \x03(\v20.zoneforge.mesh.v1alpha1.MeshGateway.CertificateR\fcertificates\x12b\n" +
+	"\x11client_validation\x18\x03 \x01(\v25.zoneforge.mesh.v1alpha1.MeshGateway.ClientValidationR\x10clientValidation\x12M\n" +
+	"\vmin_version\x18\x04 \x01(\x0e2,.zoneforge.mesh.v1alpha1.MeshGateway.VersionR\n" +
+	"minVersion\x12M\n" +
+	"\vmax_version\x18\x05 \x01(\x0e2,.zoneforge.mesh.v1alpha1.MeshGateway.VersionR\n" +
+	"maxVersion\x12#\n" +
+	"\rcipher_suites\x18\x06 \x03(\tR\fcipherSuites\x1a\xa0\x02\n" +
+	"\x10ClientValidation\x12\x16\n" +
+	"\x06secret\x18\x01 \x01(\tR\x06secret\x12C\n" +
+	"\x04mode\x18\x02 \x01(\x0e2/.zoneforge.mesh.v1alpha1.MeshGateway.ClientModeR\x04mode\x12_\n" +
+	"\x11subject_alt_names\x18\x03 \x03(\v23.zoneforge.mesh.v1alpha1.MeshGateway.SubjectAltNameR\x0fsubjectAltNames\x12-\n" +
+	"\x12certificate_hashes\x18\x04 \x03(\tR\x11certificateHashes\x12\x1f\n" +
+	"\vspki_hashes\x18\x05 \x03(\tR\n" +
+	"spkiHashes\x1a\xd0\x01\n" +
+	"\x0eSubjectAltName\x12:\n" +
+	"\x03dns\x18\x01 \x01(\v2&.zoneforge.mesh.v1alpha1.StringMatcherH\x00R\x03dns\x12:\n" +
+	"\x03uri\x18\x02 \x01(\v2&.zoneforge.mesh.v1alpha1.StringMatcherH\x00R\x03uri\x12>\n" +
+	"\x05email\x18\x03 \x01(\v2&.zoneforge.mesh.v1alpha1.StringMatcherH\x00R\x05emailB\x06\n" +
+	"\x04name\x1a%\n" +
 	"\vCertificate\x12\x16\n" +
-	"\x06secret\x18\x01 \x01(\tR\x06secret\"K\n" +
+	"\x06secret\x18\x01 \x01(\tR\x06secret\"o\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rPROTOCOL_HTTP\x10\x01\x12\x12\n" +
-	"\x0ePROTOCOL_HTTPS\x10\x02\"0\n" +
+	"\x0ePROTOCOL_HTTPS\x10\x02\x12\x10\n" +
+	"\fPROTOCOL_TCP\x10\x03\x12\x10\n" +
+	"\fPROTOCOL_TLS\x10\x04\"h\n" +
+	"\rProxyProtocol\x12\x1e\n" +
+	"\x1aPROXY_PROTOCOL_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16PROXY_PROTOCOL_REQUIRE\x10\x01\x12\x1b\n" +
+	"\x17PROXY_PROTOCOL_OPTIONAL\x10\x02\"F\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x12\n" +
-	"\x0eMODE_TERMINATE\x10\x01\"\xb0\x06\n" +
+	"\x0eMODE_TERMINATE\x10\x01\x12\x14\n" +
+	"\x10MODE_PASSTHROUGH\x10\x02\"J\n" +
+	"\aVersion\x12\x17\n" +
+	"\x13VERSION_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eVERSION_TLS1_2\x10\x01\x12\x12\n" +
+	"\x0eVERSION_TLS1_3\x10\x02\"\\\n" +
+	"\n" +
+	"ClientMode\x12\x1b\n" +
+	"\x17CLIENT_MODE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13CLIENT_MODE_REQUIRE\x10\x01\x12\x18\n" +
+	"\x14CLIENT_MODE_OPTIONAL\x10\x02\"\xba\b\n" +
 	"\x10MeshGatewayRoute\x12?\n" +
 	"\tselectors\x18\x01 \x03(\v2!.zoneforge.mesh.v1alpha1.SelectorR\tselectors\x12B\n" +
-	"\x04conf\x18\x02 \x01(\v2..zoneforge.mesh.v1alpha1.MeshGatewayRoute.ConfR\x04conf\x1aJ\n" +
+	"\x04conf\x18\x02 \x01(\v2..zoneforge.mesh.v1alpha1.MeshGatewayRoute.ConfR\x04conf\x1a\x8b\x01\n" +
 	"\x04Conf\x12B\n" +
-	"\x04http\x18\x01 \x01(\v2..zoneforge.mesh.v1alpha1.MeshGatewayRoute.HttpR\x04http\x1aj\n" +
+	"\x04http\x18\x01 \x01(\v2..zoneforge.mesh.v1alpha1.MeshGatewayRoute.HttpR\x04http\x12?\n" +
+	"\x03tcp\x18\x02 \x01(\v2-.zoneforge.mesh.v1alpha1.MeshGatewayRoute.TcpR\x03tcp\x1al\n" +
+	"\x03Tcp\x12\x1c\n" +
+	"\thostnames\x18\x01 \x03(\tR\thostnames\x12G\n" +
+	"\x05rules\x18\x02 \x03(\v21.zoneforge.mesh.v1alpha1.MeshGatewayRoute.TcpRuleR\x05rules\x1aX\n" +
+	"\aTcpRule\x12M\n" +
+	"\bbackends\x18\x01 \x03(\v21.zoneforge.mesh.v1alpha1.MeshGatewayRoute.BackendR\bbackends\x1aj\n" +
 	"\x04Http\x12\x1c\n" +
 	"\thostnames\x18\x01 \x03(\tR\thostnames\x12D\n" +
 	"\x05rules\x18\x02 \x03(\v2..zoneforge.mesh.v1alpha1.MeshGatewayRoute.RuleR\x05rules\x1a\x84\x02\n" +
@@ -763,53 +1481,77 @@ func file_mesh_v1alpha1_gateway_proto_rawDescGZIP() []byte {
 	return file_mesh_v1alpha1_gateway_proto_rawDescData
 }
 
-var file_mesh_v1alpha1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_mesh_v1alpha1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_mesh_v1alpha1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_mesh_v1alpha1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_mesh_v1alpha1_gateway_proto_goTypes = []any{
-	(MeshGateway_Protocol)(0),        // 0: zoneforge.mesh.v1alpha1.MeshGateway.Protocol
-	(MeshGateway_Mode)(0),            // 1: zoneforge.mesh.v1alpha1.MeshGateway.Mode
-	(*MeshGateway)(nil),              // 2: zoneforge.mesh.v1alpha1.MeshGateway
-	(*MeshGatewayRoute)(nil),         // 3: zoneforge.mesh.v1alpha1.MeshGatewayRoute
-	(*MeshGateway_Conf)(nil),         // 4: zoneforge.mesh.v1alpha1.MeshGateway.Conf
-	(*MeshGateway_Listener)(nil),     // 5: zoneforge.mesh.v1alpha1.MeshGateway.Listener
-	(*MeshGateway_Tls)(nil),          // 6: zoneforge.mesh.v1alpha1.MeshGateway.Tls
-	(*MeshGateway_Certificate)(nil),  // 7: zoneforge.mesh.v1alpha1.MeshGateway.Certificate
-	nil,                              // 8: zoneforge.mesh.v1alpha1.MeshGateway.Listener.TagsEntry
-	(*MeshGatewayRoute_Conf)(nil),    // 9: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Conf
-	(*MeshGatewayRoute_Http)(nil),    // 10: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Http
-	(*MeshGatewayRoute_Rule)(nil),    // 11: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule
-	(*MeshGatewayRoute_Backend)(nil), // 12: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend
-	nil,                              // 13: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend.DestinationEntry
-	(*Selector)(nil),                 // 14: zoneforge.mesh.v1alpha1.Selector
-	(*Filter)(nil),                   // 15: zoneforge.mesh.v1alpha1.Filter
-	(*Cors)(nil),                     // 16: zoneforge.mesh.v1alpha1.Cors
-	(*RequestMatch)(nil),             // 17: zoneforge.mesh.v1alpha1.RequestMatch
+	(MeshGateway_Protocol)(0),            // 0: zoneforge.mesh.v1alpha1.MeshGateway.Protocol
+	(MeshGateway_ProxyProtocol)(0),       // 1: zoneforge.mesh.v1alpha1.MeshGateway.ProxyProtocol
+	(MeshGateway_Mode)(0),                // 2: zoneforge.mesh.v1alpha1.MeshGateway.Mode
+	(MeshGateway_Version)(0),             // 3: zoneforge.mesh.v1alpha1.MeshGateway.Version
+	(MeshGateway_ClientMode)(0),          // 4: zoneforge.mesh.v1alpha1.MeshGateway.ClientMode
+	(*MeshGateway)(nil),                  // 5: zoneforge.mesh.v1alpha1.MeshGateway
+	(*MeshGatewayRoute)(nil),             // 6: zoneforge.mesh.v1alpha1.MeshGatewayRoute
+	(*MeshGateway_Conf)(nil),             // 7: zoneforge.mesh.v1alpha1.MeshGateway.Conf
+	(*MeshGateway_Listener)(nil),         // 8: zoneforge.mesh.v1alpha1.MeshGateway.Listener
+	(*MeshGateway_RedirectToHttps)(nil),  // 9: zoneforge.mesh.v1alpha1.MeshGateway.RedirectToHttps
+	(*MeshGateway_Resources)(nil),        // 10: zoneforge.mesh.v1alpha1.MeshGateway.Resources
+	(*MeshGateway_Tls)(nil),              // 11: zoneforge.mesh.v1alpha1.MeshGateway.Tls
+	(*MeshGateway_ClientValidation)(nil), // 12: zoneforge.mesh.v1alpha1.MeshGateway.ClientValidation
+	(*MeshGateway_SubjectAltName)(nil),   // 13: zoneforge.mesh.v1alpha1.MeshGateway.SubjectAltName
+	(*MeshGateway_Certificate)(nil),      // 14: zoneforge.mesh.v1alpha1.MeshGateway.Certificate
+	nil,                                  // 15: zoneforge.mesh.v1alpha1.MeshGateway.Listener.TagsEntry
+	(*MeshGatewayRoute_Conf)(nil),        // 16: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Conf
+	(*MeshGatewayRoute_Tcp)(nil),         // 17: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Tcp
+	(*MeshGatewayRoute_TcpRule)(nil),     // 18: zoneforge.mesh.v1alpha1.MeshGatewayRoute.TcpRule
+	(*MeshGatewayRoute_Http)(nil),        // 19: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Http
+	(*MeshGatewayRoute_Rule)(nil),        // 20: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule
+	(*MeshGatewayRoute_Backend)(nil),     // 21: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend
+	nil,                                  // 22: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend.DestinationEntry
+	(*Selector)(nil),                     // 23: zoneforge.mesh.v1alpha1.Selector
+	(*Filter)(nil),                       // 24: zoneforge.mesh.v1alpha1.Filter
+	(*Cors)(nil),                         // 25: zoneforge.mesh.v1alpha1.Cors
+	(*StringMatcher)(nil),                // 26: zoneforge.mesh.v1alpha1.StringMatcher
+	(*RequestMatch)(nil),                 // 27: zoneforge.mesh.v1alpha1.RequestMatch
 }
 var file_mesh_v1alpha1_gateway_proto_depIdxs = []int32{
-	14, // 0: zoneforge.mesh.v1alpha1.MeshGateway.selectors:type_name -> zoneforge.mesh.v1alpha1.Selector
-	4,  // 1: zoneforge.mesh.v1alpha1.MeshGateway.conf:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Conf
-	14, // 2: zoneforge.mesh.v1alpha1.MeshGatewayRoute.selectors:type_name -> zoneforge.mesh.v1alpha1.Selector
-	9,  // 3: zoneforge.mesh.v1alpha1.MeshGatewayRoute.conf:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Conf
-	5,  // 4: zoneforge.mesh.v1alpha1.MeshGateway.Conf.listeners:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Listener
+	23, // 0: zoneforge.mesh.v1alpha1.MeshGateway.selectors:type_name -> zoneforge.mesh.v1alpha1.Selector
+	7,  // 1: zoneforge.mesh.v1alpha1.MeshGateway.conf:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Conf
+	23, // 2: zoneforge.mesh.v1alpha1.MeshGatewayRoute.selectors:type_name -> zoneforge.mesh.v1alpha1.Selector
+	16, // 3: zoneforge.mesh.v1alpha1.MeshGatewayRoute.conf:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Conf
+	8,  // 4: zoneforge.mesh.v1alpha1.MeshGateway.Conf.listeners:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Listener
 	0,  // 5: zoneforge.mesh.v1alpha1.MeshGateway.Listener.protocol:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Protocol
-	6,  // 6: zoneforge.mesh.v1alpha1.MeshGateway.Listener.tls:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Tls
-	8,  // 7: zoneforge.mesh.v1alpha1.MeshGateway.Listener.tags:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Listener.TagsEntry
-	15, // 8: zoneforge.mesh.v1alpha1.MeshGateway.Listener.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
-	16, // 9: zoneforge.mesh.v1alpha1.MeshGateway.Listener.cors:type_name -> zoneforge.mesh.v1alpha1.Cors
-	1,  // 10: zoneforge.mesh.v1alpha1.MeshGateway.Tls.mode:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Mode
-	7,  // 11: zoneforge.mesh.v1alpha1.MeshGateway.Tls.certificates:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Certificate
-	10, // 12: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Conf.http:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Http
-	11, // 13: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Http.rules:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule
-	17, // 14: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule.matches:type_name -> zoneforge.mesh.v1alpha1.RequestMatch
-	15, // 15: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
-	12, // 16: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule.backends:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend
-	16, // 17: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule.cors:type_name -> zoneforge.mesh.v1alpha1.Cors
-	13, // 18: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend.destination:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend.DestinationEntry
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	11, // 6: zoneforge.mesh.v1alpha1.MeshGateway.Listener.tls:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Tls
+	15, // 7: zoneforge.mesh.v1alpha1.MeshGateway.Listener.tags:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Listener.TagsEntry
+	9,  // 8: zoneforge.mesh.v1alpha1.MeshGateway.Listener.redirect_to_https:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.RedirectToHttps
+	10, // 9: zoneforge.mesh.v1alpha1.MeshGateway.Listener.resources:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Resources
+	1,  // 10: zoneforge.mesh.v1alpha1.MeshGateway.Listener.proxy_protocol:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.ProxyProtocol
+	24, // 11: zoneforge.mesh.v1alpha1.MeshGateway.Listener.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
+	25, // 12: zoneforge.mesh.v1alpha1.MeshGateway.Listener.cors:type_name -> zoneforge.mesh.v1alpha1.Cors
+	2,  // 13: zoneforge.mesh.v1alpha1.MeshGateway.Tls.mode:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Mode
+	14, // 14: zoneforge.mesh.v1alpha1.MeshGateway.Tls.certificates:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Certificate
+	12, // 15: zoneforge.mesh.v1alpha1.MeshGateway.Tls.client_validation:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.ClientValidation
+	3,  // 16: zoneforge.mesh.v1alpha1.MeshGateway.Tls.min_version:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Version
+	3,  // 17: zoneforge.mesh.v1alpha1.MeshGateway.Tls.max_version:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.Version
+	4,  // 18: zoneforge.mesh.v1alpha1.MeshGateway.ClientValidation.mode:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.ClientMode
+	13, // 19: zoneforge.mesh.v1alpha1.MeshGateway.ClientValidation.subject_alt_names:type_name -> zoneforge.mesh.v1alpha1.MeshGateway.SubjectAltName
+	26, // 20: zoneforge.mesh.v1alpha1.MeshGateway.SubjectAltName.dns:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
+	26, // 21: zoneforge.mesh.v1alpha1.MeshGateway.SubjectAltName.uri:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
+	26, // 22: zoneforge.mesh.v1alpha1.MeshGateway.SubjectAltName.email:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
+	19, // 23: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Conf.http:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Http
+	17, // 24: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Conf.tcp:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Tcp
+	18, // 25: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Tcp.rules:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.TcpRule
+	21, // 26: zoneforge.mesh.v1alpha1.MeshGatewayRoute.TcpRule.backends:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend
+	20, // 27: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Http.rules:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule
+	27, // 28: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule.matches:type_name -> zoneforge.mesh.v1alpha1.RequestMatch
+	24, // 29: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
+	21, // 30: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule.backends:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend
+	25, // 31: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Rule.cors:type_name -> zoneforge.mesh.v1alpha1.Cors
+	22, // 32: zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend.destination:type_name -> zoneforge.mesh.v1alpha1.MeshGatewayRoute.Backend.DestinationEntry
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_mesh_v1alpha1_gateway_proto_init() }
@@ -820,14 +1562,19 @@ func file_mesh_v1alpha1_gateway_proto_init() {
 	file_mesh_v1alpha1_filter_proto_init()
 	file_mesh_v1alpha1_match_proto_init()
 	file_mesh_v1alpha1_selector_proto_init()
-	file_mesh_v1alpha1_gateway_proto_msgTypes[10].OneofWrappers = []any{}
+	file_mesh_v1alpha1_gateway_proto_msgTypes[8].OneofWrappers = []any{
+		(*MeshGateway_SubjectAltName_Dns)(nil),
+		(*MeshGateway_SubjectAltName_Uri)(nil),
+		(*MeshGateway_SubjectAltName_Email)(nil),
+	}
+	file_mesh_v1alpha1_gateway_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mesh_v1alpha1_gateway_proto_rawDesc), len(file_mesh_v1alpha1_gateway_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   12,
+			NumEnums:      5,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
