@@ -26,7 +26,7 @@ tools: .tools/bin/envoy .tools/bin/buf ## install Envoy and buf into .tools
 	.tools/bin/buf --version
 
 test: tools ## all tests, with the real Envoy and an embedded etcd
-	go test ./...
+	go test -timeout 30m ./...
 
 demo: build tools ## run the whole federation on this machine; Ctrl-C ends it
 	bin/zoneforge demo
