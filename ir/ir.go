@@ -215,6 +215,9 @@ type Filters struct {
 	// Authorization decides before the action; nil allows all.
 	Authorization *Authorization
 	CORS          *CORS
+	GRPCWeb       *GRPCWeb
+	Compression   *Compression
+	Transcode     *Transcode
 }
 
 // RouteMatch holds conditions that must all be met.

@@ -21,6 +21,14 @@ func (b *builder) filter(f *meshv1.Filter, r *ir.Route) error {
 		headerChange(&r.ResponseHeaders, v.ResponseHeader)
 	case *meshv1.Filter_Cors:
 		r.Filters.CORS = cors(v.Cors)
+	case *meshv1.Filter_Compression:
+		r.Filters.Compression = compression(v.Compression)
+	case *meshv1.Filter_Transcode:
+		var err error
+		r.Filters.Transcode, err = b.transcode(v.Transcode)
+		return err
+	case *meshv1.Filter_GrpcWeb:
+		r.Filters.GRPCWeb = &ir.GRPCWeb{}
 	}
 	return nil
 }

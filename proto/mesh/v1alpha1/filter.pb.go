@@ -35,6 +35,9 @@ type Filter struct {
 	//	*Filter_DirectResponse
 	//	*Filter_Http
 	//	*Filter_Cors
+	//	*Filter_Compression
+	//	*Filter_Transcode
+	//	*Filter_GrpcWeb
 	Filter        isFilter_Filter `protobuf_oneof:"filter"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -149,6 +152,33 @@ func (x *Filter) GetCors() *Cors {
 	return nil
 }
 
+func (x *Filter) GetCompression() *Compression {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_Compression); ok {
+			return x.Compression
+		}
+	}
+	return nil
+}
+
+func (x *Filter) GetTranscode() *Transcode {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_Transcode); ok {
+			return x.Transcode
+		}
+	}
+	return nil
+}
+
+func (x *Filter) GetGrpcWeb() *GrpcWeb {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_GrpcWeb); ok {
+			return x.GrpcWeb
+		}
+	}
+	return nil
+}
+
 type isFilter_Filter interface {
 	isFilter_Filter()
 }
@@ -193,6 +223,21 @@ type Filter_Cors struct {
 	Cors *Cors `protobuf:"bytes,8,opt,name=cors,proto3,oneof"`
 }
 
+type Filter_Compression struct {
+	// Compresses responses.
+	Compression *Compression `protobuf:"bytes,40,opt,name=compression,proto3,oneof"`
+}
+
+type Filter_Transcode struct {
+	// Takes JSON for gRPC services.
+	Transcode *Transcode `protobuf:"bytes,41,opt,name=transcode,proto3,oneof"`
+}
+
+type Filter_GrpcWeb struct {
+	// Takes gRPC-Web for gRPC services.
+	GrpcWeb *GrpcWeb `protobuf:"bytes,42,opt,name=grpc_web,json=grpcWeb,proto3,oneof"`
+}
+
 func (*Filter_RequestHeader) isFilter_Filter() {}
 
 func (*Filter_ResponseHeader) isFilter_Filter() {}
@@ -208,6 +253,12 @@ func (*Filter_DirectResponse) isFilter_Filter() {}
 func (*Filter_Http) isFilter_Filter() {}
 
 func (*Filter_Cors) isFilter_Filter() {}
+
+func (*Filter_Compression) isFilter_Filter() {}
+
+func (*Filter_Transcode) isFilter_Filter() {}
+
+func (*Filter_GrpcWeb) isFilter_Filter() {}
 
 // HttpRules hold filters for some of the requests.
 type HttpRules struct {
@@ -727,7 +778,7 @@ var File_mesh_v1alpha1_filter_proto protoreflect.FileDescriptor
 
 const file_mesh_v1alpha1_filter_proto_rawDesc = "" +
 	"\n" +
-	"\x1amesh/v1alpha1/filter.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x19mesh/v1alpha1/match.proto\x1a\x1cmesh/v1alpha1/selector.proto\"\xb1\x04\n" +
+	"\x1amesh/v1alpha1/filter.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1fmesh/v1alpha1/compression.proto\x1a\x1cmesh/v1alpha1/grpc_web.proto\x1a\x19mesh/v1alpha1/match.proto\x1a\x1cmesh/v1alpha1/selector.proto\x1a\x1dmesh/v1alpha1/transcode.proto\"\xfe\x05\n" +
 	"\x06Filter\x12N\n" +
 	"\x0erequest_header\x18\x01 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeH\x00R\rrequestHeader\x12P\n" +
 	"\x0fresponse_header\x18\x02 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeH\x00R\x0eresponseHeader\x12<\n" +
@@ -736,7 +787,10 @@ const file_mesh_v1alpha1_filter_proto_rawDesc = "" +
 	"\x06mirror\x18\x05 \x01(\v2\x1f.zoneforge.mesh.v1alpha1.MirrorH\x00R\x06mirror\x12R\n" +
 	"\x0fdirect_response\x18\x06 \x01(\v2'.zoneforge.mesh.v1alpha1.DirectResponseH\x00R\x0edirectResponse\x128\n" +
 	"\x04http\x18\a \x01(\v2\".zoneforge.mesh.v1alpha1.HttpRulesH\x00R\x04http\x123\n" +
-	"\x04cors\x18\b \x01(\v2\x1d.zoneforge.mesh.v1alpha1.CorsH\x00R\x04corsB\b\n" +
+	"\x04cors\x18\b \x01(\v2\x1d.zoneforge.mesh.v1alpha1.CorsH\x00R\x04cors\x12H\n" +
+	"\vcompression\x18( \x01(\v2$.zoneforge.mesh.v1alpha1.CompressionH\x00R\vcompression\x12B\n" +
+	"\ttranscode\x18) \x01(\v2\".zoneforge.mesh.v1alpha1.TranscodeH\x00R\ttranscode\x12=\n" +
+	"\bgrpc_web\x18* \x01(\v2 .zoneforge.mesh.v1alpha1.GrpcWebH\x00R\agrpcWebB\b\n" +
 	"\x06filter\"\xcf\x01\n" +
 	"\tHttpRules\x12=\n" +
 	"\x05rules\x18\x01 \x03(\v2'.zoneforge.mesh.v1alpha1.HttpRules.RuleR\x05rules\x1a\x82\x01\n" +
@@ -803,8 +857,11 @@ var file_mesh_v1alpha1_filter_proto_goTypes = []any{
 	(*HttpRules_Rule)(nil), // 7: zoneforge.mesh.v1alpha1.HttpRules.Rule
 	nil,                    // 8: zoneforge.mesh.v1alpha1.Mirror.DestinationEntry
 	(*HeaderChange)(nil),   // 9: zoneforge.mesh.v1alpha1.HeaderChange
-	(*StringMatcher)(nil),  // 10: zoneforge.mesh.v1alpha1.StringMatcher
-	(*RequestMatch)(nil),   // 11: zoneforge.mesh.v1alpha1.RequestMatch
+	(*Compression)(nil),    // 10: zoneforge.mesh.v1alpha1.Compression
+	(*Transcode)(nil),      // 11: zoneforge.mesh.v1alpha1.Transcode
+	(*GrpcWeb)(nil),        // 12: zoneforge.mesh.v1alpha1.GrpcWeb
+	(*StringMatcher)(nil),  // 13: zoneforge.mesh.v1alpha1.StringMatcher
+	(*RequestMatch)(nil),   // 14: zoneforge.mesh.v1alpha1.RequestMatch
 }
 var file_mesh_v1alpha1_filter_proto_depIdxs = []int32{
 	9,  // 0: zoneforge.mesh.v1alpha1.Filter.request_header:type_name -> zoneforge.mesh.v1alpha1.HeaderChange
@@ -815,16 +872,19 @@ var file_mesh_v1alpha1_filter_proto_depIdxs = []int32{
 	5,  // 5: zoneforge.mesh.v1alpha1.Filter.direct_response:type_name -> zoneforge.mesh.v1alpha1.DirectResponse
 	1,  // 6: zoneforge.mesh.v1alpha1.Filter.http:type_name -> zoneforge.mesh.v1alpha1.HttpRules
 	6,  // 7: zoneforge.mesh.v1alpha1.Filter.cors:type_name -> zoneforge.mesh.v1alpha1.Cors
-	7,  // 8: zoneforge.mesh.v1alpha1.HttpRules.rules:type_name -> zoneforge.mesh.v1alpha1.HttpRules.Rule
-	8,  // 9: zoneforge.mesh.v1alpha1.Mirror.destination:type_name -> zoneforge.mesh.v1alpha1.Mirror.DestinationEntry
-	10, // 10: zoneforge.mesh.v1alpha1.Cors.allow_origins:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
-	11, // 11: zoneforge.mesh.v1alpha1.HttpRules.Rule.matches:type_name -> zoneforge.mesh.v1alpha1.RequestMatch
-	0,  // 12: zoneforge.mesh.v1alpha1.HttpRules.Rule.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	10, // 8: zoneforge.mesh.v1alpha1.Filter.compression:type_name -> zoneforge.mesh.v1alpha1.Compression
+	11, // 9: zoneforge.mesh.v1alpha1.Filter.transcode:type_name -> zoneforge.mesh.v1alpha1.Transcode
+	12, // 10: zoneforge.mesh.v1alpha1.Filter.grpc_web:type_name -> zoneforge.mesh.v1alpha1.GrpcWeb
+	7,  // 11: zoneforge.mesh.v1alpha1.HttpRules.rules:type_name -> zoneforge.mesh.v1alpha1.HttpRules.Rule
+	8,  // 12: zoneforge.mesh.v1alpha1.Mirror.destination:type_name -> zoneforge.mesh.v1alpha1.Mirror.DestinationEntry
+	13, // 13: zoneforge.mesh.v1alpha1.Cors.allow_origins:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
+	14, // 14: zoneforge.mesh.v1alpha1.HttpRules.Rule.matches:type_name -> zoneforge.mesh.v1alpha1.RequestMatch
+	0,  // 15: zoneforge.mesh.v1alpha1.HttpRules.Rule.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_mesh_v1alpha1_filter_proto_init() }
@@ -832,8 +892,11 @@ func file_mesh_v1alpha1_filter_proto_init() {
 	if File_mesh_v1alpha1_filter_proto != nil {
 		return
 	}
+	file_mesh_v1alpha1_compression_proto_init()
+	file_mesh_v1alpha1_grpc_web_proto_init()
 	file_mesh_v1alpha1_match_proto_init()
 	file_mesh_v1alpha1_selector_proto_init()
+	file_mesh_v1alpha1_transcode_proto_init()
 	file_mesh_v1alpha1_filter_proto_msgTypes[0].OneofWrappers = []any{
 		(*Filter_RequestHeader)(nil),
 		(*Filter_ResponseHeader)(nil),
@@ -843,6 +906,9 @@ func file_mesh_v1alpha1_filter_proto_init() {
 		(*Filter_DirectResponse)(nil),
 		(*Filter_Http)(nil),
 		(*Filter_Cors)(nil),
+		(*Filter_Compression)(nil),
+		(*Filter_Transcode)(nil),
+		(*Filter_GrpcWeb)(nil),
 	}
 	file_mesh_v1alpha1_filter_proto_msgTypes[2].OneofWrappers = []any{
 		(*Rewrite_ReplaceFull)(nil),
