@@ -84,8 +84,7 @@ func quicTLS(t *ir.DownstreamTLS) (*corev3.TransportSocket, error) {
 func speakHTTP3(out *hcmv3.HttpConnectionManager) {
 	out.CodecType = hcmv3.HttpConnectionManager_HTTP3
 	out.Http3ProtocolOptions = &corev3.Http3ProtocolOptions{
-		QuicProtocolOptions:  &corev3.QuicProtocolOptions{MaxConcurrentStreams: wrapperspb.UInt32(100)},
-		AllowExtendedConnect: true,
+		QuicProtocolOptions: &corev3.QuicProtocolOptions{MaxConcurrentStreams: wrapperspb.UInt32(100)},
 	}
 }
 
