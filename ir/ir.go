@@ -215,9 +215,16 @@ type Filters struct {
 	// Authorization decides before the action; nil allows all.
 	Authorization *Authorization
 	CORS          *CORS
-	GRPCWeb       *GRPCWeb
-	Compression   *Compression
-	Transcode     *Transcode
+	// Admission comes first, so that what it refuses costs nothing.
+	Admission *AdmissionControl
+	// PolicyLimit is that of a RateLimit, and RateLimit that of a filter; a request must be within both.
+	PolicyLimit *RateLimit
+	RateLimit   *RateLimit
+	// Faults are tried one after the other.
+	Faults    []Fault
+	Bandwidth *Bandwidth
+	// MaxBody is how many bytes a request's body may have; 0 bounds nothing.
+	MaxBody uint64
 }
 
 // RouteMatch holds conditions that must all be met.

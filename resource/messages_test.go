@@ -3,8 +3,10 @@ package resource
 import "testing"
 
 const (
-	routeHead = "type: MeshGatewayRoute\nname: r\nselectors: [{match: {kuma.io/gateway: enabled}}]\n"
-	anyToAny  = "sources: [{match: {kuma.io/service: '*'}}]\ndestinations: [{match: {kuma.io/service: '*'}}]\n"
+	limitHead  = "type: RateLimit\nname: l\nselectors: [{match: {kuma.io/service: edge}}]\n"
+	filterHead = "type: FilterPolicy\nname: p\nselectors: [{match: {kuma.io/service: edge}}]\n"
+	routeHead  = "type: MeshGatewayRoute\nname: r\nselectors: [{match: {kuma.io/gateway: enabled}}]\n"
+	anyToAny   = "sources: [{match: {kuma.io/service: '*'}}]\ndestinations: [{match: {kuma.io/service: '*'}}]\n"
 )
 
 // messages are documents with the one error they give, or none.
@@ -173,6 +175,54 @@ var messages = []struct{ name, doc, want string }{
 	{"split and destination", "type: TrafficRoute\nname: t\n" + anyToAny + "conf: {destination: {kuma.io/service: a}, split: [{weight: 1, destination: {kuma.io/service: a}}]}\n",
 		"f:5:1: conf: destination excludes split (keep one of them)"},
 	{"method as a text", "type: TrafficRoute\nname: t\n" + anyToAny + "conf: {destination: {kuma.io/service: a}, http: [{match: {method: GET}, destination: {kuma.io/service: b}}]}\n", ""},
+	{"limit without numbers", limitHead + "conf: {http: [{keys: [address]}]}\n",
+		"f:4:15: conf.http[0].interval: needs a duration, such as 10s\n" +
+			"f:4:15: conf.http[0].requests: needs a number above 0 (to let none pass, answer with a directResponse)"},
+	{"limit of the document", "apiVersion: kuma.io/v1alpha1\nkind: RateLimit\nmetadata: {name: api-rate-limit, namespace: kuma-system}\nspec:\n  mesh: m\n  selectors: [{match: {kuma.io/service: edge}}]\n" +
+		"  conf: {http: [{match: [{path: {match: PREFIX, value: /a}}], requests: 10, interval: 10s, onRateLimit: {status: 429, headers: [{name: X-Rate-Limit-Retry-After, value: '10'}]}}]}\n", ""},
+	{"limit of Kuma", "type: RateLimit\nname: l\nmesh: m\n" + anyToAny + "conf: {http: {requests: 5, interval: 10s, onRateLimit: {status: 423, headers: [{key: x-kuma-rate-limited, value: 'true', append: true}]}}}\n", ""},
+	{"limit of both kinds", "type: RateLimit\nname: l\nselectors: [{match: {a: b}}]\n" + anyToAny + "conf: {http: {requests: 5, interval: 10s}}\n",
+		"f:1:1: selectors exclude sources and destinations (write selectors to limit gateways, or sources and destinations to limit a service)"},
+	{"limit of nothing", "type: RateLimit\nname: l\nconf: {http: {requests: 5, interval: 10s}}\n",
+		"f:1:1: needs selectors, or sources and destinations (write selectors to limit gateways, or sources and destinations to limit a service)"},
+	{"limit of an unproven client", "type: RateLimit\nname: l\nsources: [{match: {team: a}}]\ndestinations: [{match: {kuma.io/service: '*'}}]\nconf: {http: {requests: 5, interval: 10s}}\n",
+		"f:3:20: sources[0].match[team]: a certificate doesn't prove the tag team (select by kuma.io/service or kuma.io/zone)"},
+	{"limit out of bounds", limitHead + "conf: {http: {requests: 5, interval: 10ms, maxKeys: 5, onRateLimit: {status: 302, retryAfter: true, headers: [{name: 'a b'}]}}}\n",
+		"f:4:38: conf.http[0].interval: must be at least 50ms\n" +
+			"f:4:53: conf.http[0].maxKeys: is for a limit with keys\n" +
+			"f:4:78: conf.http[0].onRateLimit.status: 302 tells of no refusal (use 429, or another from 400 to 599)\n" +
+			"f:4:95: conf.http[0].onRateLimit.retryAfter: goes with status 429 (leave the status out, or give the header under headers)\n" +
+			"f:4:118: conf.http[0].onRateLimit.headers[0].name: \"a b\" is no name for a header"},
+	{"limit with keys", limitHead + "conf: {http: {requests: 5, interval: 1s, keys: [{header: x}, {header: X}, {query: ''}, {address: {ipv4Prefix: 33}}, {}]}}\n",
+		"f:4:62: conf.http[0].keys[1]: tells apart by what another key tells by (keep one of them)\n" +
+			"f:4:83: conf.http[0].keys[2].query: needs the name of a query parameter\n" +
+			"f:4:111: conf.http[0].keys[3].address.ipv4Prefix: a network of this kind has at most 32 bits\n" +
+			"f:4:117: conf.http[0].keys[4]: needs one of address, header, claim, query and path"},
+	{"shared limit", limitHead + "conf: {http: {requests: 5, interval: 10s, shared: {domain: A_B, timeout: 1m}}}\n",
+		"f:4:38: conf.http[0].interval: a shared limit counts in 1s, 1m, 1h or 24h\n" +
+			"f:4:43: conf.http[0].shared.service: needs destination or url\n" +
+			"f:4:60: conf.http[0].shared.domain: \"A_B\" is no name of a domain (use lower-case letters, digits and hyphens)\n" +
+			"f:4:74: conf.http[0].shared.timeout: must be at most 10s"},
+	{"faults of Kuma", "apiVersion: kuma.io/v1alpha1\nkind: FaultInjection\nmesh: default\nmetadata: {name: fi1}\nspec:\n  sources: [{match: {kuma.io/service: frontend_default_svc_80}}]\n" +
+		"  destinations: [{match: {kuma.io/service: backend_default_svc_80, kuma.io/protocol: http}}]\n" +
+		"  conf: {abort: {httpStatus: 500, percentage: 50}, delay: {percentage: 50.5, value: 5s}, responseBandwidth: {limit: 50 mbps, percentage: 50}}\n", ""},
+	{"faults", "type: FaultInjection\nname: f\n" + anyToAny + "conf: {http: [{}, {abort: {httpStatus: 99, percentage: 101}, delay: {}, responseBandwidth: {limit: 50 mb}}]}\n",
+		"f:5:15: conf.http[0]: needs abort, delay or responseBandwidth\n" +
+			"f:5:40: conf.http[1].abort.httpStatus: 99 is no status of an answer; use 200 to 599\n" +
+			"f:5:56: conf.http[1].abort.percentage: a share is from 0 to 100 percent\n" +
+			"f:5:62: conf.http[1].delay.value: needs a duration, such as 5s\n" +
+			"f:5:100: conf.http[1].responseBandwidth.limit: \"50 mb\" is no bandwidth (write bits a second, such as 50 mbps)"},
+	{"shared limit of an answer", routeHead + "conf: {http: [{filters: [{directResponse: {status: 200}}, {rateLimit: {requests: 1, interval: 1s, shared: {service: {url: 'http://l:1'}}}}]}]}\n",
+		"f:4:60: conf.http[0].filters[1].rateLimit: a shared limit counts what is forwarded, and this rule answers itself (remove shared)"},
+	{"limits as filters", filterHead + "conf: {filters: [{type: BODY_SIZE, bodySize: {max: 1 Mi}}, {rateLimit: {requests: 1, interval: 1s}}, {type: Admission}, {bandwidth: {request: 50 mbps}}, {fault: {delay: {value: 1s}}}]}\n", ""},
+	{"bad limits as filters", filterHead + "conf: {filters: [{bodySize: {max: much}}, {admission: {samplingWindow: 1500ms, successRate: 0, aggression: 0.5}}, {bandwidth: {}}, {fault: {}}, {rateLimit: {interval: 1s}}]}\n",
+		"f:4:35: conf.filters[0].bodySize.max: \"much\" is no number of bytes (write bytes, such as 512Ki, 1Mi or 10MB)\n" +
+			"f:4:72: conf.filters[1].admission.samplingWindow: proxies count whole seconds\n" +
+			"f:4:93: conf.filters[1].admission.successRate: a success rate is from 1 to 100 percent\n" +
+			"f:4:108: conf.filters[1].admission.aggression: from 1 to 100\n" +
+			"f:4:116: conf.filters[2].bandwidth: needs request or response\n" +
+			"f:4:133: conf.filters[3].fault: needs abort, delay or responseBandwidth\n" +
+			"f:4:146: conf.filters[4].rateLimit.requests: needs a number above 0 (to let none pass, answer with a directResponse)"},
 	{"retry", "type: Retry\nname: t\n" + anyToAny + "conf: {http: {retryOn: [gatway_error, 5xx]}}\n",
 		`f:5:25: conf.http.retryOn[0]: unknown condition "gatway_error" (did you mean gateway_error?)`},
 	{"retry with hyphens", "type: Retry\nname: t\n" + anyToAny + "conf: {http: {retryOn: [gateway-error, 5xx]}}\n", ""},

@@ -102,6 +102,18 @@ var registry = []*Kind{
 		validate: validateProxyTemplate,
 	},
 	{
+		Name: "RateLimit", Plural: "rate-limits", Aliases: []string{"rl", "ratelimits"}, APIVersion: KumaV1Alpha1, ToZones: true,
+		Summary:  "bounds how many requests pass a gateway or reach a service",
+		New:      func() proto.Message { return &meshv1.RateLimit{} },
+		validate: validateRateLimit,
+	},
+	{
+		Name: "FaultInjection", Plural: "fault-injections", Aliases: []string{"fi", "faultinjections"}, APIVersion: KumaV1Alpha1, ToZones: true,
+		Summary:  "makes requests to a service fail, wait or slow down",
+		New:      func() proto.Message { return &meshv1.FaultInjection{} },
+		validate: validateFaultInjection,
+	},
+	{
 		Name: "FilterPolicy", Plural: "filter-policies", Aliases: []string{"fp", "filterpolicies"}, APIVersion: ZoneforgeV1Alpha1, ToZones: true,
 		Summary:  "filters for gateways, some of their routes, or workloads",
 		New:      func() proto.Message { return &meshv1.FilterPolicy{} },

@@ -22,6 +22,8 @@ var fieldAliases = map[protoreflect.FullName]map[string]protoreflect.Name{
 	meshPackage + "CircuitBreaker":           {"selectors": "destinations"},
 	meshPackage + "HealthCheck":              {"selectors": "destinations"},
 	meshPackage + "MeshGatewayRoute.TcpRule": {"destination": "backends"},
+	meshPackage + "RateLimit.Rule":           {"match": "matches"},
+	meshPackage + "OnRateLimit.Header":       {"key": "name"},
 }
 
 // respell gives the canonical shape of a node that stands for a message. The nodes of the author stay in it, so that
@@ -42,6 +44,16 @@ func respell(name protoreflect.FullName, n *yaml.Node) *yaml.Node {
 			list.Content = []*yaml.Node{mapping(value, key, value)}
 			return word(key, "certificates"), list
 		})
+	case meshPackage + "RateLimit.Conf":
+		return replaceKey(n, "http", func(key, value *yaml.Node) (*yaml.Node, *yaml.Node) { return key, listOfOne(value) })
+	case meshPackage + "FaultInjection.Conf":
+		if n.Kind == yaml.MappingNode && len(n.Content) > 0 && !hasKey(n, "http") {
+			return mapping(n, implied(n, "http"), listOfOne(n))
+		}
+	case meshPackage + "LimitKey":
+		if n.Kind == yaml.ScalarNode && (n.Value == "address" || n.Value == "path") {
+			return mapping(n, n, mapping(n))
+		}
 	case meshPackage + "Filter":
 		return withoutType(n)
 	case meshPackage + "HttpRules.Rule":
@@ -176,6 +188,23 @@ func shown(at *yaml.Node, text, written string) *yaml.Node {
 	n := word(at, text)
 	n.LineComment = shownMark + written
 	return n
+}
+
+// listOfOne is a list of the one mapping that stands for it; its place in the list is the author's own.
+func listOfOne(n *yaml.Node) *yaml.Node {
+	if n.Kind != yaml.MappingNode {
+		return n
+	}
+	return &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Line: n.Line, Column: n.Column, Content: []*yaml.Node{n}}
+}
+
+func hasKey(n *yaml.Node, name string) bool {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return true
+		}
+	}
+	return false
 }
 
 func replaceKey(n *yaml.Node, name string, f func(key, value *yaml.Node) (*yaml.Node, *yaml.Node)) *yaml.Node {

@@ -45,12 +45,18 @@ func checkFilter(s scope, rule *meshv1.MeshGatewayRoute_Rule, f *meshv1.Filter) 
 	switch v := f.GetFilter().(type) {
 	case nil:
 		s.errorf("", "needs one of %s", strings.Join(filterFields(), ", "))
+	case *meshv1.Filter_RateLimit:
+		checkLimit(s.at("rateLimit"), v.RateLimit)
+	case *meshv1.Filter_BodySize:
+		checkBodySize(s.at("bodySize"), v.BodySize)
+	case *meshv1.Filter_Admission:
+		checkAdmission(s.at("admission"), v.Admission)
+	case *meshv1.Filter_Fault:
+		checkFault(s.at("fault"), v.Fault)
+	case *meshv1.Filter_Bandwidth:
+		checkBandwidthFilter(s.at("bandwidth"), v.Bandwidth)
 	case *meshv1.Filter_Cors:
 		checkCors(s.at("cors"), v.Cors)
-	case *meshv1.Filter_Compression:
-		checkCompression(s.at("compression"), v.Compression)
-	case *meshv1.Filter_Transcode:
-		checkTranscode(s.at("transcode"), v.Transcode)
 	case *meshv1.Filter_RequestHeader:
 		checkHeaderChange(s.at("requestHeader"), v.RequestHeader)
 	case *meshv1.Filter_ResponseHeader:
@@ -214,6 +220,9 @@ func checkAnswer(s scope, rule *meshv1.MeshGatewayRoute_Rule) {
 		s.at("backends").errorf("remove them, or the redirect or directResponse", "nothing is forwarded by a rule that answers itself")
 	}
 	for i, f := range rule.GetFilters() {
+		if answers > 0 && f.GetRateLimit().GetShared() != nil {
+			s.at("filters").index(i).at("rateLimit").errorf("remove shared", "a shared limit counts what is forwarded, and this rule answers itself")
+		}
 		if answers > 0 && (f.GetRewrite() != nil || f.GetMirror() != nil) {
 			s.at("filters").index(i).errorf("remove it", "nothing is forwarded by a rule that answers itself")
 		}

@@ -74,7 +74,7 @@ func (b *builder) composition(name string, conf *meshv1.Composition_Conf) (entry
 	if conf.GetMethod() != "" {
 		e.route.Match.Method.Value = strings.ToUpper(conf.GetMethod())
 	}
-	if err := b.filters(conf.GetFilters(), &e.route); err != nil {
+	if err := b.filters("Composition/"+name, conf.GetFilters(), &e.route); err != nil {
 		return entry{}, nil, err
 	}
 	for _, h := range composition.Pieces(encoded) {

@@ -21,20 +21,30 @@ func (b *builder) filter(f *meshv1.Filter, r *ir.Route) error {
 		headerChange(&r.ResponseHeaders, v.ResponseHeader)
 	case *meshv1.Filter_Cors:
 		r.Filters.CORS = cors(v.Cors)
-	case *meshv1.Filter_Compression:
-		r.Filters.Compression = compression(v.Compression)
-	case *meshv1.Filter_Transcode:
-		var err error
-		r.Filters.Transcode, err = b.transcode(v.Transcode)
+	case *meshv1.Filter_RateLimit:
+		l, err := b.rateLimit(b.from, v.RateLimit)
+		r.Filters.RateLimit = l
 		return err
-	case *meshv1.Filter_GrpcWeb:
-		r.Filters.GRPCWeb = &ir.GRPCWeb{}
+	case *meshv1.Filter_BodySize:
+		n, err := resource.Bytes(v.BodySize.GetMax())
+		r.Filters.MaxBody = n
+		return err
+	case *meshv1.Filter_Admission:
+		r.Filters.Admission = b.admission(b.from, v.Admission)
+	case *meshv1.Filter_Fault:
+		r.Filters.Faults = faults(v.Fault)
+	case *meshv1.Filter_Bandwidth:
+		w, err := b.bandwidth(b.from, v.Bandwidth)
+		r.Filters.Bandwidth = w
+		return err
 	}
 	return nil
 }
 
-// filters adds a list of them; the error names each that fails.
-func (b *builder) filters(list []*meshv1.Filter, r *ir.Route) error {
+// filters adds a list of them; the error names the one that fails. from tells where they stand: what counts is named for it, and
+// counts together for all routes that are given the same.
+func (b *builder) filters(from string, list []*meshv1.Filter, r *ir.Route) error {
+	b.from = from
 	for i, f := range list {
 		if err := b.filter(f, r); err != nil {
 			return fmt.Errorf("filter %d: %w", i, err)
@@ -57,7 +67,7 @@ type attachment struct {
 
 // attachments builds a list of filters: their rules in order, then those for all requests, which count where no rule says more.
 // Where one can't be built it is reported, and takes the place of all.
-func (b *builder) attachments(key resource.Key, list []*meshv1.Filter, cors *meshv1.Cors) []attachment {
+func (b *builder) attachments(key resource.Key, from string, list []*meshv1.Filter, cors *meshv1.Cors) []attachment {
 	var out []attachment
 	mark := len(b.order)
 	fail := func(err error) []attachment {
@@ -74,7 +84,7 @@ func (b *builder) attachments(key resource.Key, list []*meshv1.Filter, cors *mes
 		}
 		for n, rule := range rules.GetRules() {
 			one := attachment{key: key, matches: rule.GetMatches()}
-			if err := b.filters(rule.GetFilters(), &one.does); err != nil {
+			if err := b.filters(fmt.Sprintf("%s/%d/%d", from, i, n), rule.GetFilters(), &one.does); err != nil {
 				return fail(fmt.Errorf("filter %d: rule %d: %w", i, n, err))
 			}
 			out = append(out, one)
@@ -83,7 +93,7 @@ func (b *builder) attachments(key resource.Key, list []*meshv1.Filter, cors *mes
 	if cors != nil {
 		plain = append(plain, &meshv1.Filter{Filter: &meshv1.Filter_Cors{Cors: cors}})
 	}
-	if err := b.filters(plain, &all.does); err != nil {
+	if err := b.filters(from, plain, &all.does); err != nil {
 		return fail(err)
 	}
 	if len(plain) > 0 {
@@ -106,7 +116,7 @@ func (b *builder) fromPolicy(r *resource.Resource) []attachment {
 	spec, _ := r.Spec.(*meshv1.FilterPolicy)
 	made := []attachment{{key: r.Key, broken: true}}
 	if !b.Without[r.Key] {
-		made = b.attachments(r.Key, spec.GetConf().GetFilters(), nil)
+		made = b.attachments(r.Key, "FilterPolicy/"+r.Name, spec.GetConf().GetFilters(), nil)
 	}
 	b.attached[r.Key] = made
 	return made

@@ -156,7 +156,8 @@ func hostnamesWithin(own string, names []string) []string {
 // listener's, and these before those of policies for the whole gateway.
 func (b *builder) attach(gateway resource.Key, l *meshv1.MeshGateway_Listener, tags map[string]string, entries []entry) [][]ir.Route {
 	policies := b.filterPolicies(tags)
-	own := b.attachments(gateway, l.GetFilters(), l.GetCors())
+	own := b.attachments(gateway, fmt.Sprintf("MeshGateway/%s/%d/%s", gateway.Name, l.GetPort(), hostname(l.GetHostname())), l.GetFilters(), l.GetCors())
+	limits := b.gatewayLimits(tags, fmt.Sprintf("listener %d %s", l.GetPort(), hostname(l.GetHostname())))
 	out := make([][]ir.Route, len(entries))
 	for i, e := range entries {
 		var near, far []attachment
@@ -171,7 +172,7 @@ func (b *builder) attach(gateway resource.Key, l *meshv1.MeshGateway_Listener, t
 				far = append(far, b.fromPolicy(r)...)
 			}
 		}
-		out[i] = b.guard(e.route, slices.Concat(near, own, far))
+		out[i] = b.guard(e.route, slices.Concat(near, own, far, limits))
 	}
 	return out
 }
@@ -200,7 +201,7 @@ func (b *builder) rule(from string, index int, rule *meshv1.MeshGatewayRoute_Rul
 		return nil, err
 	}
 	base.Filters.CORS = cors(rule.GetCors())
-	if err := b.filters(rule.GetFilters(), &base); err != nil {
+	if err := b.filters(fmt.Sprintf("MeshGatewayRoute/%s/%d", from, index), rule.GetFilters(), &base); err != nil {
 		return nil, err
 	}
 	matches := rule.GetMatches()

@@ -101,6 +101,10 @@ type builder struct {
 	composed []ir.Route
 	// attached are the FilterPolicies that were built.
 	attached map[resource.Key][]attachment
+	// limits are the RateLimits that were built.
+	limits map[resource.Key][]attachment
+	// from tells where the filters stand that are being built.
+	from string
 	// order holds the names of destinations' clusters as they were added, so that those of a rejected policy can be taken back.
 	order    []string
 	secrets  map[string]bool
@@ -110,7 +114,7 @@ type builder struct {
 }
 
 func newBuilder(in Input, kind ir.ProxyKind, source map[string]string) *builder {
-	b := &builder{Input: in, external: map[string]map[string]string{}, attached: map[resource.Key][]attachment{}, clusters: map[string]ir.Cluster{}, destinations: map[string]ingress.Destination{}, secrets: map[string]bool{},
+	b := &builder{Input: in, external: map[string]map[string]string{}, attached: map[resource.Key][]attachment{}, limits: map[resource.Key][]attachment{}, clusters: map[string]ir.Cluster{}, destinations: map[string]ingress.Destination{}, secrets: map[string]bool{},
 		rejected: map[Rejected]bool{}, uses: map[Use]bool{}}
 	if len(in.Without) > 0 {
 		b.Policies = make(map[string][]*resource.Resource, len(in.Policies))

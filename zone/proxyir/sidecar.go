@@ -92,6 +92,7 @@ func (b *builder) inboundChain(kind, listener string, c ir.Cluster, authorizatio
 				b.reject(r.Key, len(b.order), fmt.Errorf("%s speaks tcp, and filters are for HTTP: give its inbound the tag %s, or select others", tags[resource.TagService], resource.TagProtocol))
 			}
 		}
+		b.notForTCP(tags)
 		tcp := &ir.TCPProxy{StatPrefix: listener, Clusters: to}
 		if authorization != nil {
 			tcp.Authorization = name
@@ -101,6 +102,7 @@ func (b *builder) inboundChain(kind, listener string, c ir.Cluster, authorizatio
 	}
 	// The client's proxy bounds requests; a second bound here would only hide whose it was.
 	routes := b.guarded(ir.Route{Name: "workload", Match: anyPath, Filters: ir.Filters{Authorization: authorization}, Forward: &ir.Forward{Clusters: to}}, tags)
+	routes = b.byClient(routes, tags)
 	b.proxy.Routes = append(b.proxy.Routes, ir.RouteConfig{Name: name, VirtualHosts: []ir.VirtualHost{{Name: "workload", Domains: []string{"*"}, Routes: routes}}})
 	return ir.FilterChain{Name: kind, HTTP: &ir.HTTPConnection{StatPrefix: listener, RouteConfig: name, ForwardClientCertificate: authorization != nil}}
 }

@@ -43,9 +43,12 @@ func (s *State) affects(m *mesh, r *resource.Resource) {
 		s.markIf(m.gateways, func(p *proxy) bool { return s.routeReaches(m, v, p) })
 	case *meshv1.FilterPolicy:
 		s.markIf(m.gateways, func(p *proxy) bool { return s.routeReaches(m, v, p) })
-		s.each(m.byInbound, m.proxies, v.GetSelectors(), func(p *proxy) bool {
-			return slices.ContainsFunc(p.inbounds, func(t map[string]string) bool { return matches(v.GetSelectors(), t) })
-		})
+		s.inboundsOf(m, v.GetSelectors())
+	case *meshv1.RateLimit:
+		s.markIf(m.gateways, func(p *proxy) bool { return s.routeReaches(m, v, p) })
+		s.inboundsOf(m, v.GetDestinations())
+	case *meshv1.FaultInjection:
+		s.inboundsOf(m, v.GetDestinations())
 	case *meshv1.ExternalService:
 		m.spoken = nil
 		s.externalAffects(m, v.GetTags())
@@ -58,9 +61,7 @@ func (s *State) affects(m *mesh, r *resource.Resource) {
 				s.externalAffects(m, tags)
 			}
 		}
-		s.each(m.byInbound, m.proxies, v.GetDestinations(), func(p *proxy) bool {
-			return slices.ContainsFunc(p.inbounds, func(t map[string]string) bool { return matches(v.GetDestinations(), t) })
-		})
+		s.inboundsOf(m, v.GetDestinations())
 	case *meshv1.ProxyTemplate:
 		s.markIf(m.proxies, func(p *proxy) bool { return p.knownBy(v.GetSelectors()) })
 	case *meshv1.TrafficRoute:
@@ -120,6 +121,16 @@ func (s *State) connections(m *mesh, v policy.ConnectionPolicy) {
 		return
 	}
 	s.each(m.bySource, m.proxies, v.GetSources(), fits)
+}
+
+// inboundsOf marks the workloads with an inbound that a policy selects.
+func (s *State) inboundsOf(m *mesh, selectors []*meshv1.Selector) {
+	if len(selectors) == 0 {
+		return
+	}
+	s.each(m.byInbound, m.proxies, selectors, func(p *proxy) bool {
+		return slices.ContainsFunc(p.inbounds, func(t map[string]string) bool { return matches(selectors, t) })
+	})
 }
 
 // each marks the proxies that fit, looking only at those of the services that the selectors name, where all of them do.

@@ -35,9 +35,11 @@ type Filter struct {
 	//	*Filter_DirectResponse
 	//	*Filter_Http
 	//	*Filter_Cors
-	//	*Filter_Compression
-	//	*Filter_Transcode
-	//	*Filter_GrpcWeb
+	//	*Filter_RateLimit
+	//	*Filter_BodySize
+	//	*Filter_Admission
+	//	*Filter_Fault
+	//	*Filter_Bandwidth
 	Filter        isFilter_Filter `protobuf_oneof:"filter"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -152,28 +154,46 @@ func (x *Filter) GetCors() *Cors {
 	return nil
 }
 
-func (x *Filter) GetCompression() *Compression {
+func (x *Filter) GetRateLimit() *RequestLimit {
 	if x != nil {
-		if x, ok := x.Filter.(*Filter_Compression); ok {
-			return x.Compression
+		if x, ok := x.Filter.(*Filter_RateLimit); ok {
+			return x.RateLimit
 		}
 	}
 	return nil
 }
 
-func (x *Filter) GetTranscode() *Transcode {
+func (x *Filter) GetBodySize() *BodySize {
 	if x != nil {
-		if x, ok := x.Filter.(*Filter_Transcode); ok {
-			return x.Transcode
+		if x, ok := x.Filter.(*Filter_BodySize); ok {
+			return x.BodySize
 		}
 	}
 	return nil
 }
 
-func (x *Filter) GetGrpcWeb() *GrpcWeb {
+func (x *Filter) GetAdmission() *AdmissionControl {
 	if x != nil {
-		if x, ok := x.Filter.(*Filter_GrpcWeb); ok {
-			return x.GrpcWeb
+		if x, ok := x.Filter.(*Filter_Admission); ok {
+			return x.Admission
+		}
+	}
+	return nil
+}
+
+func (x *Filter) GetFault() *Fault {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_Fault); ok {
+			return x.Fault
+		}
+	}
+	return nil
+}
+
+func (x *Filter) GetBandwidth() *Bandwidth {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_Bandwidth); ok {
+			return x.Bandwidth
 		}
 	}
 	return nil
@@ -223,19 +243,29 @@ type Filter_Cors struct {
 	Cors *Cors `protobuf:"bytes,8,opt,name=cors,proto3,oneof"`
 }
 
-type Filter_Compression struct {
-	// Compresses responses.
-	Compression *Compression `protobuf:"bytes,40,opt,name=compression,proto3,oneof"`
+type Filter_RateLimit struct {
+	// Bounds how many requests pass.
+	RateLimit *RequestLimit `protobuf:"bytes,20,opt,name=rate_limit,json=rateLimit,proto3,oneof"`
 }
 
-type Filter_Transcode struct {
-	// Takes JSON for gRPC services.
-	Transcode *Transcode `protobuf:"bytes,41,opt,name=transcode,proto3,oneof"`
+type Filter_BodySize struct {
+	// Bounds the bodies of requests.
+	BodySize *BodySize `protobuf:"bytes,21,opt,name=body_size,json=bodySize,proto3,oneof"`
 }
 
-type Filter_GrpcWeb struct {
-	// Takes gRPC-Web for gRPC services.
-	GrpcWeb *GrpcWeb `protobuf:"bytes,42,opt,name=grpc_web,json=grpcWeb,proto3,oneof"`
+type Filter_Admission struct {
+	// Refuses a part of the requests while backends fail.
+	Admission *AdmissionControl `protobuf:"bytes,22,opt,name=admission,proto3,oneof"`
+}
+
+type Filter_Fault struct {
+	// Makes requests fail, wait or slow down.
+	Fault *Fault `protobuf:"bytes,23,opt,name=fault,proto3,oneof"`
+}
+
+type Filter_Bandwidth struct {
+	// Bounds how fast bodies pass.
+	Bandwidth *Bandwidth `protobuf:"bytes,24,opt,name=bandwidth,proto3,oneof"`
 }
 
 func (*Filter_RequestHeader) isFilter_Filter() {}
@@ -254,11 +284,15 @@ func (*Filter_Http) isFilter_Filter() {}
 
 func (*Filter_Cors) isFilter_Filter() {}
 
-func (*Filter_Compression) isFilter_Filter() {}
+func (*Filter_RateLimit) isFilter_Filter() {}
 
-func (*Filter_Transcode) isFilter_Filter() {}
+func (*Filter_BodySize) isFilter_Filter() {}
 
-func (*Filter_GrpcWeb) isFilter_Filter() {}
+func (*Filter_Admission) isFilter_Filter() {}
+
+func (*Filter_Fault) isFilter_Filter() {}
+
+func (*Filter_Bandwidth) isFilter_Filter() {}
 
 // HttpRules hold filters for some of the requests.
 type HttpRules struct {
@@ -778,7 +812,7 @@ var File_mesh_v1alpha1_filter_proto protoreflect.FileDescriptor
 
 const file_mesh_v1alpha1_filter_proto_rawDesc = "" +
 	"\n" +
-	"\x1amesh/v1alpha1/filter.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1fmesh/v1alpha1/compression.proto\x1a\x1cmesh/v1alpha1/grpc_web.proto\x1a\x19mesh/v1alpha1/match.proto\x1a\x1cmesh/v1alpha1/selector.proto\x1a\x1dmesh/v1alpha1/transcode.proto\"\xfe\x05\n" +
+	"\x1amesh/v1alpha1/filter.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x19mesh/v1alpha1/fault.proto\x1a\x1amesh/v1alpha1/limits.proto\x1a\x19mesh/v1alpha1/match.proto\x1a\x1emesh/v1alpha1/rate_limit.proto\x1a\x1cmesh/v1alpha1/selector.proto\"\x82\a\n" +
 	"\x06Filter\x12N\n" +
 	"\x0erequest_header\x18\x01 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeH\x00R\rrequestHeader\x12P\n" +
 	"\x0fresponse_header\x18\x02 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeH\x00R\x0eresponseHeader\x12<\n" +
@@ -787,10 +821,13 @@ const file_mesh_v1alpha1_filter_proto_rawDesc = "" +
 	"\x06mirror\x18\x05 \x01(\v2\x1f.zoneforge.mesh.v1alpha1.MirrorH\x00R\x06mirror\x12R\n" +
 	"\x0fdirect_response\x18\x06 \x01(\v2'.zoneforge.mesh.v1alpha1.DirectResponseH\x00R\x0edirectResponse\x128\n" +
 	"\x04http\x18\a \x01(\v2\".zoneforge.mesh.v1alpha1.HttpRulesH\x00R\x04http\x123\n" +
-	"\x04cors\x18\b \x01(\v2\x1d.zoneforge.mesh.v1alpha1.CorsH\x00R\x04cors\x12H\n" +
-	"\vcompression\x18( \x01(\v2$.zoneforge.mesh.v1alpha1.CompressionH\x00R\vcompression\x12B\n" +
-	"\ttranscode\x18) \x01(\v2\".zoneforge.mesh.v1alpha1.TranscodeH\x00R\ttranscode\x12=\n" +
-	"\bgrpc_web\x18* \x01(\v2 .zoneforge.mesh.v1alpha1.GrpcWebH\x00R\agrpcWebB\b\n" +
+	"\x04cors\x18\b \x01(\v2\x1d.zoneforge.mesh.v1alpha1.CorsH\x00R\x04cors\x12F\n" +
+	"\n" +
+	"rate_limit\x18\x14 \x01(\v2%.zoneforge.mesh.v1alpha1.RequestLimitH\x00R\trateLimit\x12@\n" +
+	"\tbody_size\x18\x15 \x01(\v2!.zoneforge.mesh.v1alpha1.BodySizeH\x00R\bbodySize\x12I\n" +
+	"\tadmission\x18\x16 \x01(\v2).zoneforge.mesh.v1alpha1.AdmissionControlH\x00R\tadmission\x126\n" +
+	"\x05fault\x18\x17 \x01(\v2\x1e.zoneforge.mesh.v1alpha1.FaultH\x00R\x05fault\x12B\n" +
+	"\tbandwidth\x18\x18 \x01(\v2\".zoneforge.mesh.v1alpha1.BandwidthH\x00R\tbandwidthB\b\n" +
 	"\x06filter\"\xcf\x01\n" +
 	"\tHttpRules\x12=\n" +
 	"\x05rules\x18\x01 \x03(\v2'.zoneforge.mesh.v1alpha1.HttpRules.RuleR\x05rules\x1a\x82\x01\n" +
@@ -847,21 +884,23 @@ func file_mesh_v1alpha1_filter_proto_rawDescGZIP() []byte {
 
 var file_mesh_v1alpha1_filter_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_mesh_v1alpha1_filter_proto_goTypes = []any{
-	(*Filter)(nil),         // 0: zoneforge.mesh.v1alpha1.Filter
-	(*HttpRules)(nil),      // 1: zoneforge.mesh.v1alpha1.HttpRules
-	(*Rewrite)(nil),        // 2: zoneforge.mesh.v1alpha1.Rewrite
-	(*Redirect)(nil),       // 3: zoneforge.mesh.v1alpha1.Redirect
-	(*Mirror)(nil),         // 4: zoneforge.mesh.v1alpha1.Mirror
-	(*DirectResponse)(nil), // 5: zoneforge.mesh.v1alpha1.DirectResponse
-	(*Cors)(nil),           // 6: zoneforge.mesh.v1alpha1.Cors
-	(*HttpRules_Rule)(nil), // 7: zoneforge.mesh.v1alpha1.HttpRules.Rule
-	nil,                    // 8: zoneforge.mesh.v1alpha1.Mirror.DestinationEntry
-	(*HeaderChange)(nil),   // 9: zoneforge.mesh.v1alpha1.HeaderChange
-	(*Compression)(nil),    // 10: zoneforge.mesh.v1alpha1.Compression
-	(*Transcode)(nil),      // 11: zoneforge.mesh.v1alpha1.Transcode
-	(*GrpcWeb)(nil),        // 12: zoneforge.mesh.v1alpha1.GrpcWeb
-	(*StringMatcher)(nil),  // 13: zoneforge.mesh.v1alpha1.StringMatcher
-	(*RequestMatch)(nil),   // 14: zoneforge.mesh.v1alpha1.RequestMatch
+	(*Filter)(nil),           // 0: zoneforge.mesh.v1alpha1.Filter
+	(*HttpRules)(nil),        // 1: zoneforge.mesh.v1alpha1.HttpRules
+	(*Rewrite)(nil),          // 2: zoneforge.mesh.v1alpha1.Rewrite
+	(*Redirect)(nil),         // 3: zoneforge.mesh.v1alpha1.Redirect
+	(*Mirror)(nil),           // 4: zoneforge.mesh.v1alpha1.Mirror
+	(*DirectResponse)(nil),   // 5: zoneforge.mesh.v1alpha1.DirectResponse
+	(*Cors)(nil),             // 6: zoneforge.mesh.v1alpha1.Cors
+	(*HttpRules_Rule)(nil),   // 7: zoneforge.mesh.v1alpha1.HttpRules.Rule
+	nil,                      // 8: zoneforge.mesh.v1alpha1.Mirror.DestinationEntry
+	(*HeaderChange)(nil),     // 9: zoneforge.mesh.v1alpha1.HeaderChange
+	(*RequestLimit)(nil),     // 10: zoneforge.mesh.v1alpha1.RequestLimit
+	(*BodySize)(nil),         // 11: zoneforge.mesh.v1alpha1.BodySize
+	(*AdmissionControl)(nil), // 12: zoneforge.mesh.v1alpha1.AdmissionControl
+	(*Fault)(nil),            // 13: zoneforge.mesh.v1alpha1.Fault
+	(*Bandwidth)(nil),        // 14: zoneforge.mesh.v1alpha1.Bandwidth
+	(*StringMatcher)(nil),    // 15: zoneforge.mesh.v1alpha1.StringMatcher
+	(*RequestMatch)(nil),     // 16: zoneforge.mesh.v1alpha1.RequestMatch
 }
 var file_mesh_v1alpha1_filter_proto_depIdxs = []int32{
 	9,  // 0: zoneforge.mesh.v1alpha1.Filter.request_header:type_name -> zoneforge.mesh.v1alpha1.HeaderChange
@@ -872,19 +911,21 @@ var file_mesh_v1alpha1_filter_proto_depIdxs = []int32{
 	5,  // 5: zoneforge.mesh.v1alpha1.Filter.direct_response:type_name -> zoneforge.mesh.v1alpha1.DirectResponse
 	1,  // 6: zoneforge.mesh.v1alpha1.Filter.http:type_name -> zoneforge.mesh.v1alpha1.HttpRules
 	6,  // 7: zoneforge.mesh.v1alpha1.Filter.cors:type_name -> zoneforge.mesh.v1alpha1.Cors
-	10, // 8: zoneforge.mesh.v1alpha1.Filter.compression:type_name -> zoneforge.mesh.v1alpha1.Compression
-	11, // 9: zoneforge.mesh.v1alpha1.Filter.transcode:type_name -> zoneforge.mesh.v1alpha1.Transcode
-	12, // 10: zoneforge.mesh.v1alpha1.Filter.grpc_web:type_name -> zoneforge.mesh.v1alpha1.GrpcWeb
-	7,  // 11: zoneforge.mesh.v1alpha1.HttpRules.rules:type_name -> zoneforge.mesh.v1alpha1.HttpRules.Rule
-	8,  // 12: zoneforge.mesh.v1alpha1.Mirror.destination:type_name -> zoneforge.mesh.v1alpha1.Mirror.DestinationEntry
-	13, // 13: zoneforge.mesh.v1alpha1.Cors.allow_origins:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
-	14, // 14: zoneforge.mesh.v1alpha1.HttpRules.Rule.matches:type_name -> zoneforge.mesh.v1alpha1.RequestMatch
-	0,  // 15: zoneforge.mesh.v1alpha1.HttpRules.Rule.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	10, // 8: zoneforge.mesh.v1alpha1.Filter.rate_limit:type_name -> zoneforge.mesh.v1alpha1.RequestLimit
+	11, // 9: zoneforge.mesh.v1alpha1.Filter.body_size:type_name -> zoneforge.mesh.v1alpha1.BodySize
+	12, // 10: zoneforge.mesh.v1alpha1.Filter.admission:type_name -> zoneforge.mesh.v1alpha1.AdmissionControl
+	13, // 11: zoneforge.mesh.v1alpha1.Filter.fault:type_name -> zoneforge.mesh.v1alpha1.Fault
+	14, // 12: zoneforge.mesh.v1alpha1.Filter.bandwidth:type_name -> zoneforge.mesh.v1alpha1.Bandwidth
+	7,  // 13: zoneforge.mesh.v1alpha1.HttpRules.rules:type_name -> zoneforge.mesh.v1alpha1.HttpRules.Rule
+	8,  // 14: zoneforge.mesh.v1alpha1.Mirror.destination:type_name -> zoneforge.mesh.v1alpha1.Mirror.DestinationEntry
+	15, // 15: zoneforge.mesh.v1alpha1.Cors.allow_origins:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
+	16, // 16: zoneforge.mesh.v1alpha1.HttpRules.Rule.matches:type_name -> zoneforge.mesh.v1alpha1.RequestMatch
+	0,  // 17: zoneforge.mesh.v1alpha1.HttpRules.Rule.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_mesh_v1alpha1_filter_proto_init() }
@@ -892,11 +933,11 @@ func file_mesh_v1alpha1_filter_proto_init() {
 	if File_mesh_v1alpha1_filter_proto != nil {
 		return
 	}
-	file_mesh_v1alpha1_compression_proto_init()
-	file_mesh_v1alpha1_grpc_web_proto_init()
+	file_mesh_v1alpha1_fault_proto_init()
+	file_mesh_v1alpha1_limits_proto_init()
 	file_mesh_v1alpha1_match_proto_init()
+	file_mesh_v1alpha1_rate_limit_proto_init()
 	file_mesh_v1alpha1_selector_proto_init()
-	file_mesh_v1alpha1_transcode_proto_init()
 	file_mesh_v1alpha1_filter_proto_msgTypes[0].OneofWrappers = []any{
 		(*Filter_RequestHeader)(nil),
 		(*Filter_ResponseHeader)(nil),
@@ -906,9 +947,11 @@ func file_mesh_v1alpha1_filter_proto_init() {
 		(*Filter_DirectResponse)(nil),
 		(*Filter_Http)(nil),
 		(*Filter_Cors)(nil),
-		(*Filter_Compression)(nil),
-		(*Filter_Transcode)(nil),
-		(*Filter_GrpcWeb)(nil),
+		(*Filter_RateLimit)(nil),
+		(*Filter_BodySize)(nil),
+		(*Filter_Admission)(nil),
+		(*Filter_Fault)(nil),
+		(*Filter_Bandwidth)(nil),
 	}
 	file_mesh_v1alpha1_filter_proto_msgTypes[2].OneofWrappers = []any{
 		(*Rewrite_ReplaceFull)(nil),
