@@ -224,7 +224,10 @@ type Filters struct {
 	Faults    []Fault
 	Bandwidth *Bandwidth
 	// MaxBody is how many bytes a request's body may have; 0 bounds nothing.
-	MaxBody uint64
+	MaxBody     uint64
+	GRPCWeb     *GRPCWeb
+	Compression *Compression
+	Transcode   *Transcode
 }
 
 // RouteMatch holds conditions that must all be met.

@@ -1,6 +1,8 @@
 package resource
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -71,6 +73,7 @@ var resilienceMessages = []struct{ name, doc, want string }{
 			"f:10:93: conf.http.requestHeadersToAdd[0].header.key: the header host leads the request and cannot be changed\n" +
 			"f:10:136: conf.http.requestHeadersToAdd[1].header.value: a header's value is one line without control characters\n" +
 			"f:11:19: conf.tcp.receive[0]: no bytes to wait for"},
+	{"longer than proxies know", "type: HealthCheck\nname: h\n" + anyToAny + "conf: {interval: 87601h}\n", "f:5:18: conf.interval: must be at most 87600h0m0s"},
 	{"log of nothing", "type: HealthCheck\nname: h\n" + anyToAny + "conf: {alwaysLogHealthCheckFailures: true}\n",
 		"f:5:38: conf.alwaysLogHealthCheckFailures: there is no file to log to (add eventLogPath)"},
 	{"load balancer alone", "type: TrafficRoute\nname: t\n" + anyToAny + "conf: {loadBalancer: {random: {}}}\n", ""},
@@ -104,6 +107,8 @@ var resilienceMessages = []struct{ name, doc, want string }{
 			"f:4:67: conf.failover[1]: needs to with a zone\n" +
 			"f:4:88: conf.weights[west]: a weight is at most 1000000\n" +
 			"f:4:123: conf.failoverThreshold: a percentage from 1 to 100"},
+	{"a long order", "type: LocalityPolicy\nname: l\ndestinations: [{match: {kuma.io/service: a}}]\nconf: {failover: [{to: [" + manyZones(101) + "]}]}\n",
+		"f:4:20: conf.failover[0].to: an order has at most 100 zones (those that are left out come last, together)"},
 	{"failover of nothing", "type: LocalityPolicy\nname: l\ndestinations: [{match: {kuma.io/service: a}}]\nconf: {localFirst: false, failover: [{to: [a]}]}\n",
 		"f:4:27: conf.failover: nothing fails over where all zones serve at once (remove it, or localFirst: false)"},
 	{"locality by client", "type: LocalityPolicy\nname: l\nsources: [{match: {kuma.io/service: a}}]\ndestinations: [{match: {kuma.io/service: a}}]\nconf: {}\n",
@@ -113,4 +118,12 @@ var resilienceMessages = []struct{ name, doc, want string }{
 			"f:5:44: conf.http.retryOn[1]: retriable_status_codes says not which (add retriableStatusCodes)\n" +
 			"f:5:69: conf.http.rateLimitedBackOff: needs resetHeaders (add resetHeaders: [{name: Retry-After}])\n" +
 			"f:5:112: conf.budget.percent: a share is a percentage from 0 to 100"},
+}
+
+func manyZones(n int) string {
+	var names []string
+	for i := range n {
+		names = append(names, fmt.Sprintf("z%d", i))
+	}
+	return strings.Join(names, ", ")
 }

@@ -276,12 +276,18 @@ func checkHeaderValue(s scope, value string) {
 	}
 }
 
-// checkDuration wants d within its bounds when it is there; no upper bound when most is 0.
+// longestDuration bounds what proxies are told: they refuse durations beyond 292 years, and multiply some of them.
+const longestDuration = 10 * 365 * 24 * time.Hour
+
+// checkDuration wants d within its bounds when it is there; the upper bound is longestDuration when most is 0.
 func checkDuration(s scope, d *durationpb.Duration, least, most time.Duration) {
 	if d == nil {
 		return
 	}
 	v := d.AsDuration()
+	if most == 0 {
+		most = longestDuration
+	}
 	switch {
 	case d.CheckValid() != nil:
 		s.errorf("", "no duration this version can hold")
@@ -289,7 +295,7 @@ func checkDuration(s scope, d *durationpb.Duration, least, most time.Duration) {
 		s.errorf("", "must be above 0s")
 	case v < least:
 		s.errorf("", "must be at least %s", least)
-	case most > 0 && v > most:
+	case v > most:
 		s.errorf("", "must be at most %s", most)
 	}
 }

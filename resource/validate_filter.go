@@ -57,6 +57,10 @@ func checkFilter(s scope, rule *meshv1.MeshGatewayRoute_Rule, f *meshv1.Filter) 
 		checkBandwidthFilter(s.at("bandwidth"), v.Bandwidth)
 	case *meshv1.Filter_Cors:
 		checkCors(s.at("cors"), v.Cors)
+	case *meshv1.Filter_Compression:
+		checkCompression(s.at("compression"), v.Compression)
+	case *meshv1.Filter_Transcode:
+		checkTranscode(s.at("transcode"), v.Transcode)
 	case *meshv1.Filter_RequestHeader:
 		checkHeaderChange(s.at("requestHeader"), v.RequestHeader)
 	case *meshv1.Filter_ResponseHeader:

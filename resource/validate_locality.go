@@ -10,6 +10,9 @@ import (
 // maxZoneWeight bounds the weight of a zone, so that sums stay within what proxies add up.
 const maxZoneWeight = 1_000_000
 
+// maxFailoverZones leaves room below the number of priorities that proxies know, which is 129.
+const maxFailoverZones = 100
+
 func validateLocalityPolicy(s scope, r *Resource) {
 	t := Spec[*meshv1.LocalityPolicy](r)
 	checkSelectors(s, "destinations", t.GetDestinations())
@@ -29,6 +32,9 @@ func validateLocalityPolicy(s scope, r *Resource) {
 		at := conf.at("failover").index(i)
 		if len(f.GetTo()) == 0 {
 			at.errorf("", "needs to with a zone")
+		}
+		if len(f.GetTo()) > maxFailoverZones {
+			at.at("to").errorf("those that are left out come last, together", "an order has at most %d zones", maxFailoverZones)
 		}
 		from := f.GetFrom()
 		if len(from) == 0 {

@@ -8,6 +8,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	filterchainv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/filter_chain/v3"
+	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -34,6 +35,8 @@ type httpFilter struct {
 //   - cors answers preflights, which carry no identity of a user, before anything can refuse them;
 //   - what asks who the client is comes before what asks whether it may (rbac), and both before what counts requests;
 //   - what changes bodies comes after all that could refuse the request;
+//   - gRPC-Web becomes gRPC before anything looks at bodies, so that the transcoder takes it for what it is;
+//   - compression stands before caches and what reads or changes bodies, so that these see responses as backends wrote them;
 //   - router is last, as it must be.
 var httpFilters = []httpFilter{
 	{name: "zoneforge.admission", discovered: admissions, route: routeAdmission},
@@ -45,6 +48,9 @@ var httpFilters = []httpFilter{
 	{name: "zoneforge.fault", listener: &filterchainv3.FilterChainConfig{}, route: routeFaults},
 	{name: "zoneforge.bandwidth", discovered: bandwidths, route: routeBandwidth},
 	{name: "zoneforge.body_size", listener: &filterchainv3.FilterChainConfig{}, route: routeBodySize},
+	{name: "envoy.filters.http.grpc_web", listener: &grpcwebv3.GrpcWeb{}, route: routeGRPCWeb},
+	{name: "compression", listener: &filterchainv3.FilterChainConfig{}, route: routeCompression},
+	{name: "envoy.filters.http.grpc_json_transcoder", listener: idleTranscoder, route: routeTranscode},
 	{name: "envoy.filters.http.router", listener: &routerv3.Router{}},
 }
 

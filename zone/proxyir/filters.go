@@ -37,6 +37,14 @@ func (b *builder) filter(f *meshv1.Filter, r *ir.Route) error {
 		w, err := b.bandwidth(b.from, v.Bandwidth)
 		r.Filters.Bandwidth = w
 		return err
+	case *meshv1.Filter_Compression:
+		r.Filters.Compression = compression(v.Compression)
+	case *meshv1.Filter_Transcode:
+		var err error
+		r.Filters.Transcode, err = b.transcode(v.Transcode)
+		return err
+	case *meshv1.Filter_GrpcWeb:
+		r.Filters.GRPCWeb = &ir.GRPCWeb{}
 	}
 	return nil
 }

@@ -40,6 +40,9 @@ type Filter struct {
 	//	*Filter_Admission
 	//	*Filter_Fault
 	//	*Filter_Bandwidth
+	//	*Filter_Compression
+	//	*Filter_Transcode
+	//	*Filter_GrpcWeb
 	Filter        isFilter_Filter `protobuf_oneof:"filter"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -199,6 +202,33 @@ func (x *Filter) GetBandwidth() *Bandwidth {
 	return nil
 }
 
+func (x *Filter) GetCompression() *Compression {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_Compression); ok {
+			return x.Compression
+		}
+	}
+	return nil
+}
+
+func (x *Filter) GetTranscode() *Transcode {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_Transcode); ok {
+			return x.Transcode
+		}
+	}
+	return nil
+}
+
+func (x *Filter) GetGrpcWeb() *GrpcWeb {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_GrpcWeb); ok {
+			return x.GrpcWeb
+		}
+	}
+	return nil
+}
+
 type isFilter_Filter interface {
 	isFilter_Filter()
 }
@@ -268,6 +298,21 @@ type Filter_Bandwidth struct {
 	Bandwidth *Bandwidth `protobuf:"bytes,24,opt,name=bandwidth,proto3,oneof"`
 }
 
+type Filter_Compression struct {
+	// Compresses responses.
+	Compression *Compression `protobuf:"bytes,40,opt,name=compression,proto3,oneof"`
+}
+
+type Filter_Transcode struct {
+	// Takes JSON for gRPC services.
+	Transcode *Transcode `protobuf:"bytes,41,opt,name=transcode,proto3,oneof"`
+}
+
+type Filter_GrpcWeb struct {
+	// Takes gRPC-Web for gRPC services.
+	GrpcWeb *GrpcWeb `protobuf:"bytes,42,opt,name=grpc_web,json=grpcWeb,proto3,oneof"`
+}
+
 func (*Filter_RequestHeader) isFilter_Filter() {}
 
 func (*Filter_ResponseHeader) isFilter_Filter() {}
@@ -293,6 +338,12 @@ func (*Filter_Admission) isFilter_Filter() {}
 func (*Filter_Fault) isFilter_Filter() {}
 
 func (*Filter_Bandwidth) isFilter_Filter() {}
+
+func (*Filter_Compression) isFilter_Filter() {}
+
+func (*Filter_Transcode) isFilter_Filter() {}
+
+func (*Filter_GrpcWeb) isFilter_Filter() {}
 
 // HttpRules hold filters for some of the requests.
 type HttpRules struct {
@@ -812,7 +863,7 @@ var File_mesh_v1alpha1_filter_proto protoreflect.FileDescriptor
 
 const file_mesh_v1alpha1_filter_proto_rawDesc = "" +
 	"\n" +
-	"\x1amesh/v1alpha1/filter.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x19mesh/v1alpha1/fault.proto\x1a\x1amesh/v1alpha1/limits.proto\x1a\x19mesh/v1alpha1/match.proto\x1a\x1emesh/v1alpha1/rate_limit.proto\x1a\x1cmesh/v1alpha1/selector.proto\"\x82\a\n" +
+	"\x1amesh/v1alpha1/filter.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1fmesh/v1alpha1/compression.proto\x1a\x19mesh/v1alpha1/fault.proto\x1a\x1cmesh/v1alpha1/grpc_web.proto\x1a\x1amesh/v1alpha1/limits.proto\x1a\x19mesh/v1alpha1/match.proto\x1a\x1emesh/v1alpha1/rate_limit.proto\x1a\x1cmesh/v1alpha1/selector.proto\x1a\x1dmesh/v1alpha1/transcode.proto\"\xcf\b\n" +
 	"\x06Filter\x12N\n" +
 	"\x0erequest_header\x18\x01 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeH\x00R\rrequestHeader\x12P\n" +
 	"\x0fresponse_header\x18\x02 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeH\x00R\x0eresponseHeader\x12<\n" +
@@ -827,7 +878,10 @@ const file_mesh_v1alpha1_filter_proto_rawDesc = "" +
 	"\tbody_size\x18\x15 \x01(\v2!.zoneforge.mesh.v1alpha1.BodySizeH\x00R\bbodySize\x12I\n" +
 	"\tadmission\x18\x16 \x01(\v2).zoneforge.mesh.v1alpha1.AdmissionControlH\x00R\tadmission\x126\n" +
 	"\x05fault\x18\x17 \x01(\v2\x1e.zoneforge.mesh.v1alpha1.FaultH\x00R\x05fault\x12B\n" +
-	"\tbandwidth\x18\x18 \x01(\v2\".zoneforge.mesh.v1alpha1.BandwidthH\x00R\tbandwidthB\b\n" +
+	"\tbandwidth\x18\x18 \x01(\v2\".zoneforge.mesh.v1alpha1.BandwidthH\x00R\tbandwidth\x12H\n" +
+	"\vcompression\x18( \x01(\v2$.zoneforge.mesh.v1alpha1.CompressionH\x00R\vcompression\x12B\n" +
+	"\ttranscode\x18) \x01(\v2\".zoneforge.mesh.v1alpha1.TranscodeH\x00R\ttranscode\x12=\n" +
+	"\bgrpc_web\x18* \x01(\v2 .zoneforge.mesh.v1alpha1.GrpcWebH\x00R\agrpcWebB\b\n" +
 	"\x06filter\"\xcf\x01\n" +
 	"\tHttpRules\x12=\n" +
 	"\x05rules\x18\x01 \x03(\v2'.zoneforge.mesh.v1alpha1.HttpRules.RuleR\x05rules\x1a\x82\x01\n" +
@@ -899,8 +953,11 @@ var file_mesh_v1alpha1_filter_proto_goTypes = []any{
 	(*AdmissionControl)(nil), // 12: zoneforge.mesh.v1alpha1.AdmissionControl
 	(*Fault)(nil),            // 13: zoneforge.mesh.v1alpha1.Fault
 	(*Bandwidth)(nil),        // 14: zoneforge.mesh.v1alpha1.Bandwidth
-	(*StringMatcher)(nil),    // 15: zoneforge.mesh.v1alpha1.StringMatcher
-	(*RequestMatch)(nil),     // 16: zoneforge.mesh.v1alpha1.RequestMatch
+	(*Compression)(nil),      // 15: zoneforge.mesh.v1alpha1.Compression
+	(*Transcode)(nil),        // 16: zoneforge.mesh.v1alpha1.Transcode
+	(*GrpcWeb)(nil),          // 17: zoneforge.mesh.v1alpha1.GrpcWeb
+	(*StringMatcher)(nil),    // 18: zoneforge.mesh.v1alpha1.StringMatcher
+	(*RequestMatch)(nil),     // 19: zoneforge.mesh.v1alpha1.RequestMatch
 }
 var file_mesh_v1alpha1_filter_proto_depIdxs = []int32{
 	9,  // 0: zoneforge.mesh.v1alpha1.Filter.request_header:type_name -> zoneforge.mesh.v1alpha1.HeaderChange
@@ -916,16 +973,19 @@ var file_mesh_v1alpha1_filter_proto_depIdxs = []int32{
 	12, // 10: zoneforge.mesh.v1alpha1.Filter.admission:type_name -> zoneforge.mesh.v1alpha1.AdmissionControl
 	13, // 11: zoneforge.mesh.v1alpha1.Filter.fault:type_name -> zoneforge.mesh.v1alpha1.Fault
 	14, // 12: zoneforge.mesh.v1alpha1.Filter.bandwidth:type_name -> zoneforge.mesh.v1alpha1.Bandwidth
-	7,  // 13: zoneforge.mesh.v1alpha1.HttpRules.rules:type_name -> zoneforge.mesh.v1alpha1.HttpRules.Rule
-	8,  // 14: zoneforge.mesh.v1alpha1.Mirror.destination:type_name -> zoneforge.mesh.v1alpha1.Mirror.DestinationEntry
-	15, // 15: zoneforge.mesh.v1alpha1.Cors.allow_origins:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
-	16, // 16: zoneforge.mesh.v1alpha1.HttpRules.Rule.matches:type_name -> zoneforge.mesh.v1alpha1.RequestMatch
-	0,  // 17: zoneforge.mesh.v1alpha1.HttpRules.Rule.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	15, // 13: zoneforge.mesh.v1alpha1.Filter.compression:type_name -> zoneforge.mesh.v1alpha1.Compression
+	16, // 14: zoneforge.mesh.v1alpha1.Filter.transcode:type_name -> zoneforge.mesh.v1alpha1.Transcode
+	17, // 15: zoneforge.mesh.v1alpha1.Filter.grpc_web:type_name -> zoneforge.mesh.v1alpha1.GrpcWeb
+	7,  // 16: zoneforge.mesh.v1alpha1.HttpRules.rules:type_name -> zoneforge.mesh.v1alpha1.HttpRules.Rule
+	8,  // 17: zoneforge.mesh.v1alpha1.Mirror.destination:type_name -> zoneforge.mesh.v1alpha1.Mirror.DestinationEntry
+	18, // 18: zoneforge.mesh.v1alpha1.Cors.allow_origins:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
+	19, // 19: zoneforge.mesh.v1alpha1.HttpRules.Rule.matches:type_name -> zoneforge.mesh.v1alpha1.RequestMatch
+	0,  // 20: zoneforge.mesh.v1alpha1.HttpRules.Rule.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_mesh_v1alpha1_filter_proto_init() }
@@ -933,11 +993,14 @@ func file_mesh_v1alpha1_filter_proto_init() {
 	if File_mesh_v1alpha1_filter_proto != nil {
 		return
 	}
+	file_mesh_v1alpha1_compression_proto_init()
 	file_mesh_v1alpha1_fault_proto_init()
+	file_mesh_v1alpha1_grpc_web_proto_init()
 	file_mesh_v1alpha1_limits_proto_init()
 	file_mesh_v1alpha1_match_proto_init()
 	file_mesh_v1alpha1_rate_limit_proto_init()
 	file_mesh_v1alpha1_selector_proto_init()
+	file_mesh_v1alpha1_transcode_proto_init()
 	file_mesh_v1alpha1_filter_proto_msgTypes[0].OneofWrappers = []any{
 		(*Filter_RequestHeader)(nil),
 		(*Filter_ResponseHeader)(nil),
@@ -952,6 +1015,9 @@ func file_mesh_v1alpha1_filter_proto_init() {
 		(*Filter_Admission)(nil),
 		(*Filter_Fault)(nil),
 		(*Filter_Bandwidth)(nil),
+		(*Filter_Compression)(nil),
+		(*Filter_Transcode)(nil),
+		(*Filter_GrpcWeb)(nil),
 	}
 	file_mesh_v1alpha1_filter_proto_msgTypes[2].OneofWrappers = []any{
 		(*Rewrite_ReplaceFull)(nil),

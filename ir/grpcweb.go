@@ -1,0 +1,4 @@
+package ir
+
+// GRPCWeb takes the gRPC-Web protocol of browsers for a gRPC service.
+type GRPCWeb struct{}
