@@ -20,7 +20,7 @@ func TestFaults(t *testing.T) {
 		limitRule("/slow", "{fault: {delay: {value: 300ms}}}")+
 		limitRule("/", "{responseHeader: {set: [{name: x-route, value: plain}]}}")))
 	f.answers(client, http.StatusTeapot, "GET", url("/gateway"))
-	if r := send(t, client, "GET", url("/slow"), nil); r.status != 200 || r.took < 300*time.Millisecond {
+	if r := deliver(t, client, "GET", url("/slow"), nil); r.status != 200 || r.took < 300*time.Millisecond {
 		t.Errorf("a request that must wait 300ms: %d after %s", r.status, r.took)
 	}
 
@@ -62,7 +62,7 @@ conf:
     - abort: {httpStatus: 502, percentage: 100}
 `)
 	f.answers(client, http.StatusBadGateway, "GET", url("/"))
-	if r := send(t, client, "GET", url("/"), nil); r.status != 502 || r.took < 250*time.Millisecond {
+	if r := deliver(t, client, "GET", url("/"), nil); r.status != 502 || r.took < 250*time.Millisecond {
 		t.Errorf("both faults: %d after %s", r.status, r.took)
 	}
 	f.cli("delete", "FaultInjection", "to-v1", "-m", "default")

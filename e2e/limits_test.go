@@ -24,8 +24,8 @@ type ended struct {
 	took   time.Duration
 }
 
-// send sends a request with a body, of which the length is not told where chunked is set, and reads the whole answer.
-func send(t *testing.T, client *http.Client, method, url string, body io.Reader, header ...string) ended {
+// deliver sends a request with a body, of which the length is not told where chunked is set, and reads the whole answer.
+func deliver(t *testing.T, client *http.Client, method, url string, body io.Reader, header ...string) ended {
 	t.Helper()
 	r, err := http.NewRequestWithContext(context.Background(), method, url, body)
 	if err != nil {
@@ -51,7 +51,7 @@ func send(t *testing.T, client *http.Client, method, url string, body io.Reader,
 func statuses(t *testing.T, client *http.Client, n int, url string, header ...string) (out []int) {
 	t.Helper()
 	for range n {
-		out = append(out, send(t, client, http.MethodGet, url, nil, header...).status)
+		out = append(out, deliver(t, client, http.MethodGet, url, nil, header...).status)
 	}
 	return out
 }
@@ -94,7 +94,7 @@ spec:
 `)
 		f.answers(client, http.StatusOK, "GET", url("/free"))
 		wantStatuses(t, "ten of ten", statuses(t, client, 10, url("/limited/a")), 200, 200, 200, 200, 200, 200, 200, 200, 200, 200)
-		over := send(t, client, "GET", url("/limited/b"), nil)
+		over := deliver(t, client, "GET", url("/limited/b"), nil)
 		if over.status != 429 || over.header.Get("X-Rate-Limit-Retry-After") != "10" {
 			t.Errorf("the 11th: %d %v", over.status, over.header)
 		}
@@ -130,11 +130,11 @@ spec:
 			wantStatuses(t, "key "+key, get(3, "/key", "X-Api-Key", key), 200, 200, 429)
 		}
 		wantStatuses(t, "without a key", get(3, "/key"), 200, 200, 429)
-		over := send(t, hosted(client, "keys.example.com"), "GET", url("/key"), nil, "X-Api-Key", "a")
+		over := deliver(t, hosted(client, "keys.example.com"), "GET", url("/key"), nil, "X-Api-Key", "a")
 		if h := over.header; h.Get("Retry-After") == "" || h.Get("X-Ratelimit-Limit") != "2" || h.Get("X-Ratelimit-Remaining") != "0" || h.Get("X-Ratelimit-Reset") == "" {
 			t.Errorf("headers of a refusal: %v", over.header)
 		}
-		within := send(t, hosted(client, "keys.example.com"), "GET", url("/key"), nil, "X-Api-Key", "c")
+		within := deliver(t, hosted(client, "keys.example.com"), "GET", url("/key"), nil, "X-Api-Key", "c")
 		if within.status != 200 || within.header.Get("X-Ratelimit-Remaining") != "1" {
 			t.Errorf("headers within the limit: %d %v", within.status, within.header)
 		}
@@ -178,7 +178,7 @@ spec:
 		other := "http://" + f.at(11, 8081) + "/"
 		f.answers(client, http.StatusOK, "GET", other)
 		f.await("the limit of the edge", func() error {
-			if r := send(t, client, "GET", url("/"), nil); r.status != 423 || r.header.Get("X-Kuma-Rate-Limited") != "true" {
+			if r := deliver(t, client, "GET", url("/"), nil); r.status != 423 || r.header.Get("X-Kuma-Rate-Limited") != "true" {
 				return fmt.Errorf("%d %v", r.status, r.header)
 			}
 			return nil
@@ -250,7 +250,7 @@ func TestBodyAndBandwidth(t *testing.T) {
 		{"in chunks", chunked(1024), 200},
 		{"in chunks beyond it", chunked(64 << 10), 413},
 	} {
-		if r := send(t, client, "POST", url("/small"), c.body); r.status != c.want || c.want == 200 && r.body != "1024" {
+		if r := deliver(t, client, "POST", url("/small"), c.body); r.status != c.want || c.want == 200 && r.body != "1024" {
 			t.Errorf("%s: %d %q, want %d", c.what, r.status, r.body, c.want)
 		}
 	}
@@ -259,10 +259,10 @@ func TestBodyAndBandwidth(t *testing.T) {
 	}
 
 	// 200 KiB at 98 KiB a second take two seconds, less what the bucket holds at first; unbounded they take no tenth of it.
-	if r := send(t, client, "GET", url("/down"), nil); r.status != 200 || len(r.body) != 200<<10 || r.took < time.Second {
+	if r := deliver(t, client, "GET", url("/down"), nil); r.status != 200 || len(r.body) != 200<<10 || r.took < time.Second {
 		t.Errorf("response: %d, %d bytes in %s", r.status, len(r.body), r.took)
 	}
-	if r := send(t, client, "POST", url("/up"), strings.NewReader(strings.Repeat("x", 200<<10))); r.status != 200 || r.body != "204800" || r.took < time.Second {
+	if r := deliver(t, client, "POST", url("/up"), strings.NewReader(strings.Repeat("x", 200<<10))); r.status != 200 || r.body != "204800" || r.took < time.Second {
 		t.Errorf("request: %d, %s bytes in %s", r.status, r.body, r.took)
 	}
 }

@@ -104,7 +104,7 @@ func TestSharedRateLimit(t *testing.T) {
 		got = append(got, statuses(t, client, 1, []string{east, west}[i%2]+"/all")...)
 	}
 	wantStatuses(t, "six of both zones together", got, 200, 200, 200, 200, 200, 200, 429, 429)
-	over := send(t, client, "GET", west+"/all", nil)
+	over := deliver(t, client, "GET", west+"/all", nil)
 	if h := over.header; h.Get("X-Limited") != "everywhere" || h.Get("Retry-After") == "" || h.Get("X-Ratelimit-Remaining") != "0" {
 		t.Errorf("a refusal: %d %v", over.status, h)
 	}
