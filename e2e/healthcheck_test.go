@@ -32,14 +32,20 @@ func TestHealthCheck(t *testing.T) {
 
 	f.apply(healthCheck("  eventLogPath: " + events + "\n  http: {path: /health, expectedStatuses: [200, 204], requestHeadersToAdd: [{header: {key: x-check, value: '100%'}}]}\n"))
 	f.reaches(client, url, names(members)...)
-	for _, m := range members {
-		f.await("checks of "+m.name, func() error {
-			if n := m.checks.Load(); n < 3 {
-				return fmt.Errorf("%d checks", n)
-			}
-			return nil
-		})
+	// checked waits until each endpoint was checked so often that a change of its health has taken effect.
+	checked := func() {
+		t.Helper()
+		for _, m := range members {
+			enough := m.checks.Load() + 4
+			f.await("checks of "+m.name, func() error {
+				if n := m.checks.Load(); n < enough {
+					return fmt.Errorf("%d checks, want %d", n, enough)
+				}
+				return nil
+			})
+		}
 	}
+	checked()
 
 	members[0].health.Store(http.StatusServiceUnavailable)
 	f.reaches(client, url, members[1].name, members[2].name)
@@ -66,6 +72,7 @@ func TestHealthCheck(t *testing.T) {
 	for _, m := range members {
 		m.health.Store(http.StatusInternalServerError)
 	}
+	checked()
 	f.reaches(client, url, names(members)...)
 	f.apply(healthCheck("  failTrafficOnPanic: true\n  http: {path: /health}\n"))
 	f.answers(client, http.StatusServiceUnavailable, "GET", url)
