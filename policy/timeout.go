@@ -63,6 +63,15 @@ func MergeTimeout(t *meshv1.Timeout) Timeouts {
 	return out
 }
 
+// GRPCTimeouts are those of MergeTimeout for a destination that speaks gRPC.
+func GRPCTimeouts(t *meshv1.Timeout) Timeouts {
+	out := MergeTimeout(t)
+	grpc := t.GetConf().GetGrpc()
+	out.StreamIdle = bound(grpc.GetStreamIdleTimeout(), out.StreamIdle)
+	out.MaxStream = bound(grpc.GetMaxStreamDuration(), out.MaxStream)
+	return out
+}
+
 // bound reads a duration, and takes the fallback where it is absent or can't bound anything.
 func bound(d *durationpb.Duration, fallback time.Duration) time.Duration {
 	if d == nil || d.CheckValid() != nil || d.AsDuration() < 0 {

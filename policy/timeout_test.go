@@ -51,6 +51,23 @@ func TestMergeTimeout(t *testing.T) {
 	}
 }
 
+func TestGRPCTimeouts(t *testing.T) {
+	if got := GRPCTimeouts(nil); got != defaultTimeouts {
+		t.Errorf("without a policy: %+v", got)
+	}
+	spec := &meshv1.Timeout{Conf: &meshv1.Timeout_Conf{
+		Http: &meshv1.Timeout_Http{RequestTimeout: durationpb.New(time.Second), StreamIdleTimeout: durationpb.New(2 * time.Second), MaxStreamDuration: durationpb.New(3 * time.Second)},
+		Grpc: &meshv1.Timeout_Grpc{MaxStreamDuration: durationpb.New(0)}}}
+	want := defaultTimeouts
+	want.Request, want.StreamIdle = time.Second, 2*time.Second
+	if got := GRPCTimeouts(spec); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if got := MergeTimeout(spec); got.MaxStream != 3*time.Second {
+		t.Errorf("other HTTP is bound by %+v", got)
+	}
+}
+
 func TestTimeoutsFor(t *testing.T) {
 	from, to := service("web"), service("api")
 	if got := TimeoutsFor(nil, "default", from, to); got != defaultTimeouts {

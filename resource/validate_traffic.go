@@ -102,4 +102,7 @@ func validateTimeout(s scope, r *Resource) {
 	checkDuration(http.at("idleTimeout"), c.GetHttp().GetIdleTimeout(), 0, 0)
 	checkDuration(http.at("streamIdleTimeout"), c.GetHttp().GetStreamIdleTimeout(), 0, 0)
 	checkDuration(http.at("maxStreamDuration"), c.GetHttp().GetMaxStreamDuration(), 0, 0)
+	grpc := conf.at("grpc")
+	checkDuration(grpc.at("streamIdleTimeout"), c.GetGrpc().GetStreamIdleTimeout(), 0, 0)
+	checkDuration(grpc.at("maxStreamDuration"), c.GetGrpc().GetMaxStreamDuration(), 0, 0)
 }

@@ -188,6 +188,9 @@ func (b *builder) timeouts(destination map[string]string) policy.Timeouts {
 		return policy.MergeTimeout(nil)
 	}
 	spec, _ := r.Spec.(*meshv1.Timeout)
+	if b.Protocols[destination[resource.TagService]] == "grpc" {
+		return policy.GRPCTimeouts(spec)
+	}
 	return policy.MergeTimeout(spec)
 }
 

@@ -4,8 +4,10 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/zoneforge/zoneforge/ir"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
@@ -148,6 +150,20 @@ func TestRouteToTheServiceThatWasAskedFor(t *testing.T) {
 			if chain.TCP != nil && l.Direction == ir.Outbound && (len(chain.TCP.Clusters) != 3 || !chain.TCP.HashSource) {
 				t.Errorf("%s leads to %+v", l.Name, chain.TCP)
 			}
+		}
+	}
+}
+
+// What a Timeout says of gRPC holds for destinations that speak it.
+func TestTimeoutsOfGRPC(t *testing.T) {
+	every := sel(tags{resource.TagService: "*"})
+	r, err := proxyir.Sidecar(input(nil, sidecar(), map[string][]*resource.Resource{"Timeout": {res("Timeout", "t", &meshv1.Timeout{
+		Sources: every, Destinations: every, Conf: &meshv1.Timeout_Conf{Grpc: &meshv1.Timeout_Grpc{StreamIdleTimeout: durationpb.New(time.Second), MaxStreamDuration: durationpb.New(time.Minute)}}})}}))
+	p, _ := accepted(t, r, err)
+	for _, config := range p.Routes {
+		forward := config.VirtualHosts[0].Routes[0].Forward
+		if got, want := forward.MaxDuration == time.Minute && forward.IdleTimeout == time.Second, config.Name == "outbound:127.0.0.1:9002"; got != want {
+			t.Errorf("%s is bound by %s and %s", config.Name, forward.IdleTimeout, forward.MaxDuration)
 		}
 	}
 }

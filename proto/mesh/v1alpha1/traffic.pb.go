@@ -735,8 +735,10 @@ type Timeout_Conf struct {
 	ConnectTimeout *durationpb.Duration `protobuf:"bytes,1,opt,name=connect_timeout,json=connectTimeout,proto3" json:"connect_timeout,omitempty"`
 	Tcp            *Timeout_Tcp         `protobuf:"bytes,2,opt,name=tcp,proto3" json:"tcp,omitempty"`
 	Http           *Timeout_Http        `protobuf:"bytes,3,opt,name=http,proto3" json:"http,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// For destinations whose protocol is grpc, before what http says.
+	Grpc          *Timeout_Grpc `protobuf:"bytes,4,opt,name=grpc,proto3" json:"grpc,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Timeout_Conf) Reset() {
@@ -790,6 +792,68 @@ func (x *Timeout_Conf) GetHttp() *Timeout_Http {
 	return nil
 }
 
+func (x *Timeout_Conf) GetGrpc() *Timeout_Grpc {
+	if x != nil {
+		return x.Grpc
+	}
+	return nil
+}
+
+// Grpc bounds gRPC traffic.
+type Timeout_Grpc struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of a request without a byte in either direction; default: that of http.
+	StreamIdleTimeout *durationpb.Duration `protobuf:"bytes,1,opt,name=stream_idle_timeout,json=streamIdleTimeout,proto3" json:"stream_idle_timeout,omitempty"`
+	// From start to end of a stream; default: that of http.
+	MaxStreamDuration *durationpb.Duration `protobuf:"bytes,2,opt,name=max_stream_duration,json=maxStreamDuration,proto3" json:"max_stream_duration,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *Timeout_Grpc) Reset() {
+	*x = Timeout_Grpc{}
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Timeout_Grpc) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Timeout_Grpc) ProtoMessage() {}
+
+func (x *Timeout_Grpc) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Timeout_Grpc.ProtoReflect.Descriptor instead.
+func (*Timeout_Grpc) Descriptor() ([]byte, []int) {
+	return file_mesh_v1alpha1_traffic_proto_rawDescGZIP(), []int{2, 1}
+}
+
+func (x *Timeout_Grpc) GetStreamIdleTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.StreamIdleTimeout
+	}
+	return nil
+}
+
+func (x *Timeout_Grpc) GetMaxStreamDuration() *durationpb.Duration {
+	if x != nil {
+		return x.MaxStreamDuration
+	}
+	return nil
+}
+
 // Tcp bounds plain TCP traffic.
 type Timeout_Tcp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -801,7 +865,7 @@ type Timeout_Tcp struct {
 
 func (x *Timeout_Tcp) Reset() {
 	*x = Timeout_Tcp{}
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[15]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +877,7 @@ func (x *Timeout_Tcp) String() string {
 func (*Timeout_Tcp) ProtoMessage() {}
 
 func (x *Timeout_Tcp) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[15]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +890,7 @@ func (x *Timeout_Tcp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeout_Tcp.ProtoReflect.Descriptor instead.
 func (*Timeout_Tcp) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_traffic_proto_rawDescGZIP(), []int{2, 1}
+	return file_mesh_v1alpha1_traffic_proto_rawDescGZIP(), []int{2, 2}
 }
 
 func (x *Timeout_Tcp) GetIdleTimeout() *durationpb.Duration {
@@ -853,7 +917,7 @@ type Timeout_Http struct {
 
 func (x *Timeout_Http) Reset() {
 	*x = Timeout_Http{}
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[16]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +929,7 @@ func (x *Timeout_Http) String() string {
 func (*Timeout_Http) ProtoMessage() {}
 
 func (x *Timeout_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[16]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +942,7 @@ func (x *Timeout_Http) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeout_Http.ProtoReflect.Descriptor instead.
 func (*Timeout_Http) Descriptor() ([]byte, []int) {
-	return file_mesh_v1alpha1_traffic_proto_rawDescGZIP(), []int{2, 2}
+	return file_mesh_v1alpha1_traffic_proto_rawDescGZIP(), []int{2, 3}
 }
 
 func (x *Timeout_Http) GetRequestTimeout() *durationpb.Duration {
@@ -923,7 +987,7 @@ type Retry_Conf struct {
 
 func (x *Retry_Conf) Reset() {
 	*x = Retry_Conf{}
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[17]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +999,7 @@ func (x *Retry_Conf) String() string {
 func (*Retry_Conf) ProtoMessage() {}
 
 func (x *Retry_Conf) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[17]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1056,7 @@ type Retry_Budget struct {
 
 func (x *Retry_Budget) Reset() {
 	*x = Retry_Budget{}
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[18]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1068,7 @@ func (x *Retry_Budget) String() string {
 func (*Retry_Budget) ProtoMessage() {}
 
 func (x *Retry_Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[18]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1111,7 @@ type Retry_BackOff struct {
 
 func (x *Retry_BackOff) Reset() {
 	*x = Retry_BackOff{}
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[19]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1123,7 @@ func (x *Retry_BackOff) String() string {
 func (*Retry_BackOff) ProtoMessage() {}
 
 func (x *Retry_BackOff) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[19]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1181,7 @@ type Retry_Http struct {
 
 func (x *Retry_Http) Reset() {
 	*x = Retry_Http{}
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[20]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1193,7 @@ func (x *Retry_Http) String() string {
 func (*Retry_Http) ProtoMessage() {}
 
 func (x *Retry_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[20]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1285,7 @@ type Retry_RateLimitedBackOff struct {
 
 func (x *Retry_RateLimitedBackOff) Reset() {
 	*x = Retry_RateLimitedBackOff{}
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[21]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1233,7 +1297,7 @@ func (x *Retry_RateLimitedBackOff) String() string {
 func (*Retry_RateLimitedBackOff) ProtoMessage() {}
 
 func (x *Retry_RateLimitedBackOff) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[21]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1339,7 @@ type Retry_ResetHeader struct {
 
 func (x *Retry_ResetHeader) Reset() {
 	*x = Retry_ResetHeader{}
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[22]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1351,7 @@ func (x *Retry_ResetHeader) String() string {
 func (*Retry_ResetHeader) ProtoMessage() {}
 
 func (x *Retry_ResetHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[22]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1392,7 @@ type Retry_Tcp struct {
 
 func (x *Retry_Tcp) Reset() {
 	*x = Retry_Tcp{}
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[23]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1404,7 @@ func (x *Retry_Tcp) String() string {
 func (*Retry_Tcp) ProtoMessage() {}
 
 func (x *Retry_Tcp) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[23]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1447,7 @@ type Retry_Grpc struct {
 
 func (x *Retry_Grpc) Reset() {
 	*x = Retry_Grpc{}
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[24]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1395,7 +1459,7 @@ func (x *Retry_Grpc) String() string {
 func (*Retry_Grpc) ProtoMessage() {}
 
 func (x *Retry_Grpc) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[24]
+	mi := &file_mesh_v1alpha1_traffic_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,15 +1568,19 @@ const file_mesh_v1alpha1_traffic_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2&.zoneforge.mesh.v1alpha1.StringMatcherR\x05value:\x028\x01\x1a\xaa\x01\n" +
 	"\x06Modify\x12N\n" +
 	"\x0frequest_headers\x18\x01 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeR\x0erequestHeaders\x12P\n" +
-	"\x10response_headers\x18\x02 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeR\x0fresponseHeaders\"\xee\x05\n" +
+	"\x10response_headers\x18\x02 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeR\x0fresponseHeaders\"\xc8\a\n" +
 	"\aTimeout\x12;\n" +
 	"\asources\x18\x01 \x03(\v2!.zoneforge.mesh.v1alpha1.SelectorR\asources\x12E\n" +
 	"\fdestinations\x18\x02 \x03(\v2!.zoneforge.mesh.v1alpha1.SelectorR\fdestinations\x129\n" +
-	"\x04conf\x18\x03 \x01(\v2%.zoneforge.mesh.v1alpha1.Timeout.ConfR\x04conf\x1a\xbd\x01\n" +
+	"\x04conf\x18\x03 \x01(\v2%.zoneforge.mesh.v1alpha1.Timeout.ConfR\x04conf\x1a\xf8\x01\n" +
 	"\x04Conf\x12B\n" +
 	"\x0fconnect_timeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x0econnectTimeout\x126\n" +
 	"\x03tcp\x18\x02 \x01(\v2$.zoneforge.mesh.v1alpha1.Timeout.TcpR\x03tcp\x129\n" +
-	"\x04http\x18\x03 \x01(\v2%.zoneforge.mesh.v1alpha1.Timeout.HttpR\x04http\x1aC\n" +
+	"\x04http\x18\x03 \x01(\v2%.zoneforge.mesh.v1alpha1.Timeout.HttpR\x04http\x129\n" +
+	"\x04grpc\x18\x04 \x01(\v2%.zoneforge.mesh.v1alpha1.Timeout.GrpcR\x04grpc\x1a\x9c\x01\n" +
+	"\x04Grpc\x12I\n" +
+	"\x13stream_idle_timeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x11streamIdleTimeout\x12I\n" +
+	"\x13max_stream_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x11maxStreamDuration\x1aC\n" +
 	"\x03Tcp\x12<\n" +
 	"\fidle_timeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x1a\x9e\x02\n" +
 	"\x04Http\x12B\n" +
@@ -1588,7 +1656,7 @@ func file_mesh_v1alpha1_traffic_proto_rawDescGZIP() []byte {
 }
 
 var file_mesh_v1alpha1_traffic_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_mesh_v1alpha1_traffic_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_mesh_v1alpha1_traffic_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_mesh_v1alpha1_traffic_proto_goTypes = []any{
 	(TrafficPermission_Action)(0),    // 0: zoneforge.mesh.v1alpha1.TrafficPermission.Action
 	(Retry_Format)(0),                // 1: zoneforge.mesh.v1alpha1.Retry.Format
@@ -1607,82 +1675,86 @@ var file_mesh_v1alpha1_traffic_proto_goTypes = []any{
 	nil,                              // 14: zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.DestinationEntry
 	nil,                              // 15: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.HeadersEntry
 	(*Timeout_Conf)(nil),             // 16: zoneforge.mesh.v1alpha1.Timeout.Conf
-	(*Timeout_Tcp)(nil),              // 17: zoneforge.mesh.v1alpha1.Timeout.Tcp
-	(*Timeout_Http)(nil),             // 18: zoneforge.mesh.v1alpha1.Timeout.Http
-	(*Retry_Conf)(nil),               // 19: zoneforge.mesh.v1alpha1.Retry.Conf
-	(*Retry_Budget)(nil),             // 20: zoneforge.mesh.v1alpha1.Retry.Budget
-	(*Retry_BackOff)(nil),            // 21: zoneforge.mesh.v1alpha1.Retry.BackOff
-	(*Retry_Http)(nil),               // 22: zoneforge.mesh.v1alpha1.Retry.Http
-	(*Retry_RateLimitedBackOff)(nil), // 23: zoneforge.mesh.v1alpha1.Retry.RateLimitedBackOff
-	(*Retry_ResetHeader)(nil),        // 24: zoneforge.mesh.v1alpha1.Retry.ResetHeader
-	(*Retry_Tcp)(nil),                // 25: zoneforge.mesh.v1alpha1.Retry.Tcp
-	(*Retry_Grpc)(nil),               // 26: zoneforge.mesh.v1alpha1.Retry.Grpc
-	nil,                              // 27: zoneforge.mesh.v1alpha1.Retry.Http.RetriableHeadersEntry
-	(*Selector)(nil),                 // 28: zoneforge.mesh.v1alpha1.Selector
-	(*LoadBalancer)(nil),             // 29: zoneforge.mesh.v1alpha1.LoadBalancer
-	(*StringMatcher)(nil),            // 30: zoneforge.mesh.v1alpha1.StringMatcher
-	(*HeaderChange)(nil),             // 31: zoneforge.mesh.v1alpha1.HeaderChange
-	(*durationpb.Duration)(nil),      // 32: google.protobuf.Duration
+	(*Timeout_Grpc)(nil),             // 17: zoneforge.mesh.v1alpha1.Timeout.Grpc
+	(*Timeout_Tcp)(nil),              // 18: zoneforge.mesh.v1alpha1.Timeout.Tcp
+	(*Timeout_Http)(nil),             // 19: zoneforge.mesh.v1alpha1.Timeout.Http
+	(*Retry_Conf)(nil),               // 20: zoneforge.mesh.v1alpha1.Retry.Conf
+	(*Retry_Budget)(nil),             // 21: zoneforge.mesh.v1alpha1.Retry.Budget
+	(*Retry_BackOff)(nil),            // 22: zoneforge.mesh.v1alpha1.Retry.BackOff
+	(*Retry_Http)(nil),               // 23: zoneforge.mesh.v1alpha1.Retry.Http
+	(*Retry_RateLimitedBackOff)(nil), // 24: zoneforge.mesh.v1alpha1.Retry.RateLimitedBackOff
+	(*Retry_ResetHeader)(nil),        // 25: zoneforge.mesh.v1alpha1.Retry.ResetHeader
+	(*Retry_Tcp)(nil),                // 26: zoneforge.mesh.v1alpha1.Retry.Tcp
+	(*Retry_Grpc)(nil),               // 27: zoneforge.mesh.v1alpha1.Retry.Grpc
+	nil,                              // 28: zoneforge.mesh.v1alpha1.Retry.Http.RetriableHeadersEntry
+	(*Selector)(nil),                 // 29: zoneforge.mesh.v1alpha1.Selector
+	(*LoadBalancer)(nil),             // 30: zoneforge.mesh.v1alpha1.LoadBalancer
+	(*StringMatcher)(nil),            // 31: zoneforge.mesh.v1alpha1.StringMatcher
+	(*HeaderChange)(nil),             // 32: zoneforge.mesh.v1alpha1.HeaderChange
+	(*durationpb.Duration)(nil),      // 33: google.protobuf.Duration
 }
 var file_mesh_v1alpha1_traffic_proto_depIdxs = []int32{
-	28, // 0: zoneforge.mesh.v1alpha1.TrafficPermission.sources:type_name -> zoneforge.mesh.v1alpha1.Selector
-	28, // 1: zoneforge.mesh.v1alpha1.TrafficPermission.destinations:type_name -> zoneforge.mesh.v1alpha1.Selector
+	29, // 0: zoneforge.mesh.v1alpha1.TrafficPermission.sources:type_name -> zoneforge.mesh.v1alpha1.Selector
+	29, // 1: zoneforge.mesh.v1alpha1.TrafficPermission.destinations:type_name -> zoneforge.mesh.v1alpha1.Selector
 	6,  // 2: zoneforge.mesh.v1alpha1.TrafficPermission.conf:type_name -> zoneforge.mesh.v1alpha1.TrafficPermission.Conf
-	28, // 3: zoneforge.mesh.v1alpha1.TrafficRoute.sources:type_name -> zoneforge.mesh.v1alpha1.Selector
-	28, // 4: zoneforge.mesh.v1alpha1.TrafficRoute.destinations:type_name -> zoneforge.mesh.v1alpha1.Selector
+	29, // 3: zoneforge.mesh.v1alpha1.TrafficRoute.sources:type_name -> zoneforge.mesh.v1alpha1.Selector
+	29, // 4: zoneforge.mesh.v1alpha1.TrafficRoute.destinations:type_name -> zoneforge.mesh.v1alpha1.Selector
 	7,  // 5: zoneforge.mesh.v1alpha1.TrafficRoute.conf:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.Conf
-	28, // 6: zoneforge.mesh.v1alpha1.Timeout.sources:type_name -> zoneforge.mesh.v1alpha1.Selector
-	28, // 7: zoneforge.mesh.v1alpha1.Timeout.destinations:type_name -> zoneforge.mesh.v1alpha1.Selector
+	29, // 6: zoneforge.mesh.v1alpha1.Timeout.sources:type_name -> zoneforge.mesh.v1alpha1.Selector
+	29, // 7: zoneforge.mesh.v1alpha1.Timeout.destinations:type_name -> zoneforge.mesh.v1alpha1.Selector
 	16, // 8: zoneforge.mesh.v1alpha1.Timeout.conf:type_name -> zoneforge.mesh.v1alpha1.Timeout.Conf
-	28, // 9: zoneforge.mesh.v1alpha1.Retry.sources:type_name -> zoneforge.mesh.v1alpha1.Selector
-	28, // 10: zoneforge.mesh.v1alpha1.Retry.destinations:type_name -> zoneforge.mesh.v1alpha1.Selector
-	19, // 11: zoneforge.mesh.v1alpha1.Retry.conf:type_name -> zoneforge.mesh.v1alpha1.Retry.Conf
+	29, // 9: zoneforge.mesh.v1alpha1.Retry.sources:type_name -> zoneforge.mesh.v1alpha1.Selector
+	29, // 10: zoneforge.mesh.v1alpha1.Retry.destinations:type_name -> zoneforge.mesh.v1alpha1.Selector
+	20, // 11: zoneforge.mesh.v1alpha1.Retry.conf:type_name -> zoneforge.mesh.v1alpha1.Retry.Conf
 	0,  // 12: zoneforge.mesh.v1alpha1.TrafficPermission.Conf.action:type_name -> zoneforge.mesh.v1alpha1.TrafficPermission.Action
 	12, // 13: zoneforge.mesh.v1alpha1.TrafficRoute.Conf.destination:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.Conf.DestinationEntry
 	8,  // 14: zoneforge.mesh.v1alpha1.TrafficRoute.Conf.split:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.Split
 	9,  // 15: zoneforge.mesh.v1alpha1.TrafficRoute.Conf.http:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule
-	29, // 16: zoneforge.mesh.v1alpha1.TrafficRoute.Conf.load_balancer:type_name -> zoneforge.mesh.v1alpha1.LoadBalancer
+	30, // 16: zoneforge.mesh.v1alpha1.TrafficRoute.Conf.load_balancer:type_name -> zoneforge.mesh.v1alpha1.LoadBalancer
 	13, // 17: zoneforge.mesh.v1alpha1.TrafficRoute.Split.destination:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.Split.DestinationEntry
 	10, // 18: zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.match:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch
 	11, // 19: zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.modify:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.Modify
 	14, // 20: zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.destination:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.DestinationEntry
 	8,  // 21: zoneforge.mesh.v1alpha1.TrafficRoute.HttpRule.split:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.Split
-	30, // 22: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.path:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
-	30, // 23: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.method:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
+	31, // 22: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.path:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
+	31, // 23: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.method:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
 	15, // 24: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.headers:type_name -> zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.HeadersEntry
-	31, // 25: zoneforge.mesh.v1alpha1.TrafficRoute.Modify.request_headers:type_name -> zoneforge.mesh.v1alpha1.HeaderChange
-	31, // 26: zoneforge.mesh.v1alpha1.TrafficRoute.Modify.response_headers:type_name -> zoneforge.mesh.v1alpha1.HeaderChange
-	30, // 27: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.HeadersEntry.value:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
-	32, // 28: zoneforge.mesh.v1alpha1.Timeout.Conf.connect_timeout:type_name -> google.protobuf.Duration
-	17, // 29: zoneforge.mesh.v1alpha1.Timeout.Conf.tcp:type_name -> zoneforge.mesh.v1alpha1.Timeout.Tcp
-	18, // 30: zoneforge.mesh.v1alpha1.Timeout.Conf.http:type_name -> zoneforge.mesh.v1alpha1.Timeout.Http
-	32, // 31: zoneforge.mesh.v1alpha1.Timeout.Tcp.idle_timeout:type_name -> google.protobuf.Duration
-	32, // 32: zoneforge.mesh.v1alpha1.Timeout.Http.request_timeout:type_name -> google.protobuf.Duration
-	32, // 33: zoneforge.mesh.v1alpha1.Timeout.Http.idle_timeout:type_name -> google.protobuf.Duration
-	32, // 34: zoneforge.mesh.v1alpha1.Timeout.Http.stream_idle_timeout:type_name -> google.protobuf.Duration
-	32, // 35: zoneforge.mesh.v1alpha1.Timeout.Http.max_stream_duration:type_name -> google.protobuf.Duration
-	22, // 36: zoneforge.mesh.v1alpha1.Retry.Conf.http:type_name -> zoneforge.mesh.v1alpha1.Retry.Http
-	25, // 37: zoneforge.mesh.v1alpha1.Retry.Conf.tcp:type_name -> zoneforge.mesh.v1alpha1.Retry.Tcp
-	26, // 38: zoneforge.mesh.v1alpha1.Retry.Conf.grpc:type_name -> zoneforge.mesh.v1alpha1.Retry.Grpc
-	20, // 39: zoneforge.mesh.v1alpha1.Retry.Conf.budget:type_name -> zoneforge.mesh.v1alpha1.Retry.Budget
-	32, // 40: zoneforge.mesh.v1alpha1.Retry.BackOff.base_interval:type_name -> google.protobuf.Duration
-	32, // 41: zoneforge.mesh.v1alpha1.Retry.BackOff.max_interval:type_name -> google.protobuf.Duration
-	32, // 42: zoneforge.mesh.v1alpha1.Retry.Http.per_try_timeout:type_name -> google.protobuf.Duration
-	21, // 43: zoneforge.mesh.v1alpha1.Retry.Http.back_off:type_name -> zoneforge.mesh.v1alpha1.Retry.BackOff
-	27, // 44: zoneforge.mesh.v1alpha1.Retry.Http.retriable_headers:type_name -> zoneforge.mesh.v1alpha1.Retry.Http.RetriableHeadersEntry
-	23, // 45: zoneforge.mesh.v1alpha1.Retry.Http.rate_limited_back_off:type_name -> zoneforge.mesh.v1alpha1.Retry.RateLimitedBackOff
-	24, // 46: zoneforge.mesh.v1alpha1.Retry.RateLimitedBackOff.reset_headers:type_name -> zoneforge.mesh.v1alpha1.Retry.ResetHeader
-	32, // 47: zoneforge.mesh.v1alpha1.Retry.RateLimitedBackOff.max_interval:type_name -> google.protobuf.Duration
-	1,  // 48: zoneforge.mesh.v1alpha1.Retry.ResetHeader.format:type_name -> zoneforge.mesh.v1alpha1.Retry.Format
-	32, // 49: zoneforge.mesh.v1alpha1.Retry.Grpc.per_try_timeout:type_name -> google.protobuf.Duration
-	21, // 50: zoneforge.mesh.v1alpha1.Retry.Grpc.back_off:type_name -> zoneforge.mesh.v1alpha1.Retry.BackOff
-	23, // 51: zoneforge.mesh.v1alpha1.Retry.Grpc.rate_limited_back_off:type_name -> zoneforge.mesh.v1alpha1.Retry.RateLimitedBackOff
-	30, // 52: zoneforge.mesh.v1alpha1.Retry.Http.RetriableHeadersEntry.value:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	32, // 25: zoneforge.mesh.v1alpha1.TrafficRoute.Modify.request_headers:type_name -> zoneforge.mesh.v1alpha1.HeaderChange
+	32, // 26: zoneforge.mesh.v1alpha1.TrafficRoute.Modify.response_headers:type_name -> zoneforge.mesh.v1alpha1.HeaderChange
+	31, // 27: zoneforge.mesh.v1alpha1.TrafficRoute.HttpMatch.HeadersEntry.value:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
+	33, // 28: zoneforge.mesh.v1alpha1.Timeout.Conf.connect_timeout:type_name -> google.protobuf.Duration
+	18, // 29: zoneforge.mesh.v1alpha1.Timeout.Conf.tcp:type_name -> zoneforge.mesh.v1alpha1.Timeout.Tcp
+	19, // 30: zoneforge.mesh.v1alpha1.Timeout.Conf.http:type_name -> zoneforge.mesh.v1alpha1.Timeout.Http
+	17, // 31: zoneforge.mesh.v1alpha1.Timeout.Conf.grpc:type_name -> zoneforge.mesh.v1alpha1.Timeout.Grpc
+	33, // 32: zoneforge.mesh.v1alpha1.Timeout.Grpc.stream_idle_timeout:type_name -> google.protobuf.Duration
+	33, // 33: zoneforge.mesh.v1alpha1.Timeout.Grpc.max_stream_duration:type_name -> google.protobuf.Duration
+	33, // 34: zoneforge.mesh.v1alpha1.Timeout.Tcp.idle_timeout:type_name -> google.protobuf.Duration
+	33, // 35: zoneforge.mesh.v1alpha1.Timeout.Http.request_timeout:type_name -> google.protobuf.Duration
+	33, // 36: zoneforge.mesh.v1alpha1.Timeout.Http.idle_timeout:type_name -> google.protobuf.Duration
+	33, // 37: zoneforge.mesh.v1alpha1.Timeout.Http.stream_idle_timeout:type_name -> google.protobuf.Duration
+	33, // 38: zoneforge.mesh.v1alpha1.Timeout.Http.max_stream_duration:type_name -> google.protobuf.Duration
+	23, // 39: zoneforge.mesh.v1alpha1.Retry.Conf.http:type_name -> zoneforge.mesh.v1alpha1.Retry.Http
+	26, // 40: zoneforge.mesh.v1alpha1.Retry.Conf.tcp:type_name -> zoneforge.mesh.v1alpha1.Retry.Tcp
+	27, // 41: zoneforge.mesh.v1alpha1.Retry.Conf.grpc:type_name -> zoneforge.mesh.v1alpha1.Retry.Grpc
+	21, // 42: zoneforge.mesh.v1alpha1.Retry.Conf.budget:type_name -> zoneforge.mesh.v1alpha1.Retry.Budget
+	33, // 43: zoneforge.mesh.v1alpha1.Retry.BackOff.base_interval:type_name -> google.protobuf.Duration
+	33, // 44: zoneforge.mesh.v1alpha1.Retry.BackOff.max_interval:type_name -> google.protobuf.Duration
+	33, // 45: zoneforge.mesh.v1alpha1.Retry.Http.per_try_timeout:type_name -> google.protobuf.Duration
+	22, // 46: zoneforge.mesh.v1alpha1.Retry.Http.back_off:type_name -> zoneforge.mesh.v1alpha1.Retry.BackOff
+	28, // 47: zoneforge.mesh.v1alpha1.Retry.Http.retriable_headers:type_name -> zoneforge.mesh.v1alpha1.Retry.Http.RetriableHeadersEntry
+	24, // 48: zoneforge.mesh.v1alpha1.Retry.Http.rate_limited_back_off:type_name -> zoneforge.mesh.v1alpha1.Retry.RateLimitedBackOff
+	25, // 49: zoneforge.mesh.v1alpha1.Retry.RateLimitedBackOff.reset_headers:type_name -> zoneforge.mesh.v1alpha1.Retry.ResetHeader
+	33, // 50: zoneforge.mesh.v1alpha1.Retry.RateLimitedBackOff.max_interval:type_name -> google.protobuf.Duration
+	1,  // 51: zoneforge.mesh.v1alpha1.Retry.ResetHeader.format:type_name -> zoneforge.mesh.v1alpha1.Retry.Format
+	33, // 52: zoneforge.mesh.v1alpha1.Retry.Grpc.per_try_timeout:type_name -> google.protobuf.Duration
+	22, // 53: zoneforge.mesh.v1alpha1.Retry.Grpc.back_off:type_name -> zoneforge.mesh.v1alpha1.Retry.BackOff
+	24, // 54: zoneforge.mesh.v1alpha1.Retry.Grpc.rate_limited_back_off:type_name -> zoneforge.mesh.v1alpha1.Retry.RateLimitedBackOff
+	31, // 55: zoneforge.mesh.v1alpha1.Retry.Http.RetriableHeadersEntry.value:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
+	56, // [56:56] is the sub-list for method output_type
+	56, // [56:56] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_mesh_v1alpha1_traffic_proto_init() }
@@ -1692,16 +1764,16 @@ func file_mesh_v1alpha1_traffic_proto_init() {
 	}
 	file_mesh_v1alpha1_loadbalancer_proto_init()
 	file_mesh_v1alpha1_selector_proto_init()
-	file_mesh_v1alpha1_traffic_proto_msgTypes[18].OneofWrappers = []any{}
-	file_mesh_v1alpha1_traffic_proto_msgTypes[20].OneofWrappers = []any{}
-	file_mesh_v1alpha1_traffic_proto_msgTypes[24].OneofWrappers = []any{}
+	file_mesh_v1alpha1_traffic_proto_msgTypes[19].OneofWrappers = []any{}
+	file_mesh_v1alpha1_traffic_proto_msgTypes[21].OneofWrappers = []any{}
+	file_mesh_v1alpha1_traffic_proto_msgTypes[25].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mesh_v1alpha1_traffic_proto_rawDesc), len(file_mesh_v1alpha1_traffic_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
