@@ -3,10 +3,11 @@ SHELL := /bin/bash
 ENVOY_VERSION := 1.40.0
 BUF_VERSION := 1.75.0
 RATELIMIT_VERSION := v1.4.1-0.20260122083618-3fb702589d36
+OTELCOL_VERSION := 0.155.0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X github.com/zoneforge/zoneforge/cli.Version=$(VERSION)
 
-.PHONY: help build tools test demo demo-check demo-tour demo-tour-check bench bench-publish race fuzz-short lint check-tidy generate docs check-generate golden check
+.PHONY: help build tools tools-test test demo demo-check demo-tour demo-tour-check bench bench-publish race fuzz-short lint check-tidy generate docs check-generate golden check
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -30,7 +31,16 @@ tools: .tools/bin/envoy .tools/bin/buf .tools/bin/ratelimit ## install Envoy, bu
 	GOBIN=$(CURDIR)/.tools/ratelimit-$(RATELIMIT_VERSION) go install github.com/envoyproxy/ratelimit/src/service_cmd@$(RATELIMIT_VERSION)
 	mkdir -p .tools/bin && ln -sfn ../ratelimit-$(RATELIMIT_VERSION)/service_cmd .tools/bin/ratelimit
 
-test: tools ## all tests, with the real Envoy and an embedded etcd
+tools-test: tools .tools/bin/otelcol ## install what only tests need: the OpenTelemetry Collector, built from e2e/collector.yaml
+
+.tools/bin/otelcol: e2e/collector.yaml
+	mkdir -p .tools/bin .tools/otelcol-$(OTELCOL_VERSION)
+	GOBIN=$(abspath .tools/bin) go install go.opentelemetry.io/collector/cmd/builder@v$(OTELCOL_VERSION)
+	.tools/bin/builder --config e2e/collector.yaml
+	ln -sfn ../otelcol-$(OTELCOL_VERSION)/otelcol .tools/bin/otelcol
+	.tools/bin/otelcol components > /dev/null && touch -h .tools/bin/otelcol
+
+test: tools-test ## all tests, with the real Envoy and an embedded etcd
 	go test -timeout 30m ./...
 
 demo: build tools ## run the whole federation on this machine; Ctrl-C ends it

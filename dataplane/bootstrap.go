@@ -31,6 +31,8 @@ const (
 	MetadataMesh     = "zoneforge.mesh"
 	MetadataName     = "zoneforge.name"
 	MetadataDocument = "zoneforge.document"
+	// MetadataLogs is the file to which the zone may have Envoy write access logs for its launcher.
+	MetadataLogs = "zoneforge.logs"
 )
 
 const (
@@ -71,6 +73,8 @@ type Bootstrap struct {
 	SystemRoots string
 	// AdminSocket is where Envoy's admin interface listens, a path of at most 107 bytes; only the owner may open it.
 	AdminSocket string
+	// Logs is the file that a launcher reads access logs from; empty where none does.
+	Logs string
 }
 
 // NodeID is the identifier of the proxy's node: kind/mesh/name, or kind/name without a mesh.
@@ -141,6 +145,9 @@ func (b Bootstrap) JSON() ([]byte, error) {
 				TrustedCa: &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: b.SystemRoots}},
 			}},
 		}}}
+	}
+	if b.Logs != "" {
+		message.Node.Metadata.Fields[MetadataLogs] = structpb.NewStringValue(b.Logs)
 	}
 	if err := message.ValidateAll(); err != nil {
 		return nil, fmt.Errorf("bootstrap of %s: %w", b.NodeID(), err)

@@ -83,6 +83,7 @@ func (l Launch) Run(ctx context.Context) error {
 	}
 	defer release()
 	b.AdminSocket, b.TokenFile = filepath.Join(dir, "admin.sock"), filepath.Join(dir, "token")
+	b.Logs = LogPipe
 	token := &tokenCopy{from: l.TokenFile, to: b.TokenFile, log: l.Log}
 	if err := token.update(); err != nil {
 		return err
@@ -95,9 +96,14 @@ func (l Launch) Run(ctx context.Context) error {
 	if level == "" {
 		level = "warning"
 	}
+	observer, err := l.observe(dir, b.AdminSocket)
+	if err != nil {
+		return err
+	}
+	defer observer.stop()
 	supervisor, err := New(Config{
 		Path: envoy.Path, Args: Arguments(path, l.Drain, level), Dir: dir, AdminSocket: b.AdminSocket, Drain: l.Drain,
-		Stdout: l.Stdout, Stderr: l.Stderr, Log: l.Log,
+		Stdout: l.Stdout, Stderr: l.Stderr, Files: []*os.File{observer.logs.writer}, Log: l.Log,
 	})
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
@@ -48,6 +49,8 @@ type Config struct {
 	// Stdout and Stderr of the process; nil discards. A file is handed on as it is.
 	Stdout io.Writer
 	Stderr io.Writer
+	// Files are handed to the process as its descriptors from 3 on.
+	Files []*os.File
 	// Log is required.
 	Log *zap.Logger
 }
@@ -158,6 +161,7 @@ type process struct {
 func (s *Supervisor) start() (*process, error) {
 	cmd := exec.Command(s.config.Path, s.config.Args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.config.Dir, s.config.Stdout, s.config.Stderr
+	cmd.ExtraFiles = s.config.Files
 	cmd.SysProcAttr = attributes()
 	// A descendant that keeps the output open must not keep Wait from returning.
 	cmd.WaitDelay = s.config.Grace

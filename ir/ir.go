@@ -45,6 +45,7 @@ const (
 	Inbound  Direction = "inbound"
 	Outbound Direction = "outbound"
 	Edge     Direction = "edge" // gateway and zone ingress
+	Own      Direction = "own"  // what the proxy itself answers
 )
 
 // Listener is one address and port. It changes only when ports, protocols or hostnames do, since a change drains it.
@@ -152,6 +153,10 @@ type HTTPConnection struct {
 	ForwardClientCertificate bool
 	// IdleTimeout of a connection without requests; 0 keeps Envoy's default.
 	IdleTimeout time.Duration
+	// Logs are written for the requests of the routes that name them.
+	Logs []AccessLog
+	// Tracing may be nil, for no spans.
+	Tracing *Tracing
 }
 
 // TCPProxy forwards bytes to clusters by weight, or to the cluster that the SNI names.
@@ -170,6 +175,8 @@ type TCPProxy struct {
 	MaxConnectAttempts uint32
 	// HashSource picks the endpoint by the client's address, where the clusters' balancer hashes.
 	HashSource bool
+	// Logs are written for each connection.
+	Logs []AccessLog
 }
 
 // WeightedCluster takes its share of the sum of weights.
@@ -208,6 +215,10 @@ type Route struct {
 	RequestHeaders  HeaderChange
 	ResponseHeaders HeaderChange
 	Filters         Filters
+	// Log may be nil, for no line.
+	Log *RouteLog
+	// Tracing may be nil, where the connection has none.
+	Tracing *RouteTracing
 }
 
 // Filters are what HTTP filters do with the requests of a route; a nil member does nothing.

@@ -113,6 +113,9 @@ func checkLogFormat(s scope, f *meshv1.LogFormat) {
 	}
 	for _, k := range slices.Sorted(maps.Keys(f.GetJson())) {
 		check(s.at("json").key(k), f.GetJson()[k])
+		if k == "" {
+			s.at("json").errorf("", "a member needs a name")
+		}
 	}
 }
 
@@ -122,8 +125,8 @@ func checkLogPath(s scope, p string) {
 		s.errorf("", "needs the path of a file")
 	case !path.IsAbs(p) || path.Clean(p) != p || p == "/":
 		s.errorf("", "%q is no absolute path of a file", p)
-	case strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == '\x7f' || r == ';' }):
-		s.errorf("", "a path holds no control characters and no semicolon")
+	case strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r >= '\x7f' || strings.ContainsRune(`;%"\\`, r) }):
+		s.errorf("", "a path for logs is printable ASCII without ; %% \" and \\")
 	case p != "/dev/stdout" && p != "/dev/stderr" && (strings.HasPrefix(p, "/dev/") || strings.HasPrefix(p, "/proc/") || strings.HasPrefix(p, "/sys/")):
 		s.errorf("write /dev/stdout, /dev/stderr or the path of a file", "%q is not a file to write logs to", p)
 	}

@@ -38,7 +38,7 @@ func listener(l *ir.Listener, names known) (*Resource, error) {
 		out.TrafficDirection = corev3.TrafficDirection_INBOUND
 	case ir.Outbound:
 		out.TrafficDirection = corev3.TrafficDirection_OUTBOUND
-	case ir.Edge:
+	case ir.Edge, ir.Own:
 		out.TrafficDirection = corev3.TrafficDirection_UNSPECIFIED
 	default:
 		errs = append(errs, fmt.Errorf("direction %q is not known: use inbound, outbound or edge", l.Direction))
@@ -180,6 +180,12 @@ func httpConnection(h *ir.HTTPConnection, names known, quic bool) ([]*listenerv3
 		Http2ProtocolOptions:      &corev3.Http2ProtocolOptions{},
 	}
 	allowWebSocket(out)
+	if out.AccessLog, err = accessLogs(h.Logs, true, names.clusters); err != nil {
+		return nil, err
+	}
+	if out.Tracing, err = connectionTracing(h.Tracing, names.clusters); err != nil {
+		return nil, err
+	}
 	if h.Edge {
 		hardenEdge(out)
 		out.XffNumTrustedHops = h.TrustedHops

@@ -74,7 +74,7 @@ func route(r *ir.Route, clusters map[string]bool) (*routev3.Route, error) {
 	errs = append(errs, err)
 	filters, err := perRoute(r)
 	errs = append(errs, err)
-	out := &routev3.Route{Name: r.Name, Match: match, TypedPerFilterConfig: filters}
+	out := &routev3.Route{Name: r.Name, Match: match, TypedPerFilterConfig: filters, Metadata: routeLog(r.Log), Tracing: routeTracing(r.Tracing)}
 
 	switch {
 	case actions(r) > 1:

@@ -49,6 +49,9 @@ func tcpProxy(t *ir.TCPProxy, names known) ([]*listenerv3.Filter, error) {
 func tcpConfig(t *ir.TCPProxy, clusters map[string]bool) (*tcpv3.TcpProxy, error) {
 	errs := []error{notNegative(namedDuration{"tcp: idle timeout", t.IdleTimeout})}
 	out := &tcpv3.TcpProxy{StatPrefix: t.StatPrefix, IdleTimeout: unlessZero(t.IdleTimeout)}
+	logs, err := accessLogs(t.Logs, false, clusters)
+	errs = append(errs, inEach(err, "tcp"))
+	out.AccessLog = logs
 	if t.MaxConnectAttempts > 0 {
 		out.MaxConnectAttempts = wrapperspb.UInt32(t.MaxConnectAttempts)
 	}

@@ -89,7 +89,7 @@ func edit(p *ir.Proxy, built *Resources) (*editor, error) {
 			known.origin = ir.OriginInbound
 		case ir.Outbound:
 			known.origin = ir.OriginOutbound
-		default:
+		case ir.Edge:
 			known.origin = origin
 		}
 		known.tags = l.Tags

@@ -44,6 +44,7 @@ const (
 	metadataMesh     = "zoneforge.mesh"
 	metadataName     = "zoneforge.name"
 	metadataDocument = "zoneforge.document"
+	metadataLogs     = "zoneforge.logs"
 )
 
 // Kinds of proxies, as in resources.
@@ -107,6 +108,8 @@ type Proxy struct {
 	// Dataplane or ZoneIngress is Resource's spec; the other is nil.
 	Dataplane   *meshv1.Dataplane
 	ZoneIngress *meshv1.ZoneIngress
+	// LogPipe is the file from which the proxy's launcher takes access logs; empty where it takes none.
+	LogPipe string
 	// Hash is that of Resource, by which a restarted proxy with another document is told from one that reconnects.
 	Hash resource.Hash
 	// Services are those whose identity the proxy has a right to, sorted: of its inbounds, or of the gateway.
@@ -192,7 +195,7 @@ func (a *Admission) Revoked(p *Proxy) bool {
 
 // said is the metadata of a node.
 type said struct {
-	id, kind, mesh, name, document string
+	id, kind, mesh, name, document, logs string
 }
 
 func read(node Node) (said, error) {
@@ -206,10 +209,10 @@ func read(node Node) (said, error) {
 		key  string
 		into *string
 		max  int
-	}{{metadataKind, &s.kind, 64}, {metadataMesh, &s.mesh, 63}, {metadataName, &s.name, 253}, {metadataDocument, &s.document, maxDocument}} {
+	}{{metadataKind, &s.kind, 64}, {metadataMesh, &s.mesh, 63}, {metadataName, &s.name, 253}, {metadataDocument, &s.document, maxDocument}, {metadataLogs, &s.logs, 255}} {
 		v, ok := fields[f.key]
 		if !ok {
-			if f.key == metadataMesh { // a zone ingress has none
+			if f.key == metadataMesh || f.key == metadataLogs { // a zone ingress has no mesh, and not each launcher forwards logs
 				continue
 			}
 			return s, fmt.Errorf("%w: its metadata lacks %s; start Envoy with `zoneforge dataplane run`", ErrNode, f.key)
@@ -311,7 +314,7 @@ func (a *Admission) decode(s said) (*Proxy, error) {
 	if want := (resource.Key{Kind: s.kind, Mesh: s.mesh, Name: s.name}); r.Key != want {
 		return nil, fmt.Errorf("%w: it is %s, and the node's metadata says %s", ErrDocument, r.Key, want)
 	}
-	p := &Proxy{ID: s.id, Kind: s.kind, Mesh: s.mesh, Name: s.name, Resource: r}
+	p := &Proxy{ID: s.id, Kind: s.kind, Mesh: s.mesh, Name: s.name, Resource: r, LogPipe: s.logs}
 	switch spec := r.Spec.(type) {
 	case *meshv1.Dataplane:
 		p.Dataplane = spec

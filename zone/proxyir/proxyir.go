@@ -54,6 +54,8 @@ type Input struct {
 	// HasAuthorities tells whether a Secret of the mesh is there and holds certificates of authorities; nil takes all as there. A
 	// listener that would let in clients without them is left out.
 	HasAuthorities func(name string) bool
+	// LogPipe is the file from which the launcher of the proxy takes access logs; empty where it takes none.
+	LogPipe string
 	// Without are policies that are passed over, as what they say has been refused.
 	Without map[resource.Key]bool
 }
@@ -307,6 +309,9 @@ func (b *builder) forward(clusters []ir.WeightedCluster, destination map[string]
 // finish sorts what was gathered.
 func (b *builder) finish() *Result {
 	b.composes()
+	b.accessLogs()
+	b.traces()
+	b.metrics()
 	b.template()
 	out := &Result{Proxy: b.proxy}
 	for _, name := range slices.Sorted(maps.Keys(b.clusters)) {

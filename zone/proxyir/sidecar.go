@@ -58,13 +58,7 @@ func (b *builder) inbound(in *meshv1.Dataplane_Inbound) error {
 	l := ir.Listener{Name: name, Address: address, Port: in.GetPort(), Direction: ir.Inbound, Tags: b.inZone(in.GetTags())}
 	if b.mtls() {
 		authorization := policy.Authorize(b.Policies["TrafficPermission"], policy.Identities{Mesh: b.MeshName, Domain: b.Domain}, b.inZone(in.GetTags()))
-		for _, r := range b.Policies["TrafficPermission"] {
-			if spec, ok := r.Spec.(*meshv1.TrafficPermission); ok && r.Mesh == b.MeshName {
-				if _, ok := policy.Best(spec.GetDestinations(), b.inZone(in.GetTags())); ok {
-					b.use(r, "clients of %s", service)
-				}
-			}
-		}
+		b.usePermissions(in.GetTags(), "clients of "+service)
 		chain := b.inboundChain("mtls", name, c, &authorization, b.inZone(in.GetTags()))
 		chain.TLS = &ir.DownstreamTLS{Certificates: []string{b.secret("svid:" + service)}, ClientValidation: b.secret("bundle")}
 		if c.Protocol != ir.TCP {
@@ -81,6 +75,17 @@ func (b *builder) inbound(in *meshv1.Dataplane_Inbound) error {
 	}
 	b.proxy.Listeners = append(b.proxy.Listeners, l)
 	return nil
+}
+
+// usePermissions notes the permissions that decide who may connect to tags.
+func (b *builder) usePermissions(tags map[string]string, why string) {
+	for _, r := range b.Policies["TrafficPermission"] {
+		if spec, ok := r.Spec.(*meshv1.TrafficPermission); ok && r.Mesh == b.MeshName {
+			if _, ok := policy.Best(spec.GetDestinations(), b.inZone(tags)); ok {
+				b.use(r, "%s", why)
+			}
+		}
+	}
 }
 
 func (b *builder) inboundChain(kind, listener string, c ir.Cluster, authorization *ir.Authorization, tags map[string]string) ir.FilterChain {

@@ -9,6 +9,7 @@ import (
 	"github.com/zoneforge/zoneforge/policy"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
+	"github.com/zoneforge/zoneforge/zone/proxyir"
 )
 
 // policyChanged puts a policy into its mesh and marks the proxies that the old or the new version can affect.
@@ -61,7 +62,15 @@ func (s *State) affects(m *mesh, r *resource.Resource) {
 				s.externalAffects(m, tags)
 			}
 		}
+		if tags := proxyir.ScraperTags(m.spec); tags != nil && matches(v.GetDestinations(), s.inZone(tags)) {
+			s.allProxies(m)
+			return
+		}
 		s.inboundsOf(m, v.GetDestinations())
+	case *meshv1.TrafficLog:
+		s.each(m.bySource, m.proxies, v.GetSources(), func(p *proxy) bool { return matches(v.GetSources(), p.source) })
+	case *meshv1.TrafficTrace:
+		s.markIf(m.proxies, func(p *proxy) bool { return p.knownBy(v.GetSelectors()) })
 	case *meshv1.ProxyTemplate:
 		s.markIf(m.proxies, func(p *proxy) bool { return p.knownBy(v.GetSelectors()) })
 	case *meshv1.TrafficRoute:

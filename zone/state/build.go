@@ -41,7 +41,7 @@ func (s *State) BuildProxy(id string) (*Built, error) {
 	m := s.mesh(p.Mesh)
 	wanted := set[string]{}
 	in := proxyir.Input{
-		Mesh: m.spec, MeshName: m.name, Zone: s.zone, Domain: m.bundle.GetDomain(), Name: p.Name, Dataplane: p.Dataplane,
+		Mesh: m.spec, MeshName: m.name, Zone: s.zone, Domain: m.bundle.GetDomain(), Name: p.Name, Dataplane: p.Dataplane, LogPipe: p.LogPipe,
 		Policies: m.policies, Protocols: m.protocols(),
 		HasSecret: func(name string) bool {
 			cert, key, _ := strings.Cut(name, "+")
@@ -106,7 +106,7 @@ var ErrUnknown = errors.New("not a live proxy")
 
 // refusable are the kinds of which one may be left out of a proxy without opening what should be closed. What a FilterPolicy that is
 // left out would have guarded is answered with 503.
-var refusable = map[string]bool{"MeshGatewayRoute": true, "TrafficRoute": true, "Timeout": true, "Retry": true, "FilterPolicy": true, "Composition": true, "ProxyTemplate": true,
+var refusable = map[string]bool{"MeshGatewayRoute": true, "TrafficRoute": true, "Timeout": true, "Retry": true, "FilterPolicy": true, "Composition": true, "TrafficLog": true, "TrafficTrace": true, "MeshTrafficTrace": true, "ProxyTemplate": true,
 	"CircuitBreaker": true, "HealthCheck": true}
 
 // withoutBad finds the policies that make a proxy into something that Envoy's own rules refuse, by adding them one by one to a

@@ -18,6 +18,8 @@ type Proxy struct {
 	Name        string
 	Dataplane   *meshv1.Dataplane
 	ZoneIngress *meshv1.ZoneIngress
+	// LogPipe is the file from which its launcher takes access logs; empty where it takes none.
+	LogPipe string
 	// Opening says that the proxy may not listen yet, so its endpoints are offered to nobody until Serve. A proxy whose
 	// endpoints are offered already keeps them.
 	Opening bool

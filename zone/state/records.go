@@ -156,7 +156,8 @@ func (s *State) meshChanged(m *mesh, next *meshv1.Mesh) {
 	old := m.spec
 	m.spec = next
 	s.dirty.meshes[m.name] = struct{}{}
-	if backendOf(old) != backendOf(next) {
+	if backendOf(old) != backendOf(next) || !proto.Equal(old.GetLogging(), next.GetLogging()) || !proto.Equal(old.GetTracing(), next.GetTracing()) ||
+		!proto.Equal(old.GetMetrics(), next.GetMetrics()) {
 		s.allProxies(m)
 	}
 	if (old.GetMtls().GetEnabledBackend() != "") != m.mtls() {
