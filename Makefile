@@ -33,12 +33,12 @@ tools: .tools/bin/envoy .tools/bin/buf .tools/bin/ratelimit ## install Envoy, bu
 
 tools-test: tools .tools/bin/otelcol ## install what only tests need: the OpenTelemetry Collector, built from e2e/collector.yaml
 
-.tools/bin/otelcol: e2e/collector.yaml
-	mkdir -p .tools/bin .tools/otelcol-$(OTELCOL_VERSION)
-	GOBIN=$(abspath .tools/bin) go install go.opentelemetry.io/collector/cmd/builder@v$(OTELCOL_VERSION)
-	.tools/bin/builder --config e2e/collector.yaml
-	ln -sfn ../otelcol-$(OTELCOL_VERSION)/otelcol .tools/bin/otelcol
-	.tools/bin/otelcol components > /dev/null && touch -h .tools/bin/otelcol
+.tools/bin/otelcol:
+	mkdir -p .tools/otelcol-$(OTELCOL_VERSION)
+	GOBIN=$(CURDIR)/.tools/otelcol-$(OTELCOL_VERSION) go install go.opentelemetry.io/collector/cmd/builder@v$(OTELCOL_VERSION)
+	.tools/otelcol-$(OTELCOL_VERSION)/builder --config e2e/collector.yaml
+	mkdir -p .tools/bin && ln -sfn ../otelcol-$(OTELCOL_VERSION)/otelcol .tools/bin/otelcol
+	.tools/bin/otelcol components > /dev/null
 
 test: tools-test ## all tests, with the real Envoy and an embedded etcd
 	go test -timeout 30m ./...

@@ -179,6 +179,20 @@ func TestDirtySets(t *testing.T) {
 		{"a subset that the ingress must offer", up(t, "TrafficRoute", "r", route), []string{web, in}, []string{"echo.ivssd6yhvjgmlnnqyrym/client", "echo.ivssd6yhvjgmlnnqyrym/ingress"}, false},
 		{"a permission of echo", up(t, "TrafficPermission", "p", &meshv1.TrafficPermission{Sources: sel(service("*")), Destinations: sel(service("echo"))}), []string{echo2, echo3}, nil, false},
 		{"a permission of all", up(t, "TrafficPermission", "p", &meshv1.TrafficPermission{Sources: sel(service("*")), Destinations: sel(service("*"))}), []string{echo2, echo3, web}, nil, false},
+		{"a log of web", up(t, "TrafficLog", "l", &meshv1.TrafficLog{Sources: sel(service("web")), Destinations: sel(service("*"))}), []string{web}, nil, false},
+		{"a log of all", up(t, "TrafficLog", "l", &meshv1.TrafficLog{Sources: sel(service("*")), Destinations: sel(service("db"))}), []string{echo2, echo3, edge, web}, nil, false},
+		{"traces of the gateway", up(t, "TrafficTrace", "t", &meshv1.TrafficTrace{Selectors: sel(service("edge"))}), []string{edge}, nil, false},
+		{"traces by the document's name", up(t, "MeshTrafficTrace", "t", &meshv1.TrafficTrace{Selectors: sel(tags{"version": "1"})}), []string{echo2, echo3, web}, nil, false},
+		{"a template of echo", up(t, "ProxyTemplate", "p", &meshv1.ProxyTemplate{Selectors: sel(service("echo"))}), []string{echo2, echo3}, nil, false},
+		{"metrics, then who may scrape them", func(s *state.State) {
+			m := mesh(meshv1.Mesh_MODE_STRICT)
+			m.Metrics = &meshv1.Metrics{EnabledBackend: "p", Backends: []*meshv1.Metrics_Backend{{Name: "p", Type: meshv1.Metrics_TYPE_PROMETHEUS}}}
+			up(t, "Mesh", "default", m)(s)
+			if proxies, _, _ := settle(t, s); !slices.Equal(proxies, []string{echo2, echo3, edge, web}) {
+				t.Errorf("metrics change %v", proxies)
+			}
+			up(t, "TrafficPermission", "p", &meshv1.TrafficPermission{Sources: sel(service("prometheus")), Destinations: sel(service("dataplane-metrics"))})(s)
+		}, []string{echo2, echo3, edge, web}, nil, false},
 		{"roots", up(t, "TrustBundle", "default", &federationv1.TrustBundle{Domain: "zoneforge", Roots: []string{"other"}}), nil, nil, false},
 		{"another domain", up(t, "TrustBundle", "default", &federationv1.TrustBundle{Domain: "example", Roots: []string{"root"}}), []string{echo2, echo3, edge, web}, nil, false},
 		{"permissive", up(t, "Mesh", "default", mesh(meshv1.Mesh_MODE_PERMISSIVE)), []string{echo2, echo3, edge, web}, nil, false},
