@@ -2,12 +2,16 @@ package e2e
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
+	"golang.org/x/net/http2"
 )
 
 // chat takes WebSockets and sends every message back until one says "stop".
@@ -89,5 +93,23 @@ func TestWebSocket(t *testing.T) {
 				t.Errorf("it ends with %v", err)
 			}
 		})
+	}
+
+	// Browsers of HTTP/2 would use extended CONNECT where it is offered, and workloads of HTTP/1.1 refuse what comes of it.
+	transport := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, _ string, _ *tls.Config) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, f.at(10, 8080))
+	}}
+	defer transport.CloseIdleConnections()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodConnect, "http://"+f.at(10, 8080)+"/chat", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header[":protocol"] = []string{"websocket"}
+	response, err := transport.RoundTrip(r)
+	if err == nil {
+		response.Body.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "extended connect not supported") {
+		t.Errorf("the gateway offers extended CONNECT: %v", err)
 	}
 }

@@ -111,6 +111,10 @@ var messages = []struct{ name, doc, want string }{
 			"f:4:135: conf.listeners[0].tls.clientValidation.subjectAltNames[1].dns.regex: bad regular expression: missing closing ): `(` (write it in RE2's syntax)\n" +
 			"f:4:161: conf.listeners[0].tls.clientValidation.certificateHashes[0]: a hash is 32 bytes in hexadecimal (openssl x509 -fingerprint -sha256 prints it)\n" +
 			"f:4:179: conf.listeners[0].tls.clientValidation.spkiHashes[0]: a hash of a public key is 32 bytes in base64"},
+	{"empty names", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: HTTPS, tls: {secret: a, clientValidation: {secret: c, subjectAltNames: [{dns: ''}, {uri: {prefix: ''}}, {email: {regex: ''}}]}}}]}\n",
+		"f:4:118: conf.listeners[0].tls.clientValidation.subjectAltNames[0].dns: the text is empty (leave out subjectAltNames to take any name)\n" +
+			"f:4:124: conf.listeners[0].tls.clientValidation.subjectAltNames[1].uri: the text is empty (leave out subjectAltNames to take any name)\n" +
+			"f:4:145: conf.listeners[0].tls.clientValidation.subjectAltNames[2].email: the text is empty (leave out subjectAltNames to take any name)"},
 	{"versions", "type: MeshGateway\nname: g\nselectors: [{match: {a: b}}]\nconf: {listeners: [{port: 1, protocol: HTTPS, tls: {secret: a, minVersion: TLS1_3, maxVersion: TLS1_2, cipherSuites: [RC4]}}, {port: 2, protocol: HTTPS, tls: {secret: a, minVersion: TLS1_1}}]}\n",
 		"f:4:96: conf.listeners[0].tls.maxVersion: no version is left to speak (raise it, or lower minVersion)\n" +
 			"f:4:104: conf.listeners[0].tls.cipherSuites: those of TLS 1.3 are fixed (remove them, or minVersion)\n" +

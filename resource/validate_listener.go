@@ -167,11 +167,11 @@ func checkClientValidation(s scope, v *meshv1.MeshGateway_ClientValidation) {
 		at := s.at("subjectAltNames").index(i)
 		switch name := n.GetName().(type) {
 		case *meshv1.MeshGateway_SubjectAltName_Dns:
-			checkStringMatcher(at.at("dns"), name.Dns)
+			checkClientName(at.at("dns"), name.Dns)
 		case *meshv1.MeshGateway_SubjectAltName_Uri:
-			checkStringMatcher(at.at("uri"), name.Uri)
+			checkClientName(at.at("uri"), name.Uri)
 		case *meshv1.MeshGateway_SubjectAltName_Email:
-			checkStringMatcher(at.at("email"), name.Email)
+			checkClientName(at.at("email"), name.Email)
 		default:
 			at.errorf("", "needs one of dns, uri and email")
 		}
@@ -186,6 +186,15 @@ func checkClientValidation(s scope, v *meshv1.MeshGateway_ClientValidation) {
 			s.at("spkiHashes").index(i).errorf("", "a hash of a public key is 32 bytes in base64")
 		}
 	}
+}
+
+// checkClientName refuses what is written as nothing, which would match no name, or every one.
+func checkClientName(s scope, m *meshv1.StringMatcher) {
+	if m.GetMatcher() != nil && m.GetExact()+m.GetPrefix()+m.GetRegex() == "" {
+		s.errorf("leave out subjectAltNames to take any name", "the text is empty")
+		return
+	}
+	checkStringMatcher(s, m)
 }
 
 // bounds of buffers: less holds no TLS record, more is no bound.

@@ -88,11 +88,12 @@ func speakHTTP3(out *hcmv3.HttpConnectionManager) {
 	}
 }
 
-// allowWebSocket lets requests turn into WebSockets: by Upgrade in HTTP/1.1 and by extended CONNECT in HTTP/2 (RFC 8441). What
-// the other side speaks decides how they travel on.
-func allowWebSocket(out *hcmv3.HttpConnectionManager) {
+// allowWebSocket lets requests turn into WebSockets. Between proxies that speak HTTP/2 one travels as extended CONNECT (RFC 8441).
+// An edge doesn't offer that to clients: browsers would use it and leave out Sec-WebSocket-Key, without which a workload of HTTP/1.1
+// refuses what Envoy makes of it (envoyproxy/envoy#8547). As it is they open a connection of HTTP/1.1.
+func allowWebSocket(out *hcmv3.HttpConnectionManager, edge bool) {
 	out.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}}
-	out.Http2ProtocolOptions.AllowConnect = true
+	out.Http2ProtocolOptions.AllowConnect = !edge
 }
 
 // connectionLimit closes what is over the limit before a byte of it is read.

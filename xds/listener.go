@@ -179,7 +179,7 @@ func httpConnection(h *ir.HTTPConnection, names known, quic bool) ([]*listenerv3
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: unlessZero(h.IdleTimeout)},
 		Http2ProtocolOptions:      &corev3.Http2ProtocolOptions{},
 	}
-	allowWebSocket(out)
+	allowWebSocket(out, h.Edge)
 	if out.AccessLog, err = accessLogs(h.Logs, true, names.clusters); err != nil {
 		return nil, err
 	}

@@ -98,8 +98,9 @@ func ServeEcho(ctx context.Context, address string, who Answer) error {
 	return err
 }
 
-// peers reads the identities out of the header that a sidecar sets: By is its own, URI the client's.
+// peers reads the identities out of the element that a sidecar adds last to the header: By is its own, URI the client's.
 func peers(header string) (server, client string) {
+	header = header[strings.LastIndex(header, ",")+1:]
 	for _, part := range strings.Split(header, ";") {
 		name, value, _ := strings.Cut(part, "=")
 		switch strings.ToLower(strings.TrimSpace(name)) {
