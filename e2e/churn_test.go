@@ -68,6 +68,15 @@ func churns(f *federation) []churn {
 		{name: "mirror", documents: [2]string{base("mirror"), with("mirror", "{mirror: {destination: {kuma.io/service: echo, version: v2}}}")}, seen: byWorkload, want: [2]string{"200 v1", "200 v1"}},
 		{name: "policy", documents: [2]string{base("policy"), base("policy") + "---\n" + policyFor("policy", "{responseHeader: {set: [{name: x-churn, value: p}]}}")},
 			seen: byAnswerHeader("X-Churn"), want: [2]string{"200 ", "200 p"}},
+		{name: "listener", documents: [2]string{base("listener") + "---\n" + edgeGateway, base("listener") + "---\n" + strings.Replace(edgeGateway, "HTTP}", "HTTP, filters: [{responseHeader: {set: [{name: x-listener, value: l}]}}]}", 1)},
+			seen: byAnswerHeader("X-Listener"), want: [2]string{"200 ", "200 l"}},
+		{name: "fault", documents: [2]string{base("fault"), with("fault", "{fault: {abort: {httpStatus: 418, percentage: 100}}}")}, seen: byWorkload, want: [2]string{"200 v1", "418 "}},
+		{name: "limit", documents: [2]string{base("limit"), with("limit", "{rateLimit: {requests: 1000000, interval: 1s, keys: [address]}}, {bodySize: {max: 1Mi}}, {bandwidth: {response: 50 gbps}}, {admission: {}}")},
+			seen: byWorkload, want: [2]string{"200 v1", "200 v1"}},
+		{name: "limits", documents: [2]string{base("limits"), base("limits") + "---\ntype: RateLimit\nmesh: default\nname: churn-limits\nselectors: [{match: {kuma.io/service: edge}}]\n" +
+			"conf: {http: [{match: [{path: {match: PREFIX, value: /limits}}], requests: 1000000, interval: 1s}]}\n"}, seen: byWorkload, want: [2]string{"200 v1", "200 v1"}},
+		{name: "compressed", documents: [2]string{base("compressed"), with("compressed", "{compression: {minLength: 30, contentTypes: [text/plain]}}")}, // The client asks for gzip by itself.
+			seen: func(r *http.Response, _ answer) string { return fmt.Sprintf("%d %v", r.StatusCode, r.Uncompressed) }, want: [2]string{"200 false", "200 true"}},
 		{name: "balance", documents: [2]string{base("balance"), base("balance") + "---\ntype: TrafficRoute\nmesh: default\nname: churn-balance\nsources: [{match: {kuma.io/service: edge}}]\n" +
 			"destinations: [{match: {kuma.io/service: echo}}]\nconf: {destination: {kuma.io/service: echo}, loadBalancer: {maglev: {}}}\n"}, seen: byWorkload, want: [2]string{"200 v1", "200 v1"}},
 		{name: "breaker", documents: [2]string{base("breaker"), base("breaker") + "---\ntype: CircuitBreaker\nmesh: default\nname: churn-breaker\nsources: [{match: {kuma.io/service: edge}}]\n" +
