@@ -38,7 +38,7 @@ var imports = map[string][]string{
 	"deploy":      {"ingress", "pki", "resource", "zone"},
 	"e2e":         {},
 	"bench":       {"dataplane", "deploy", "ingress", "xds"},
-	"cmd":         {"cli", "config", "dataplane", "global", "zone", "resource", "proto", "deploy"},
+	"cmd":         {"cli", "config", "dataplane", "global", "zone", "resource", "proto", "deploy", "xds"},
 }
 
 // pure packages do no I/O, start no goroutine, read no clock and take no logger, so they need none of these.

@@ -63,8 +63,14 @@ func TestProxyTemplate(t *testing.T) {
 	})
 
 	t.Run("out of the schema", func(t *testing.T) {
-		f.refusesToApply([]string{"ProxyTemplate default/echo", "modification 0", "max_request_byts"},
-			proxyTemplate("echo", "echo", "  modifications:\n    - httpFilter:\n        operation: addFirst\n        value: |\n          name: b\n          typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer, max_request_byts: 1}\n"))
+		f.fails(1, []string{"conf.modifications[0].httpFilter.value", "max_request_byts"}, "apply", "-f", f.write("refused.yaml",
+			proxyTemplate("echo", "echo", "  modifications:\n    - httpFilter:\n        operation: addFirst\n        value: |\n          name: b\n          typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer, max_request_byts: 1}\n")))
+		f.settled("east", 3)
+	})
+
+	t.Run("only the zone can know", func(t *testing.T) {
+		f.refusesToApply([]string{"ProxyTemplate default/echo", "what becomes of cluster", "ConnectTimeout"},
+			proxyTemplate("echo", "echo", "  modifications:\n    - cluster: {operation: patch, match: {origin: inbound}, value: {connect_timeout: 0s}}\n"))
 		s, err := f.status("east")
 		if err != nil || len(s.Rejected) != 1 || s.Rejected[0].Name != "echo" || len(s.Nacks) != 0 {
 			t.Errorf("%+v %v", s, err)

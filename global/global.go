@@ -33,6 +33,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/zoneforge/zoneforge/pki"
+	"github.com/zoneforge/zoneforge/resource"
 )
 
 // EtcdTLS are PEM files for the connection to an etcd cluster; any may be empty.
@@ -69,6 +70,8 @@ type Config struct {
 	Replica string
 	// Version of the software.
 	Version string
+	// Schema checks what ProxyTemplates say to Envoy, so that apply refuses what no Envoy would take; nil leaves that to the zones.
+	Schema resource.EnvoySchema
 	// Logger may be nil.
 	Logger *zap.Logger
 	// HeartbeatInterval of KDS streams; default that of sync/kds.

@@ -146,7 +146,7 @@ func (g *Global) Run(ctx context.Context) error {
 		Store: countingStore{s, g.metrics}, Tokens: authorities, Zones: zonesOf{registry}, Metrics: g.metrics.handler(),
 		Authenticator: &authenticator{users: &verifier{purpose: token.User, store: s, ca: authorities}, trustLoopback: g.cfg.TrustLoopback},
 		Ready:         ready.check, Done: ready.done, Logger: g.log,
-		Version: g.cfg.Version, Epoch: s.Epoch(), Replica: g.cfg.Replica,
+		Version: g.cfg.Version, Epoch: s.Epoch(), Replica: g.cfg.Replica, Schema: g.cfg.Schema,
 	}))
 	g.log.Info("global is ready", zap.String("replica", g.cfg.Replica), zap.String("rest", g.Addresses().REST), zap.String("kds", g.Addresses().KDS),
 		zap.Int64("revision", s.Snapshot().Revision()), zap.String("epoch", s.Epoch()))

@@ -28,6 +28,8 @@ type Options struct {
 	System bool
 	// RefuseProxy refuses kinds that proxies present.
 	RefuseProxy bool
+	// Schema checks what a ProxyTemplate says to Envoy; nil leaves that to the zones.
+	Schema EnvoySchema
 }
 
 // Note is something the author should know that is no error.
@@ -201,7 +203,7 @@ func badEscape(text []byte) (line, column int, escape string, ok bool) {
 
 // document decodes one document, or the items of a Kubernetes List.
 func (d *decoder) document(n *yaml.Node, line, depth int, budget *int) {
-	w := &walker{file: d.file, line: line, budget: budget, places: map[string]place{}}
+	w := &walker{file: d.file, line: line, budget: budget, places: map[string]place{}, schema: d.opt.Schema}
 	defer func() { d.batch.Violations = append(d.batch.Violations, w.violations...) }()
 	at := place{line: n.Line, column: n.Column}
 	n, ok := w.enter(n, at)

@@ -64,6 +64,7 @@ type walker struct {
 	file   string
 	line   int              // lines before the document in its file
 	budget *int             // values that may still be visited, shared by the items of a List
+	schema EnvoySchema      // may be nil
 	spent  bool             // the document exceeded a bound, and nothing more is reported
 	places map[string]place // by canonical path
 	// broken are the canonical paths of violations; validation is silent about them and what is above and below.

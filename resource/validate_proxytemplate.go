@@ -23,6 +23,27 @@ var (
 	jsonPointer     = regexp.MustCompile(`^(/([^~/]|~[01])*)*$`)
 )
 
+// EnvoySchema holds documents against Envoy's schema, which this package doesn't know.
+type EnvoySchema interface {
+	// Check says what is wrong with a document of JSON: a resource with its @type, or a cluster, listener, networkFilter, httpFilter or
+	// virtualHost. One that is not whole is merged into another.
+	Check(what, document string, whole bool) error
+}
+
+// inSchema reports what Envoy's schema, where it is known, has against a document that is an object.
+func (s scope) inSchema(what, text string, whole bool) {
+	if s.w.schema == nil {
+		return
+	}
+	raw, err := JSONOf(text)
+	if err != nil {
+		return // reported already
+	}
+	if err := s.w.schema.Check(what, string(raw), whole); err != nil {
+		s.errorf("", "%s", err)
+	}
+}
+
 // JSONOf reads a document that stands as text within a resource, YAML or JSON, as JSON with its members in order.
 func JSONOf(text string) ([]byte, error) {
 	if len(text) > maxEmbedded {
@@ -60,6 +81,8 @@ func validateProxyTemplate(s scope, r *Resource) {
 		m := checkObject(at.at("resource"), v.GetResource())
 		if url, _ := m["@type"].(string); m != nil && url == "" {
 			at.at("resource").errorf("add '@type': type.googleapis.com/envoy.config.cluster.v3.Cluster or another", "needs @type")
+		} else if m != nil {
+			at.at("resource").inSchema("resource", v.GetResource(), true)
 		}
 	}
 	for i, v := range c.GetModifications() {
@@ -68,17 +91,17 @@ func validateProxyTemplate(s scope, r *Resource) {
 		case nil:
 			at.errorf("", "needs one of cluster, listener, networkFilter, httpFilter and virtualHost")
 		case *meshv1.ProxyTemplate_Modification_Cluster:
-			checkModification(at.at("cluster"), m.Cluster.GetOperation(), m.Cluster.GetValue(), wholeOperations)
+			checkModification(at.at("cluster"), "cluster", m.Cluster.GetOperation(), m.Cluster.GetValue(), wholeOperations)
 			checkOrigin(at.at("cluster", "match", "origin"), m.Cluster.GetMatch().GetOrigin())
 		case *meshv1.ProxyTemplate_Modification_Listener:
-			checkModification(at.at("listener"), m.Listener.GetOperation(), m.Listener.GetValue(), wholeOperations)
+			checkModification(at.at("listener"), "listener", m.Listener.GetOperation(), m.Listener.GetValue(), wholeOperations)
 			checkOrigin(at.at("listener", "match", "origin"), m.Listener.GetMatch().GetOrigin())
 		case *meshv1.ProxyTemplate_Modification_NetworkFilter:
-			checkFilterModification(at.at("networkFilter"), m.NetworkFilter)
+			checkFilterModification(at.at("networkFilter"), "networkFilter", m.NetworkFilter)
 		case *meshv1.ProxyTemplate_Modification_HttpFilter:
-			checkFilterModification(at.at("httpFilter"), m.HttpFilter)
+			checkFilterModification(at.at("httpFilter"), "httpFilter", m.HttpFilter)
 		case *meshv1.ProxyTemplate_Modification_VirtualHost:
-			checkModification(at.at("virtualHost"), m.VirtualHost.GetOperation(), m.VirtualHost.GetValue(), wholeOperations)
+			checkModification(at.at("virtualHost"), "virtualHost", m.VirtualHost.GetOperation(), m.VirtualHost.GetValue(), wholeOperations)
 			checkOrigin(at.at("virtualHost", "match", "origin"), m.VirtualHost.GetMatch().GetOrigin())
 		}
 	}
@@ -96,7 +119,7 @@ func checkOrigin(s scope, origin string) {
 	}
 }
 
-func checkModification(s scope, operation, value string, known []string) {
+func checkModification(s scope, what, operation, value string, known []string) {
 	switch {
 	case operation == "":
 		s.errorf("", "needs operation: %s", strings.Join(known, ", "))
@@ -107,12 +130,14 @@ func checkModification(s scope, operation, value string, known []string) {
 	case operation == "remove" && value != "":
 		s.at("value").errorf("remove it", "what is removed has no value")
 	case operation != "remove":
-		checkObject(s.at("value"), value)
+		if checkObject(s.at("value"), value) != nil {
+			s.at("value").inSchema(what, value, operation != "patch")
+		}
 	}
 }
 
-func checkFilterModification(s scope, f *meshv1.ProxyTemplate_Filter) {
-	checkModification(s, f.GetOperation(), f.GetValue(), chainOperations)
+func checkFilterModification(s scope, what string, f *meshv1.ProxyTemplate_Filter) {
+	checkModification(s, what, f.GetOperation(), f.GetValue(), chainOperations)
 	checkOrigin(s.at("match", "origin"), f.GetMatch().GetOrigin())
 	if (f.GetOperation() == "addBefore" || f.GetOperation() == "addAfter") && f.GetMatch().GetName() == "" {
 		s.errorf("", "%s needs match with the name of a filter", f.GetOperation())

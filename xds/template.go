@@ -188,6 +188,9 @@ func (e *editor) add(r ir.TemplateResource) error {
 	if err := parse(r.JSON, &packed); err != nil {
 		return err
 	}
+	if err := addable(&packed); err != nil {
+		return err
+	}
 	m, err := packed.UnmarshalNew()
 	if err != nil {
 		return err
@@ -204,8 +207,6 @@ func (e *editor) add(r ir.TemplateResource) error {
 		e.clusters = put(e.clusters, v)
 	case *corev3.TypedExtensionConfig:
 		e.extensions = put(e.extensions, v)
-	default:
-		return fmt.Errorf("%s can't be added: add a listener, route configuration, cluster or extension configuration", m.ProtoReflect().Descriptor().FullName())
 	}
 	return nil
 }

@@ -71,9 +71,16 @@ func least(errs []error) error {
 	return out
 }
 
-// tidy makes the text of protobuf's errors the same each time: it varies its spaces on purpose.
+// tidy makes the text of protobuf's errors the same each time, as it varies its spaces on purpose, and leaves out places.
 func tidy(err error) error {
 	text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
 	text = strings.TrimPrefix(text, "proto: ")
-	return errors.New(strings.TrimSpace(strings.TrimPrefix(text, "proto:")))
+	text = strings.TrimSpace(strings.TrimPrefix(text, "proto:"))
+	// Lines are those of a JSON that nobody wrote.
+	if rest, ok := strings.CutPrefix(text, "(line "); ok {
+		if _, after, ok := strings.Cut(rest, "): "); ok {
+			text = after
+		}
+	}
+	return errors.New(text)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/zoneforge/zoneforge/cli"
 	"github.com/zoneforge/zoneforge/config"
 	"github.com/zoneforge/zoneforge/global"
+	"github.com/zoneforge/zoneforge/xds"
 )
 
 func newGlobal(streams cli.Streams) *cobra.Command {
@@ -46,7 +47,7 @@ func runGlobal(ctx context.Context, c config.Global, log *zap.Logger) error {
 		RESTAddress:          c.RESTAddress, KDSAddress: c.KDSAddress,
 		Hosts: c.Hosts, TLSCertFile: c.TLSCertFile, TLSKeyFile: c.TLSKeyFile,
 		Domain: c.Domain, TrustLoopback: c.TrustLoopback, Replica: c.Replica, Version: cli.Version, Logger: log,
-		HeartbeatInterval: c.HeartbeatInterval,
+		HeartbeatInterval: c.HeartbeatInterval, Schema: xds.Schema{},
 	})
 	if err != nil {
 		return err

@@ -92,7 +92,7 @@ func (a *api) apply(w http.ResponseWriter, r *http.Request, who Principal) *prob
 	if p != nil {
 		return p
 	}
-	opt := resource.Options{RefuseProxy: true}
+	opt := resource.Options{RefuseProxy: true, Schema: a.Schema}
 	var vs []resource.Violation
 	if isYAML {
 		batch := resource.Decode("body", body, opt)

@@ -110,7 +110,7 @@ func (a *api) put(w http.ResponseWriter, r *http.Request, who Principal) *proble
 	if p != nil {
 		return p
 	}
-	batch := resource.Decode("body", body, resource.Options{DefaultMesh: key.Mesh, RefuseProxy: true})
+	batch := resource.Decode("body", body, resource.Options{DefaultMesh: key.Mesh, RefuseProxy: true, Schema: a.Schema})
 	if len(batch.Violations) > 0 {
 		return invalid(batch.Violations)
 	}

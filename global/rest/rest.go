@@ -65,6 +65,8 @@ type Authenticator interface {
 type Config struct {
 	Store         Store
 	Authenticator Authenticator
+	// Schema checks what ProxyTemplates say to Envoy; nil leaves that to the zones.
+	Schema resource.EnvoySchema
 	// Logger may be nil.
 	Logger *zap.Logger
 	// Now is the time of changes; time.Now when nil.
