@@ -137,9 +137,23 @@ func TestAttachAgainstAnOracle(t *testing.T) {
 func TestTooManyConditionsCloseTheRoute(t *testing.T) {
 	var list []attachment
 	for i := range 9 {
-		list = append(list, attachment{matches: []*meshv1.RequestMatch{{Headers: []*meshv1.ValueMatch{{Name: fmt.Sprintf("x-%d", i), Match: meshv1.MatchType_MATCH_TYPE_PRESENT}}}}})
+		list = append(list, attachment{matches: []*meshv1.RequestMatch{{Headers: []*meshv1.ValueMatch{{Name: fmt.Sprintf("x-%d", i), Match: meshv1.MatchType_MATCH_TYPE_PRESENT}}}},
+			does: ir.Route{RequestHeaders: ir.HeaderChange{Remove: []string{"x"}}}})
 	}
 	if _, err := attach(ir.Route{Match: anyPath}, list); err == nil || !strings.Contains(err.Error(), "more than 128 parts") {
 		t.Errorf("512 parts: %v", err)
+	}
+}
+
+// TestRulesThatTheFirstDecidesCutOnce holds that a list of rules for one type of filter makes one part a rule.
+func TestRulesThatTheFirstDecidesCutOnce(t *testing.T) {
+	var list []attachment
+	for i := range 100 {
+		list = append(list, attachment{matches: []*meshv1.RequestMatch{{Headers: []*meshv1.ValueMatch{{Name: fmt.Sprintf("x-%d", i), Match: meshv1.MatchType_MATCH_TYPE_PRESENT}}}},
+			does: ir.Route{Filters: ir.Filters{MaxBody: uint64(i + 1)}}})
+	}
+	routes, err := attach(ir.Route{Match: anyPath}, list)
+	if err != nil || len(routes) != 101 {
+		t.Errorf("%d parts, want 101: %v", len(routes), err)
 	}
 }

@@ -181,6 +181,11 @@ func attach(route ir.Route, list []attachment) ([]ir.Route, error) {
 		}
 		var next []ir.Route
 		for _, r := range routes {
+			// Or rules of which the first one decides would cut each part that has been decided on once more.
+			if !a.addsTo(r) {
+				next = append(next, r)
+				continue
+			}
 			rest := true
 			for _, m := range matches {
 				inside, relation := narrow(r.Match, m)
@@ -202,6 +207,20 @@ func attach(route ir.Route, list []attachment) ([]ir.Route, error) {
 		}
 	}
 	return routes, nil
+}
+
+// addsTo tells whether a route would be another with it.
+func (a attachment) addsTo(r ir.Route) bool {
+	if a.broken || !reflect.DeepEqual(a.does.RequestHeaders, ir.HeaderChange{}) || !reflect.DeepEqual(a.does.ResponseHeaders, ir.HeaderChange{}) {
+		return true
+	}
+	has, more := reflect.ValueOf(r.Filters), reflect.ValueOf(a.does.Filters)
+	for i := range has.NumField() {
+		if has.Field(i).IsZero() && !more.Field(i).IsZero() {
+			return true
+		}
+	}
+	return false
 }
 
 // add gives a route that matches as said what it doesn't have yet.

@@ -5,8 +5,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/zoneforge/zoneforge/ir"
 	federationv1 "github.com/zoneforge/zoneforge/proto/federation/v1"
@@ -151,6 +153,8 @@ func TestDirtySets(t *testing.T) {
 		return func(s *state.State) { s.Apply(nil, []resource.Key{key(kind, name)}, false) }
 	}
 	route := &meshv1.TrafficRoute{Sources: sel(service("web")), Destinations: sel(service("echo")), Conf: &meshv1.TrafficRoute_Conf{Destination: tags{resource.TagService: "echo", "version": "2"}}}
+	limits := &meshv1.RateLimit_Conf{Http: []*meshv1.RateLimit_Rule{{Requests: 1, Interval: durationpb.New(time.Second)}}}
+	faults := &meshv1.FaultInjection_Conf{Http: []*meshv1.Fault{{Abort: &meshv1.Fault_Abort{HttpStatus: 500}}}}
 	for _, c := range []struct {
 		name      string
 		do        func(*state.State)
@@ -193,6 +197,10 @@ func TestDirtySets(t *testing.T) {
 			}
 			up(t, "TrafficPermission", "p", &meshv1.TrafficPermission{Sources: sel(service("prometheus")), Destinations: sel(service("dataplane-metrics"))})(s)
 		}, []string{echo2, echo3, edge, web}, nil, false},
+		{"a rate limit of the gateway", up(t, "RateLimit", "l", &meshv1.RateLimit{Selectors: sel(service("edge")), Conf: limits}), []string{edge}, nil, false},
+		{"a rate limit of echo", up(t, "RateLimit", "l", &meshv1.RateLimit{Sources: sel(service("web")), Destinations: sel(service("echo")), Conf: limits}), []string{echo2, echo3}, nil, false},
+		{"a rate limit of a gateway that is not there", up(t, "RateLimit", "l", &meshv1.RateLimit{Selectors: sel(service("shop")), Conf: limits}), nil, nil, false},
+		{"faults of web", up(t, "FaultInjection", "f", &meshv1.FaultInjection{Sources: sel(service("*")), Destinations: sel(service("web")), Conf: faults}), []string{web}, nil, false},
 		{"roots", up(t, "TrustBundle", "default", &federationv1.TrustBundle{Domain: "zoneforge", Roots: []string{"other"}}), nil, nil, false},
 		{"another domain", up(t, "TrustBundle", "default", &federationv1.TrustBundle{Domain: "example", Roots: []string{"root"}}), []string{echo2, echo3, edge, web}, nil, false},
 		{"permissive", up(t, "Mesh", "default", mesh(meshv1.Mesh_MODE_PERMISSIVE)), []string{echo2, echo3, edge, web}, nil, false},
