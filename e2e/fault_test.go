@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 )
@@ -68,6 +69,22 @@ conf:
 	f.cli("delete", "FaultInjection", "to-v1", "-m", "default")
 	f.cli("delete", "FaultInjection", "fi1", "-m", "default")
 	f.await("no fault", func() error { return allOK(client, 20, url("/")) })
+
+	// Tags that no certificate proves are said by the client's own proxy, whatever its clients claim.
+	f.startProxy("east", 2, "edge-a", strings.Replace(gatewayDocument("default", "edge-a", f.host(12)), "kuma.io/service: edge-a}", "kuma.io/service: edge, team: a}", 1), f.path("tokens", "edge"))
+	f.settled("east", 4)
+	f.apply(`type: FaultInjection
+mesh: default
+name: of-team-a
+sources: [{match: {kuma.io/service: edge, team: a}}]
+destinations: [{match: {kuma.io/service: echo}}]
+conf: {http: [{abort: {httpStatus: 504, percentage: 100}}]}
+`)
+	f.answers(client, http.StatusGatewayTimeout, "GET", "http://"+f.at(12, 8080)+"/")
+	r, a, err := ask(client, "GET", url("/"), "X-Zoneforge-Source-Tags", "&team=a&")
+	if err != nil || r.StatusCode != http.StatusOK || a.Header.Get("X-Zoneforge-Source-Tags") != "" {
+		t.Errorf("another client that claims the tag: %v %v, and the workload saw %v", r, err, a.Header)
+	}
 }
 
 func allOK(client *http.Client, n int, url string) error {

@@ -27,13 +27,16 @@ func TestClients(t *testing.T) {
 		fault("m", "edge-of-west", echo, map[string]string{"kuma.io/service": "edge", "kuma.io/zone": "west"}, map[string]string{"kuma.io/service": "shop"}),
 		fault("m", "from-east", echo, map[string]string{"kuma.io/zone": "east"}),
 		fault("m", "to-v2", map[string]string{"version": "v2"}, all),
-		fault("m", "unproven", echo, map[string]string{"team": "a"}),
+		fault("m", "of-team-a", echo, map[string]string{"kuma.io/service": "edge", "team": "a"}),
+		fault("m", "of-a-team", echo, map[string]string{"team": "*"}),
 		fault("other", "of-another-mesh", all, all),
 	}
 	want := `spiffe://west.m.example.com/edge: edge-to-v1 edge-of-west edge everyone
+^spiffe://[^./]+\.m\.example\.com/edge$ &team=a&: edge-to-v1 of-team-a edge of-a-team everyone
 ^spiffe://[^./]+\.m\.example\.com/edge$: edge-to-v1 edge everyone
 ^spiffe://[^./]+\.m\.example\.com/shop$: edge-of-west everyone
 ^spiffe://east\.m\.example\.com/[^/]+$: from-east everyone
+^spiffe://[^./]+\.m\.example\.com/[^/]+$ &team=*&: of-a-team everyone
 any: everyone
 `
 	for range 2 {
@@ -42,6 +45,9 @@ any: everyone
 			id := c.ID.Value
 			if c.Any {
 				id = "any"
+			}
+			if len(c.Tags) > 0 {
+				id += " " + TagsText(c.Tags)
 			}
 			fmt.Fprintf(&got, "%s:", id)
 			for _, r := range c.Policies {

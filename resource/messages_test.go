@@ -189,8 +189,6 @@ var messages = []struct{ name, doc, want string }{
 		"f:1:1: selectors exclude sources and destinations (write selectors to limit gateways, or sources and destinations to limit a service)"},
 	{"limit of nothing", "type: RateLimit\nname: l\nconf: {http: {requests: 5, interval: 10s}}\n",
 		"f:1:1: needs selectors, or sources and destinations (write selectors to limit gateways, or sources and destinations to limit a service)"},
-	{"limit of an unproven client", "type: RateLimit\nname: l\nsources: [{match: {team: a}}]\ndestinations: [{match: {kuma.io/service: '*'}}]\nconf: {http: {requests: 5, interval: 10s}}\n",
-		"f:3:20: sources[0].match[team]: a certificate doesn't prove the tag team (select by kuma.io/service or kuma.io/zone)"},
 	{"limit out of bounds", limitHead + "conf: {http: {requests: 5, interval: 10ms, maxKeys: 5, onRateLimit: {status: 302, retryAfter: true, headers: [{name: 'a b'}]}}}\n",
 		"f:4:38: conf.http[0].interval: must be at least 50ms\n" +
 			"f:4:53: conf.http[0].maxKeys: is for a limit with keys\n" +
@@ -207,7 +205,7 @@ var messages = []struct{ name, doc, want string }{
 			"f:4:43: conf.http[0].shared.service: needs destination or url\n" +
 			"f:4:60: conf.http[0].shared.domain: \"A_B\" is no name of a domain (use lower-case letters, digits and hyphens)\n" +
 			"f:4:74: conf.http[0].shared.timeout: must be at most 10s"},
-	{"faults of Kuma", "apiVersion: kuma.io/v1alpha1\nkind: FaultInjection\nmesh: default\nmetadata: {name: fi1}\nspec:\n  sources: [{match: {kuma.io/service: frontend_default_svc_80}}]\n" +
+	{"faults of Kuma", "apiVersion: kuma.io/v1alpha1\nkind: FaultInjection\nmesh: default\nmetadata: {name: fi1}\nspec:\n  sources: [{match: {kuma.io/service: frontend_default_svc_80, version: '0.1', kuma.io/protocol: http}}]\n" +
 		"  destinations: [{match: {kuma.io/service: backend_default_svc_80, kuma.io/protocol: http}}]\n" +
 		"  conf: {abort: {httpStatus: 500, percentage: 50}, delay: {percentage: 50.5, value: 5s}, responseBandwidth: {limit: 50 mbps, percentage: 50}}\n", ""},
 	{"faults", "type: FaultInjection\nname: f\n" + anyToAny + "conf: {http: [{}, {abort: {httpStatus: 99, percentage: 101}, delay: {}, responseBandwidth: {limit: 50 mb}}]}\n",

@@ -8,7 +8,7 @@ import (
 
 func validateFaultInjection(s scope, r *Resource) {
 	f := Spec[*meshv1.FaultInjection](r)
-	checkSelectors(s, "sources", f.GetSources(), TagService, TagZone)
+	checkSelectors(s, "sources", f.GetSources())
 	checkSelectors(s, "destinations", f.GetDestinations())
 	if len(f.GetConf().GetHttp()) == 0 {
 		s.at("conf").errorf("", "needs http with abort, delay or responseBandwidth")

@@ -22,7 +22,7 @@ func validateRateLimit(s scope, r *Resource) {
 	case len(l.GetSources())+len(l.GetDestinations()) == 0:
 		s.errorf("write selectors to limit gateways, or sources and destinations to limit a service", "needs selectors, or sources and destinations")
 	default:
-		checkSelectors(s, "sources", l.GetSources(), TagService, TagZone)
+		checkSelectors(s, "sources", l.GetSources())
 		checkSelectors(s, "destinations", l.GetDestinations())
 	}
 	if len(l.GetConf().GetHttp()) == 0 {

@@ -313,6 +313,7 @@ func (b *builder) finish() *Result {
 	b.traces()
 	b.metrics()
 	b.template()
+	b.sayTags()
 	out := &Result{Proxy: b.proxy}
 	for _, name := range slices.Sorted(maps.Keys(b.clusters)) {
 		c := b.clusters[name]

@@ -47,9 +47,9 @@ func (s *State) affects(m *mesh, r *resource.Resource) {
 		s.inboundsOf(m, v.GetSelectors())
 	case *meshv1.RateLimit:
 		s.markIf(m.gateways, func(p *proxy) bool { return s.routeReaches(m, v, p) })
-		s.inboundsOf(m, v.GetDestinations())
+		s.byClientOf(m, v)
 	case *meshv1.FaultInjection:
-		s.inboundsOf(m, v.GetDestinations())
+		s.byClientOf(m, v)
 	case *meshv1.ExternalService:
 		m.spoken = nil
 		s.externalAffects(m, v.GetTags())
@@ -140,6 +140,23 @@ func (s *State) inboundsOf(m *mesh, selectors []*meshv1.Selector) {
 	s.each(m.byInbound, m.proxies, selectors, func(p *proxy) bool {
 		return slices.ContainsFunc(p.inbounds, func(t map[string]string) bool { return matches(selectors, t) })
 	})
+}
+
+// byClientOf marks the workloads that tell their clients apart by a policy, and where clients' proxies must say their tags for it,
+// these too.
+func (s *State) byClientOf(m *mesh, v policy.ConnectionPolicy) {
+	s.inboundsOf(m, v.GetDestinations())
+	if !policy.AsksTags(v) {
+		return
+	}
+	names, exact := services(v.GetDestinations())
+	if !exact {
+		s.mark(m.proxies)
+		return
+	}
+	for _, name := range names {
+		s.mark(m.byDestination[name])
+	}
 }
 
 // each marks the proxies that fit, looking only at those of the services that the selectors name, where all of them do.

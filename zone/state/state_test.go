@@ -200,6 +200,7 @@ func TestDirtySets(t *testing.T) {
 		{"a rate limit of the gateway", up(t, "RateLimit", "l", &meshv1.RateLimit{Selectors: sel(service("edge")), Conf: limits}), []string{edge}, nil, false},
 		{"a rate limit of echo", up(t, "RateLimit", "l", &meshv1.RateLimit{Sources: sel(service("web")), Destinations: sel(service("echo")), Conf: limits}), []string{echo2, echo3}, nil, false},
 		{"a rate limit of a gateway that is not there", up(t, "RateLimit", "l", &meshv1.RateLimit{Selectors: sel(service("shop")), Conf: limits}), nil, nil, false},
+		{"a rate limit of echo by a tag", up(t, "RateLimit", "l", &meshv1.RateLimit{Sources: sel(tags{"version": "1"}), Destinations: sel(service("echo")), Conf: limits}), []string{echo2, echo3, edge, web}, nil, false},
 		{"faults of web", up(t, "FaultInjection", "f", &meshv1.FaultInjection{Sources: sel(service("*")), Destinations: sel(service("web")), Conf: faults}), []string{web}, nil, false},
 		{"roots", up(t, "TrustBundle", "default", &federationv1.TrustBundle{Domain: "zoneforge", Roots: []string{"other"}}), nil, nil, false},
 		{"another domain", up(t, "TrustBundle", "default", &federationv1.TrustBundle{Domain: "example", Roots: []string{"root"}}), []string{echo2, echo3, edge, web}, nil, false},

@@ -26,7 +26,7 @@ const (
 // enforced by the workload's own proxy, which must speak HTTP.
 type FaultInjection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Tags of the client; kuma.io/service and kuma.io/zone, which its certificate proves.
+	// Tags of the client. Its certificate proves kuma.io/service and kuma.io/zone; the others its own proxy says.
 	Sources []*Selector `protobuf:"bytes,1,rep,name=sources,proto3" json:"sources,omitempty"`
 	// Tags of the workload's inbound.
 	Destinations  []*Selector          `protobuf:"bytes,2,rep,name=destinations,proto3" json:"destinations,omitempty"`

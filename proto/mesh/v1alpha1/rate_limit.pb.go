@@ -78,7 +78,7 @@ type RateLimit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Gateways or their listeners, by their tags; excludes sources and destinations.
 	Selectors []*Selector `protobuf:"bytes,1,rep,name=selectors,proto3" json:"selectors,omitempty"`
-	// Tags of the client; kuma.io/service and kuma.io/zone, which its certificate proves.
+	// Tags of the client. Its certificate proves kuma.io/service and kuma.io/zone; the others its own proxy says.
 	Sources []*Selector `protobuf:"bytes,2,rep,name=sources,proto3" json:"sources,omitempty"`
 	// Tags of the workload's inbound.
 	Destinations  []*Selector     `protobuf:"bytes,3,rep,name=destinations,proto3" json:"destinations,omitempty"`
