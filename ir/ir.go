@@ -235,10 +235,14 @@ type Filters struct {
 	Faults    []Fault
 	Bandwidth *Bandwidth
 	// MaxBody is how many bytes a request's body may have; 0 bounds nothing.
-	MaxBody     uint64
-	GRPCWeb     *GRPCWeb
-	Compression *Compression
-	Transcode   *Transcode
+	MaxBody       uint64
+	GRPCWeb       *GRPCWeb
+	Compression   *Compression
+	Transcode     *Transcode
+	ClientAddress *ClientAddress
+	BasicAuth     *BasicAuth
+	APIKey        *APIKey
+	ExtAuth       *ExtAuth
 }
 
 // RouteMatch holds conditions that must all be met.

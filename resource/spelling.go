@@ -39,11 +39,9 @@ func respell(name protoreflect.FullName, n *yaml.Node) *yaml.Node {
 			return mapping(n)
 		}
 	case meshPackage + "MeshGateway.Tls":
-		return replaceKey(n, "secret", func(key, value *yaml.Node) (*yaml.Node, *yaml.Node) {
-			list := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Line: value.Line, Column: value.Column}
-			list.Content = []*yaml.Node{mapping(value, key, value)}
-			return word(key, "certificates"), list
-		})
+		return replaceKey(n, "secret", oneSecret("certificates"))
+	case meshPackage + "ApiKey":
+		return replaceKey(n, "secret", oneSecret("credentials"))
 	case meshPackage + "RateLimit.Conf":
 		return replaceKey(n, "http", func(key, value *yaml.Node) (*yaml.Node, *yaml.Node) { return key, listOfOne(value) })
 	case meshPackage + "FaultInjection.Conf":
@@ -160,6 +158,15 @@ func filterField(text string) string {
 		}
 	}
 	return ""
+}
+
+// oneSecret makes `secret: NAME` the only one of a list.
+func oneSecret(list string) func(key, value *yaml.Node) (*yaml.Node, *yaml.Node) {
+	return func(key, value *yaml.Node) (*yaml.Node, *yaml.Node) {
+		items := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Line: value.Line, Column: value.Column}
+		items.Content = []*yaml.Node{mapping(value, key, value)}
+		return word(key, list), items
+	}
 }
 
 func mapping(at *yaml.Node, content ...*yaml.Node) *yaml.Node {

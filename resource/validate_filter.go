@@ -61,6 +61,14 @@ func checkFilter(s scope, rule *meshv1.MeshGatewayRoute_Rule, f *meshv1.Filter) 
 		checkCompression(s.at("compression"), v.Compression)
 	case *meshv1.Filter_Transcode:
 		checkTranscode(s.at("transcode"), v.Transcode)
+	case *meshv1.Filter_ApiKey:
+		checkAPIKey(s.at("apiKey"), v.ApiKey)
+	case *meshv1.Filter_BasicAuth:
+		checkBasicAuth(s.at("basicAuth"), v.BasicAuth)
+	case *meshv1.Filter_ExtAuth:
+		checkExtAuth(s.at("extAuth"), v.ExtAuth)
+	case *meshv1.Filter_ClientAddress:
+		checkClientAddress(s.at("clientAddress"), v.ClientAddress)
 	case *meshv1.Filter_RequestHeader:
 		checkHeaderChange(s.at("requestHeader"), v.RequestHeader)
 	case *meshv1.Filter_ResponseHeader:

@@ -28,6 +28,8 @@ type httpFilter struct {
 	discovered func(*ir.Proxy) (validated, error)
 	// route turns it on for a route and configures it there, or is nil for none. The router has no such function and is always on.
 	route func(*ir.Route) (validated, error)
+	// inChain says that it stands in no listener, but in the chain that a route has for the filter before it.
+	inChain bool
 }
 
 // httpFilters are all HTTP filters, in the order in which requests pass them; responses pass them backwards. It is the only
@@ -41,6 +43,12 @@ type httpFilter struct {
 var httpFilters = []httpFilter{
 	{name: "zoneforge.admission", discovered: admissions, route: routeAdmission},
 	{name: "envoy.filters.http.cors", listener: &corsv3.Cors{}, route: routeCORS},
+	{name: "zoneforge.client_address", listener: &rbacv3.RBAC{}, route: routeClientAddress},
+	{name: "zoneforge.basic_auth", listener: &filterchainv3.FilterChainConfig{}, route: routeBasicAuth},
+	{name: "zoneforge.api_key", listener: &filterchainv3.FilterChainConfig{}, route: routeAPIKeyChain},
+	{name: apiKeyFilter, route: routeAPIKey, inChain: true},
+	{name: "zoneforge.ext_auth", listener: &filterchainv3.FilterChainConfig{}, route: routeExtAuth},
+	{name: extAuthFilter, route: routeExtAuthContext, inChain: true},
 	{name: "envoy.filters.http.rbac", listener: &rbacv3.RBAC{}, route: routeRBAC},
 	{name: "zoneforge.rate_limit.policy", discovered: localLimits(policyLimit), route: routeLocalLimit(policyLimit)},
 	{name: "zoneforge.rate_limit.filter", discovered: localLimits(filterLimit), route: routeLocalLimit(filterLimit)},
@@ -58,6 +66,9 @@ var httpFilters = []httpFilter{
 func filterChain() ([]*hcmv3.HttpFilter, error) {
 	var out []*hcmv3.HttpFilter
 	for _, f := range httpFilters {
+		if f.inChain {
+			continue
+		}
 		one := &hcmv3.HttpFilter{Name: f.name, Disabled: f.route != nil}
 		if f.discovered != nil {
 			config, err := f.discovered(&ir.Proxy{})

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protojson"
-
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/xds"
@@ -202,17 +200,13 @@ func (c *core) describe(p *proxy, withConfig bool) (*description, error) {
 	return d, nil
 }
 
-// shown are resources as Envoy's JSON; secrets must not be among them.
+// shown are resources as Envoy's JSON, without what is sensitive in them; whole secrets must not be among them.
 func shown(list []*xds.Resource) ([]json.RawMessage, error) {
 	out := []json.RawMessage{}
 	for _, r := range list {
-		m, err := r.Any.UnmarshalNew()
+		text, err := xds.Redacted(r)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", r.Name, err)
-		}
-		text, err := protojson.Marshal(m)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", r.Name, err)
+			return nil, err
 		}
 		out = append(out, text)
 	}

@@ -46,8 +46,8 @@ func (c *checker) note(format string, args ...any) {
 }
 
 // references checks what a plan's resources say of others: meshes must exist and leave nothing of users behind, TLS listeners
-// need certificates that a gateway can serve, and a provided authority that is in use must be able to sign. What an author
-// may be about to mend by the next change is only noted.
+// need certificates that a gateway can serve, filters need keys and users that can be read, and a provided authority that is in
+// use must be able to sign. What an author may be about to mend by the next change is only noted.
 func references(s *store.Snapshot, pl plan, now time.Time) ([]resource.Violation, []resource.Note) {
 	c := &checker{after: after{snap: s, put: map[resource.Key]*resource.Resource{}, gone: map[resource.Key]bool{}}, now: now}
 	for _, r := range pl.puts {
@@ -69,11 +69,11 @@ func references(s *store.Snapshot, pl plan, now time.Time) ([]resource.Violation
 			c.leftBehind(k)
 		}
 	}
-	due := map[resource.Key]bool{} // gateways and meshes to look at
+	due := map[resource.Key]bool{} // what refers to Secrets and is to be looked at
 	secrets := map[resource.Key]bool{}
 	for _, k := range pl.keys() {
 		switch k.Kind {
-		case "MeshGateway", "Mesh":
+		case "MeshGateway", "Mesh", "MeshGatewayRoute", "FilterPolicy":
 			due[k] = true
 		case "Secret":
 			secrets[k] = true
@@ -81,8 +81,10 @@ func references(s *store.Snapshot, pl plan, now time.Time) ([]resource.Violation
 	}
 	for k := range secrets {
 		due[resource.Key{Kind: "Mesh", Name: k.Mesh}] = true
-		for e := range s.Each("MeshGateway", k.Mesh) {
-			due[e.Resource.Key] = true
+		for _, kind := range []string{"MeshGateway", "MeshGatewayRoute", "FilterPolicy"} {
+			for e := range s.Each(kind, k.Mesh) {
+				due[e.Resource.Key] = true
+			}
 		}
 	}
 	keys := make([]resource.Key, 0, len(due))
@@ -97,11 +99,13 @@ func references(s *store.Snapshot, pl plan, now time.Time) ([]resource.Violation
 		}
 		// What the plan doesn't touch was judged when it was written.
 		touched := func(secret resource.Key) bool { return c.put[k] != nil || secrets[secret] }
-		if k.Kind == "Mesh" {
+		switch k.Kind {
+		case "Mesh":
 			c.authorities(r, touched)
-		} else {
+		case "MeshGateway":
 			c.listeners(r, touched)
 		}
+		c.credentials(r, touched)
 	}
 	return c.violations, c.notes
 }

@@ -45,6 +45,14 @@ func (b *builder) filter(f *meshv1.Filter, r *ir.Route) error {
 		return err
 	case *meshv1.Filter_GrpcWeb:
 		r.Filters.GRPCWeb = &ir.GRPCWeb{}
+	case *meshv1.Filter_ApiKey:
+		return b.apiKey(v.ApiKey, r)
+	case *meshv1.Filter_BasicAuth:
+		return b.basicAuth(v.BasicAuth, r)
+	case *meshv1.Filter_ExtAuth:
+		return b.extAuth(v.ExtAuth, r)
+	case *meshv1.Filter_ClientAddress:
+		return clientAddress(v.ClientAddress, r)
 	}
 	return nil
 }
@@ -227,7 +235,7 @@ func (a attachment) addsTo(r ir.Route) bool {
 func add(r ir.Route, match ir.RouteMatch, a attachment) ir.Route {
 	r.Match = match
 	if a.broken {
-		return ir.Route{Name: r.Name, Match: match, Direct: &ir.DirectResponse{Status: 503, Body: "a policy of this route can't be used\n"}}
+		return closed(r.Name, match)
 	}
 	r.RequestHeaders = farther(a.does.RequestHeaders, r.RequestHeaders)
 	r.ResponseHeaders = farther(a.does.ResponseHeaders, r.ResponseHeaders)
@@ -238,6 +246,11 @@ func add(r ir.Route, match ir.RouteMatch, a attachment) ir.Route {
 		}
 	}
 	return r
+}
+
+// closed answers what must not be reached, as what guards it can't be built.
+func closed(name string, match ir.RouteMatch) ir.Route {
+	return ir.Route{Name: name, Match: match, Direct: &ir.DirectResponse{Status: 503, Body: "a policy of this route can't be used\n"}}
 }
 
 // farther puts changes from farther away before those that are there, so that the nearer ones have the last word.

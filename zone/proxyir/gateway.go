@@ -83,7 +83,7 @@ func (b *builder) hosts(gateway resource.Key, l *meshv1.MeshGateway_Listener, al
 		var more []entry
 		var errs []error
 		for i, rule := range spec.GetConf().GetHttp().GetRules() {
-			made, err := b.rule(r.Name, i, rule)
+			made, err := b.rule(r.Key, i, rule)
 			if errors.Is(err, errIdentity) {
 				return nil, err
 			}
@@ -195,14 +195,20 @@ func compareEntries(x, y entry) int {
 		cmp.Compare(x.from, y.from), cmp.Compare(x.rule, y.rule))
 }
 
-func (b *builder) rule(from string, index int, rule *meshv1.MeshGatewayRoute_Rule) ([]entry, error) {
+// rule makes the routes of a rule. One whose filters can't be built answers with 503: left out, its requests could fall to a wider
+// rule that asks for nothing.
+func (b *builder) rule(key resource.Key, index int, rule *meshv1.MeshGatewayRoute_Rule) ([]entry, error) {
+	from, mark := key.Name, len(b.order)
 	base, err := b.action(rule)
 	if err != nil {
 		return nil, err
 	}
 	base.Filters.CORS = cors(rule.GetCors())
-	if err := b.filters(fmt.Sprintf("MeshGatewayRoute/%s/%d", from, index), rule.GetFilters(), &base); err != nil {
+	if err := b.filters(fmt.Sprintf("MeshGatewayRoute/%s/%d", from, index), rule.GetFilters(), &base); errors.Is(err, errIdentity) {
 		return nil, err
+	} else if err != nil {
+		b.reject(key, mark, fmt.Errorf("rule %d: %w", index, err))
+		base = closed("", anyPath)
 	}
 	matches := rule.GetMatches()
 	if len(matches) == 0 {

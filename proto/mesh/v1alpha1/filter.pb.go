@@ -35,6 +35,10 @@ type Filter struct {
 	//	*Filter_DirectResponse
 	//	*Filter_Http
 	//	*Filter_Cors
+	//	*Filter_ApiKey
+	//	*Filter_BasicAuth
+	//	*Filter_ExtAuth
+	//	*Filter_ClientAddress
 	//	*Filter_RateLimit
 	//	*Filter_BodySize
 	//	*Filter_Admission
@@ -157,6 +161,42 @@ func (x *Filter) GetCors() *Cors {
 	return nil
 }
 
+func (x *Filter) GetApiKey() *ApiKey {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_ApiKey); ok {
+			return x.ApiKey
+		}
+	}
+	return nil
+}
+
+func (x *Filter) GetBasicAuth() *BasicAuth {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_BasicAuth); ok {
+			return x.BasicAuth
+		}
+	}
+	return nil
+}
+
+func (x *Filter) GetExtAuth() *ExtAuth {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_ExtAuth); ok {
+			return x.ExtAuth
+		}
+	}
+	return nil
+}
+
+func (x *Filter) GetClientAddress() *ClientAddress {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_ClientAddress); ok {
+			return x.ClientAddress
+		}
+	}
+	return nil
+}
+
 func (x *Filter) GetRateLimit() *RequestLimit {
 	if x != nil {
 		if x, ok := x.Filter.(*Filter_RateLimit); ok {
@@ -273,6 +313,26 @@ type Filter_Cors struct {
 	Cors *Cors `protobuf:"bytes,8,opt,name=cors,proto3,oneof"`
 }
 
+type Filter_ApiKey struct {
+	// Asks for the key of a client.
+	ApiKey *ApiKey `protobuf:"bytes,12,opt,name=api_key,json=apiKey,proto3,oneof"`
+}
+
+type Filter_BasicAuth struct {
+	// Asks for name and password of a user.
+	BasicAuth *BasicAuth `protobuf:"bytes,13,opt,name=basic_auth,json=basicAuth,proto3,oneof"`
+}
+
+type Filter_ExtAuth struct {
+	// Asks a service whether a request may pass.
+	ExtAuth *ExtAuth `protobuf:"bytes,14,opt,name=ext_auth,json=extAuth,proto3,oneof"`
+}
+
+type Filter_ClientAddress struct {
+	// Lets requests pass by the address of their client.
+	ClientAddress *ClientAddress `protobuf:"bytes,15,opt,name=client_address,json=clientAddress,proto3,oneof"`
+}
+
 type Filter_RateLimit struct {
 	// Bounds how many requests pass.
 	RateLimit *RequestLimit `protobuf:"bytes,20,opt,name=rate_limit,json=rateLimit,proto3,oneof"`
@@ -328,6 +388,14 @@ func (*Filter_DirectResponse) isFilter_Filter() {}
 func (*Filter_Http) isFilter_Filter() {}
 
 func (*Filter_Cors) isFilter_Filter() {}
+
+func (*Filter_ApiKey) isFilter_Filter() {}
+
+func (*Filter_BasicAuth) isFilter_Filter() {}
+
+func (*Filter_ExtAuth) isFilter_Filter() {}
+
+func (*Filter_ClientAddress) isFilter_Filter() {}
 
 func (*Filter_RateLimit) isFilter_Filter() {}
 
@@ -863,7 +931,8 @@ var File_mesh_v1alpha1_filter_proto protoreflect.FileDescriptor
 
 const file_mesh_v1alpha1_filter_proto_rawDesc = "" +
 	"\n" +
-	"\x1amesh/v1alpha1/filter.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1fmesh/v1alpha1/compression.proto\x1a\x19mesh/v1alpha1/fault.proto\x1a\x1cmesh/v1alpha1/grpc_web.proto\x1a\x1amesh/v1alpha1/limits.proto\x1a\x19mesh/v1alpha1/match.proto\x1a\x1emesh/v1alpha1/rate_limit.proto\x1a\x1cmesh/v1alpha1/selector.proto\x1a\x1dmesh/v1alpha1/transcode.proto\"\xcf\b\n" +
+	"\x1amesh/v1alpha1/filter.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1bmesh/v1alpha1/api_key.proto\x1a\x1emesh/v1alpha1/basic_auth.proto\x1a\"mesh/v1alpha1/client_address.proto\x1a\x1fmesh/v1alpha1/compression.proto\x1a\x1cmesh/v1alpha1/ext_auth.proto\x1a\x19mesh/v1alpha1/fault.proto\x1a\x1cmesh/v1alpha1/grpc_web.proto\x1a\x1amesh/v1alpha1/limits.proto\x1a\x19mesh/v1alpha1/match.proto\x1a\x1emesh/v1alpha1/rate_limit.proto\x1a\x1cmesh/v1alpha1/selector.proto\x1a\x1dmesh/v1alpha1/transcode.proto\"\xe0\n" +
+	"\n" +
 	"\x06Filter\x12N\n" +
 	"\x0erequest_header\x18\x01 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeH\x00R\rrequestHeader\x12P\n" +
 	"\x0fresponse_header\x18\x02 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeH\x00R\x0eresponseHeader\x12<\n" +
@@ -872,7 +941,12 @@ const file_mesh_v1alpha1_filter_proto_rawDesc = "" +
 	"\x06mirror\x18\x05 \x01(\v2\x1f.zoneforge.mesh.v1alpha1.MirrorH\x00R\x06mirror\x12R\n" +
 	"\x0fdirect_response\x18\x06 \x01(\v2'.zoneforge.mesh.v1alpha1.DirectResponseH\x00R\x0edirectResponse\x128\n" +
 	"\x04http\x18\a \x01(\v2\".zoneforge.mesh.v1alpha1.HttpRulesH\x00R\x04http\x123\n" +
-	"\x04cors\x18\b \x01(\v2\x1d.zoneforge.mesh.v1alpha1.CorsH\x00R\x04cors\x12F\n" +
+	"\x04cors\x18\b \x01(\v2\x1d.zoneforge.mesh.v1alpha1.CorsH\x00R\x04cors\x12:\n" +
+	"\aapi_key\x18\f \x01(\v2\x1f.zoneforge.mesh.v1alpha1.ApiKeyH\x00R\x06apiKey\x12C\n" +
+	"\n" +
+	"basic_auth\x18\r \x01(\v2\".zoneforge.mesh.v1alpha1.BasicAuthH\x00R\tbasicAuth\x12=\n" +
+	"\bext_auth\x18\x0e \x01(\v2 .zoneforge.mesh.v1alpha1.ExtAuthH\x00R\aextAuth\x12O\n" +
+	"\x0eclient_address\x18\x0f \x01(\v2&.zoneforge.mesh.v1alpha1.ClientAddressH\x00R\rclientAddress\x12F\n" +
 	"\n" +
 	"rate_limit\x18\x14 \x01(\v2%.zoneforge.mesh.v1alpha1.RequestLimitH\x00R\trateLimit\x12@\n" +
 	"\tbody_size\x18\x15 \x01(\v2!.zoneforge.mesh.v1alpha1.BodySizeH\x00R\bbodySize\x12I\n" +
@@ -948,16 +1022,20 @@ var file_mesh_v1alpha1_filter_proto_goTypes = []any{
 	(*HttpRules_Rule)(nil),   // 7: zoneforge.mesh.v1alpha1.HttpRules.Rule
 	nil,                      // 8: zoneforge.mesh.v1alpha1.Mirror.DestinationEntry
 	(*HeaderChange)(nil),     // 9: zoneforge.mesh.v1alpha1.HeaderChange
-	(*RequestLimit)(nil),     // 10: zoneforge.mesh.v1alpha1.RequestLimit
-	(*BodySize)(nil),         // 11: zoneforge.mesh.v1alpha1.BodySize
-	(*AdmissionControl)(nil), // 12: zoneforge.mesh.v1alpha1.AdmissionControl
-	(*Fault)(nil),            // 13: zoneforge.mesh.v1alpha1.Fault
-	(*Bandwidth)(nil),        // 14: zoneforge.mesh.v1alpha1.Bandwidth
-	(*Compression)(nil),      // 15: zoneforge.mesh.v1alpha1.Compression
-	(*Transcode)(nil),        // 16: zoneforge.mesh.v1alpha1.Transcode
-	(*GrpcWeb)(nil),          // 17: zoneforge.mesh.v1alpha1.GrpcWeb
-	(*StringMatcher)(nil),    // 18: zoneforge.mesh.v1alpha1.StringMatcher
-	(*RequestMatch)(nil),     // 19: zoneforge.mesh.v1alpha1.RequestMatch
+	(*ApiKey)(nil),           // 10: zoneforge.mesh.v1alpha1.ApiKey
+	(*BasicAuth)(nil),        // 11: zoneforge.mesh.v1alpha1.BasicAuth
+	(*ExtAuth)(nil),          // 12: zoneforge.mesh.v1alpha1.ExtAuth
+	(*ClientAddress)(nil),    // 13: zoneforge.mesh.v1alpha1.ClientAddress
+	(*RequestLimit)(nil),     // 14: zoneforge.mesh.v1alpha1.RequestLimit
+	(*BodySize)(nil),         // 15: zoneforge.mesh.v1alpha1.BodySize
+	(*AdmissionControl)(nil), // 16: zoneforge.mesh.v1alpha1.AdmissionControl
+	(*Fault)(nil),            // 17: zoneforge.mesh.v1alpha1.Fault
+	(*Bandwidth)(nil),        // 18: zoneforge.mesh.v1alpha1.Bandwidth
+	(*Compression)(nil),      // 19: zoneforge.mesh.v1alpha1.Compression
+	(*Transcode)(nil),        // 20: zoneforge.mesh.v1alpha1.Transcode
+	(*GrpcWeb)(nil),          // 21: zoneforge.mesh.v1alpha1.GrpcWeb
+	(*StringMatcher)(nil),    // 22: zoneforge.mesh.v1alpha1.StringMatcher
+	(*RequestMatch)(nil),     // 23: zoneforge.mesh.v1alpha1.RequestMatch
 }
 var file_mesh_v1alpha1_filter_proto_depIdxs = []int32{
 	9,  // 0: zoneforge.mesh.v1alpha1.Filter.request_header:type_name -> zoneforge.mesh.v1alpha1.HeaderChange
@@ -968,24 +1046,28 @@ var file_mesh_v1alpha1_filter_proto_depIdxs = []int32{
 	5,  // 5: zoneforge.mesh.v1alpha1.Filter.direct_response:type_name -> zoneforge.mesh.v1alpha1.DirectResponse
 	1,  // 6: zoneforge.mesh.v1alpha1.Filter.http:type_name -> zoneforge.mesh.v1alpha1.HttpRules
 	6,  // 7: zoneforge.mesh.v1alpha1.Filter.cors:type_name -> zoneforge.mesh.v1alpha1.Cors
-	10, // 8: zoneforge.mesh.v1alpha1.Filter.rate_limit:type_name -> zoneforge.mesh.v1alpha1.RequestLimit
-	11, // 9: zoneforge.mesh.v1alpha1.Filter.body_size:type_name -> zoneforge.mesh.v1alpha1.BodySize
-	12, // 10: zoneforge.mesh.v1alpha1.Filter.admission:type_name -> zoneforge.mesh.v1alpha1.AdmissionControl
-	13, // 11: zoneforge.mesh.v1alpha1.Filter.fault:type_name -> zoneforge.mesh.v1alpha1.Fault
-	14, // 12: zoneforge.mesh.v1alpha1.Filter.bandwidth:type_name -> zoneforge.mesh.v1alpha1.Bandwidth
-	15, // 13: zoneforge.mesh.v1alpha1.Filter.compression:type_name -> zoneforge.mesh.v1alpha1.Compression
-	16, // 14: zoneforge.mesh.v1alpha1.Filter.transcode:type_name -> zoneforge.mesh.v1alpha1.Transcode
-	17, // 15: zoneforge.mesh.v1alpha1.Filter.grpc_web:type_name -> zoneforge.mesh.v1alpha1.GrpcWeb
-	7,  // 16: zoneforge.mesh.v1alpha1.HttpRules.rules:type_name -> zoneforge.mesh.v1alpha1.HttpRules.Rule
-	8,  // 17: zoneforge.mesh.v1alpha1.Mirror.destination:type_name -> zoneforge.mesh.v1alpha1.Mirror.DestinationEntry
-	18, // 18: zoneforge.mesh.v1alpha1.Cors.allow_origins:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
-	19, // 19: zoneforge.mesh.v1alpha1.HttpRules.Rule.matches:type_name -> zoneforge.mesh.v1alpha1.RequestMatch
-	0,  // 20: zoneforge.mesh.v1alpha1.HttpRules.Rule.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	10, // 8: zoneforge.mesh.v1alpha1.Filter.api_key:type_name -> zoneforge.mesh.v1alpha1.ApiKey
+	11, // 9: zoneforge.mesh.v1alpha1.Filter.basic_auth:type_name -> zoneforge.mesh.v1alpha1.BasicAuth
+	12, // 10: zoneforge.mesh.v1alpha1.Filter.ext_auth:type_name -> zoneforge.mesh.v1alpha1.ExtAuth
+	13, // 11: zoneforge.mesh.v1alpha1.Filter.client_address:type_name -> zoneforge.mesh.v1alpha1.ClientAddress
+	14, // 12: zoneforge.mesh.v1alpha1.Filter.rate_limit:type_name -> zoneforge.mesh.v1alpha1.RequestLimit
+	15, // 13: zoneforge.mesh.v1alpha1.Filter.body_size:type_name -> zoneforge.mesh.v1alpha1.BodySize
+	16, // 14: zoneforge.mesh.v1alpha1.Filter.admission:type_name -> zoneforge.mesh.v1alpha1.AdmissionControl
+	17, // 15: zoneforge.mesh.v1alpha1.Filter.fault:type_name -> zoneforge.mesh.v1alpha1.Fault
+	18, // 16: zoneforge.mesh.v1alpha1.Filter.bandwidth:type_name -> zoneforge.mesh.v1alpha1.Bandwidth
+	19, // 17: zoneforge.mesh.v1alpha1.Filter.compression:type_name -> zoneforge.mesh.v1alpha1.Compression
+	20, // 18: zoneforge.mesh.v1alpha1.Filter.transcode:type_name -> zoneforge.mesh.v1alpha1.Transcode
+	21, // 19: zoneforge.mesh.v1alpha1.Filter.grpc_web:type_name -> zoneforge.mesh.v1alpha1.GrpcWeb
+	7,  // 20: zoneforge.mesh.v1alpha1.HttpRules.rules:type_name -> zoneforge.mesh.v1alpha1.HttpRules.Rule
+	8,  // 21: zoneforge.mesh.v1alpha1.Mirror.destination:type_name -> zoneforge.mesh.v1alpha1.Mirror.DestinationEntry
+	22, // 22: zoneforge.mesh.v1alpha1.Cors.allow_origins:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
+	23, // 23: zoneforge.mesh.v1alpha1.HttpRules.Rule.matches:type_name -> zoneforge.mesh.v1alpha1.RequestMatch
+	0,  // 24: zoneforge.mesh.v1alpha1.HttpRules.Rule.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_mesh_v1alpha1_filter_proto_init() }
@@ -993,7 +1075,11 @@ func file_mesh_v1alpha1_filter_proto_init() {
 	if File_mesh_v1alpha1_filter_proto != nil {
 		return
 	}
+	file_mesh_v1alpha1_api_key_proto_init()
+	file_mesh_v1alpha1_basic_auth_proto_init()
+	file_mesh_v1alpha1_client_address_proto_init()
 	file_mesh_v1alpha1_compression_proto_init()
+	file_mesh_v1alpha1_ext_auth_proto_init()
 	file_mesh_v1alpha1_fault_proto_init()
 	file_mesh_v1alpha1_grpc_web_proto_init()
 	file_mesh_v1alpha1_limits_proto_init()
@@ -1010,6 +1096,10 @@ func file_mesh_v1alpha1_filter_proto_init() {
 		(*Filter_DirectResponse)(nil),
 		(*Filter_Http)(nil),
 		(*Filter_Cors)(nil),
+		(*Filter_ApiKey)(nil),
+		(*Filter_BasicAuth)(nil),
+		(*Filter_ExtAuth)(nil),
+		(*Filter_ClientAddress)(nil),
 		(*Filter_RateLimit)(nil),
 		(*Filter_BodySize)(nil),
 		(*Filter_Admission)(nil),
