@@ -243,6 +243,12 @@ type Filters struct {
 	BasicAuth     *BasicAuth
 	APIKey        *APIKey
 	ExtAuth       *ExtAuth
+
+	Transform        *Transform
+	TransformService *TransformService
+	Lua              *Lua
+	ExtProc          *ExtProc
+	Wasm             *Wasm
 }
 
 // RouteMatch holds conditions that must all be met.

@@ -57,6 +57,29 @@ var messages = []struct{ name, doc, want string }{
 		"f:4:46: conf.http[0].filters[0].redirect.scheme: \"ftp\" is neither http nor https\n" +
 			"f:4:63: conf.http[0].filters[0].redirect.statusCode: a redirect has status 301, 302, 303, 307 or 308\n" +
 			"f:4:71: conf.http[0].backends: nothing is forwarded by a rule that answers itself (remove them, or the redirect or directResponse)"},
+	{"template", routeHead + "conf: {http: [{filters: [{transform: {request: {headers: {set: [{name: a, value: '%RESPONSE_BODY(a)% 5%'}]}, body: {merge: '[1]'}}, response: {body: {replace: '{\"a\": [\"%ENVIRONMENT(HOME)%\", \"%REQUEST_BODY%\"]}'}}}}], backends: [{destination: {kuma.io/service: s}}]}]}\n",
+		"f:4:82: conf.http[0].filters[0].transform.request.headers.set[0].value: %RESPONSE_BODY(a)% is not there yet when the request is changed\n" +
+			"f:4:124: conf.http[0].filters[0].transform.request.body.merge: is no JSON object (write an object, such as {\"name\": \"%REQUEST_BODY(user:name)%\"})\n" +
+			"f:4:160: conf.http[0].filters[0].transform.response.body.replace: %ENVIRONMENT% is not to be had, as it could tell secrets of the proxy's machine\n" +
+			"f:4:160: conf.http[0].filters[0].transform.response.body.replace: %REQUEST_BODY% names no member of a body: write %REQUEST_BODY(MEMBER)% or %REQUEST_BODY(MEMBER:INNER)%"},
+	{"script", routeHead + "conf: {http: [{filters: [{lua: {script: \"function envoy_on_request(h)\\n  h:x(\"}}], backends: [{destination: {kuma.io/service: s}}]}]}\n",
+		"f:4:41: conf.http[0].filters[0].lua.script: ends in the middle: syntax error (write Lua 5.1)"},
+	{"script without a function", routeHead + "conf: {http: [{filters: [{lua: {script: \"local function envoy_on_request(h) end\"}}], backends: [{destination: {kuma.io/service: s}}]}]}\n",
+		"f:4:41: conf.http[0].filters[0].lua.script: defines neither envoy_on_request nor envoy_on_response, and so would do nothing (begin with function envoy_on_request(handle))"},
+	{"module", routeHead + "conf: {http: [{filters: [{wasm: {file: ../a.wasm}}], backends: [{destination: {kuma.io/service: s}}]}, {filters: [{wasm: {module: {inline: AGFzbQEAAAAH}}}], backends: [{destination: {kuma.io/service: s}}]}, {filters: [{wasm: {remote: {url: 'https://example.com', sha256: ab}}}], backends: [{destination: {kuma.io/service: s}}]}]}\n",
+		"f:4:40: conf.http[0].filters[0].wasm.file: \"../a.wasm\" is no name of a file (name a file of the wasm folder of the proxy's working directory)\n" +
+			"f:4:140: conf.http[1].filters[0].wasm.module.inline: the module is cut off or damaged (build it with a Proxy-Wasm SDK)\n" +
+			"f:4:241: conf.http[2].filters[0].wasm.remote.url: names no file: write it as https://HOST/PATH\n" +
+			"f:4:272: conf.http[2].filters[0].wasm.remote.sha256: \"ab\" is no SHA-256 in 64 hexadecimal digits (write what sha256sum prints for the module)"},
+	{"processor", routeHead + "conf: {http: [{filters: [{extProc: {target: {url: 'http://p:1'}, request: {headers: SKIP}, timeout: 0s, mutations: {allow: ['(']}, requestAttributes: [Source]}}], backends: [{destination: {kuma.io/service: s}}]}]}\n",
+		"f:4:27: conf.http[0].filters[0].extProc: sends nothing to the service (give request or response its headers or body)\n" +
+			"f:4:101: conf.http[0].filters[0].extProc.timeout: must be at least 1ms\n" +
+			"f:4:125: conf.http[0].filters[0].extProc.mutations.allow[0]: bad regular expression: missing closing ): `(` (write it in RE2's syntax)\n" +
+			"f:4:152: conf.http[0].filters[0].extProc.requestAttributes[0]: \"Source\" is no name of an attribute (write it as source.address)"},
+	{"transformation service", routeHead + "conf: {http: [{filters: [{service: {path: v1}}], backends: [{destination: {kuma.io/service: s}}]}]}\n",
+		"f:4:27: conf.http[0].filters[0].service: needs request: true or response: true\n" +
+			"f:4:27: conf.http[0].filters[0].service.target: needs destination or url\n" +
+			"f:4:43: conf.http[0].filters[0].service.path: a path begins with / (write \"/v1\")"},
 	{"two answers", routeHead + "conf: {http: [{filters: [{directResponse: {status: 99}}, {directResponse: {status: 200}}, {mirror: {destination: {kuma.io/service: s}, percentage: 0}}]}]}\n",
 		"f:4:52: conf.http[0].filters[0].directResponse.status: 99 is no status of an answer; use 200 to 599\n" +
 			"f:4:58: conf.http[0].filters[1]: the rule answers by a redirect or directResponse already (keep one of them)\n" +

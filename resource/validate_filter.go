@@ -69,6 +69,16 @@ func checkFilter(s scope, rule *meshv1.MeshGatewayRoute_Rule, f *meshv1.Filter) 
 		checkExtAuth(s.at("extAuth"), v.ExtAuth)
 	case *meshv1.Filter_ClientAddress:
 		checkClientAddress(s.at("clientAddress"), v.ClientAddress)
+	case *meshv1.Filter_Transform:
+		checkTransform(s.at("transform"), v.Transform)
+	case *meshv1.Filter_Lua:
+		checkLua(s.at("lua"), v.Lua)
+	case *meshv1.Filter_Wasm:
+		checkWasm(s.at("wasm"), v.Wasm)
+	case *meshv1.Filter_ExtProc:
+		checkExtProc(s.at("extProc"), v.ExtProc)
+	case *meshv1.Filter_Service:
+		checkTransformService(s.at("service"), v.Service)
 	case *meshv1.Filter_RequestHeader:
 		checkHeaderChange(s.at("requestHeader"), v.RequestHeader)
 	case *meshv1.Filter_ResponseHeader:

@@ -11,6 +11,7 @@ import (
 	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	transformv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/transform/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -39,6 +40,7 @@ type httpFilter struct {
 //   - what changes bodies comes after all that could refuse the request;
 //   - gRPC-Web becomes gRPC before anything looks at bodies, so that the transcoder takes it for what it is;
 //   - compression stands before caches and what reads or changes bodies, so that these see responses as backends wrote them;
+//   - templates, scripts, services and modules change messages in this order, each seeing what the one before it made;
 //   - router is last, as it must be.
 var httpFilters = []httpFilter{
 	{name: "zoneforge.admission", discovered: admissions, route: routeAdmission},
@@ -59,6 +61,11 @@ var httpFilters = []httpFilter{
 	{name: "envoy.filters.http.grpc_web", listener: &grpcwebv3.GrpcWeb{}, route: routeGRPCWeb},
 	{name: "compression", listener: &filterchainv3.FilterChainConfig{}, route: routeCompression},
 	{name: "envoy.filters.http.grpc_json_transcoder", listener: idleTranscoder, route: routeTranscode},
+	{name: "envoy.filters.http.transform", listener: &transformv3.TransformConfig{}, route: routeTransform},
+	{name: "zoneforge.transform_service", listener: luaListener, route: routeTransformService},
+	{name: "envoy.filters.http.lua", listener: luaListener, route: routeLua},
+	{name: "zoneforge.ext_proc", listener: &filterchainv3.FilterChainConfig{}, route: routeExtProc},
+	{name: "zoneforge.wasm", listener: &filterchainv3.FilterChainConfig{}, route: routeWasm},
 	{name: "envoy.filters.http.router", listener: &routerv3.Router{}},
 }
 

@@ -53,6 +53,16 @@ func (b *builder) filter(f *meshv1.Filter, r *ir.Route) error {
 		return b.extAuth(v.ExtAuth, r)
 	case *meshv1.Filter_ClientAddress:
 		return clientAddress(v.ClientAddress, r)
+	case *meshv1.Filter_Transform:
+		return transform(&r.Filters, v.Transform)
+	case *meshv1.Filter_Lua:
+		r.Filters.Lua = lua(v.Lua)
+	case *meshv1.Filter_Wasm:
+		return b.wasm(&r.Filters, v.Wasm)
+	case *meshv1.Filter_ExtProc:
+		return b.extProc(&r.Filters, v.ExtProc)
+	case *meshv1.Filter_Service:
+		return b.transformService(&r.Filters, v.Service)
 	}
 	return nil
 }

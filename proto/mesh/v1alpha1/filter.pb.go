@@ -47,6 +47,11 @@ type Filter struct {
 	//	*Filter_Compression
 	//	*Filter_Transcode
 	//	*Filter_GrpcWeb
+	//	*Filter_Transform
+	//	*Filter_Lua
+	//	*Filter_Wasm
+	//	*Filter_ExtProc
+	//	*Filter_Service
 	Filter        isFilter_Filter `protobuf_oneof:"filter"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -269,6 +274,51 @@ func (x *Filter) GetGrpcWeb() *GrpcWeb {
 	return nil
 }
 
+func (x *Filter) GetTransform() *Transform {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_Transform); ok {
+			return x.Transform
+		}
+	}
+	return nil
+}
+
+func (x *Filter) GetLua() *Lua {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_Lua); ok {
+			return x.Lua
+		}
+	}
+	return nil
+}
+
+func (x *Filter) GetWasm() *Wasm {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_Wasm); ok {
+			return x.Wasm
+		}
+	}
+	return nil
+}
+
+func (x *Filter) GetExtProc() *ExtProc {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_ExtProc); ok {
+			return x.ExtProc
+		}
+	}
+	return nil
+}
+
+func (x *Filter) GetService() *TransformService {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_Service); ok {
+			return x.Service
+		}
+	}
+	return nil
+}
+
 type isFilter_Filter interface {
 	isFilter_Filter()
 }
@@ -373,6 +423,31 @@ type Filter_GrpcWeb struct {
 	GrpcWeb *GrpcWeb `protobuf:"bytes,42,opt,name=grpc_web,json=grpcWeb,proto3,oneof"`
 }
 
+type Filter_Transform struct {
+	// Changes headers and JSON bodies by templates.
+	Transform *Transform `protobuf:"bytes,30,opt,name=transform,proto3,oneof"`
+}
+
+type Filter_Lua struct {
+	// Runs a script.
+	Lua *Lua `protobuf:"bytes,31,opt,name=lua,proto3,oneof"`
+}
+
+type Filter_Wasm struct {
+	// Runs a WebAssembly module.
+	Wasm *Wasm `protobuf:"bytes,32,opt,name=wasm,proto3,oneof"`
+}
+
+type Filter_ExtProc struct {
+	// Lets a gRPC service see and change requests and responses.
+	ExtProc *ExtProc `protobuf:"bytes,33,opt,name=ext_proc,json=extProc,proto3,oneof"`
+}
+
+type Filter_Service struct {
+	// Lets an HTTP service make the bodies.
+	Service *TransformService `protobuf:"bytes,34,opt,name=service,proto3,oneof"`
+}
+
 func (*Filter_RequestHeader) isFilter_Filter() {}
 
 func (*Filter_ResponseHeader) isFilter_Filter() {}
@@ -412,6 +487,16 @@ func (*Filter_Compression) isFilter_Filter() {}
 func (*Filter_Transcode) isFilter_Filter() {}
 
 func (*Filter_GrpcWeb) isFilter_Filter() {}
+
+func (*Filter_Transform) isFilter_Filter() {}
+
+func (*Filter_Lua) isFilter_Filter() {}
+
+func (*Filter_Wasm) isFilter_Filter() {}
+
+func (*Filter_ExtProc) isFilter_Filter() {}
+
+func (*Filter_Service) isFilter_Filter() {}
 
 // HttpRules hold filters for some of the requests.
 type HttpRules struct {
@@ -931,8 +1016,7 @@ var File_mesh_v1alpha1_filter_proto protoreflect.FileDescriptor
 
 const file_mesh_v1alpha1_filter_proto_rawDesc = "" +
 	"\n" +
-	"\x1amesh/v1alpha1/filter.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1bmesh/v1alpha1/api_key.proto\x1a\x1emesh/v1alpha1/basic_auth.proto\x1a\"mesh/v1alpha1/client_address.proto\x1a\x1fmesh/v1alpha1/compression.proto\x1a\x1cmesh/v1alpha1/ext_auth.proto\x1a\x19mesh/v1alpha1/fault.proto\x1a\x1cmesh/v1alpha1/grpc_web.proto\x1a\x1amesh/v1alpha1/limits.proto\x1a\x19mesh/v1alpha1/match.proto\x1a\x1emesh/v1alpha1/rate_limit.proto\x1a\x1cmesh/v1alpha1/selector.proto\x1a\x1dmesh/v1alpha1/transcode.proto\"\xe0\n" +
-	"\n" +
+	"\x1amesh/v1alpha1/filter.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1bmesh/v1alpha1/api_key.proto\x1a\x1emesh/v1alpha1/basic_auth.proto\x1a\"mesh/v1alpha1/client_address.proto\x1a\x1fmesh/v1alpha1/compression.proto\x1a\x1cmesh/v1alpha1/ext_auth.proto\x1a\x19mesh/v1alpha1/fault.proto\x1a\x1cmesh/v1alpha1/grpc_web.proto\x1a\x1amesh/v1alpha1/limits.proto\x1a\x1bmesh/v1alpha1/extproc.proto\x1a\x17mesh/v1alpha1/lua.proto\x1a\x19mesh/v1alpha1/match.proto\x1a\x1emesh/v1alpha1/rate_limit.proto\x1a\x1cmesh/v1alpha1/selector.proto\x1a\x1dmesh/v1alpha1/transcode.proto\x1a\x1dmesh/v1alpha1/transform.proto\x1a%mesh/v1alpha1/transform_service.proto\x1a\x18mesh/v1alpha1/wasm.proto\"\x91\r\n" +
 	"\x06Filter\x12N\n" +
 	"\x0erequest_header\x18\x01 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeH\x00R\rrequestHeader\x12P\n" +
 	"\x0fresponse_header\x18\x02 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeH\x00R\x0eresponseHeader\x12<\n" +
@@ -955,7 +1039,12 @@ const file_mesh_v1alpha1_filter_proto_rawDesc = "" +
 	"\tbandwidth\x18\x18 \x01(\v2\".zoneforge.mesh.v1alpha1.BandwidthH\x00R\tbandwidth\x12H\n" +
 	"\vcompression\x18( \x01(\v2$.zoneforge.mesh.v1alpha1.CompressionH\x00R\vcompression\x12B\n" +
 	"\ttranscode\x18) \x01(\v2\".zoneforge.mesh.v1alpha1.TranscodeH\x00R\ttranscode\x12=\n" +
-	"\bgrpc_web\x18* \x01(\v2 .zoneforge.mesh.v1alpha1.GrpcWebH\x00R\agrpcWebB\b\n" +
+	"\bgrpc_web\x18* \x01(\v2 .zoneforge.mesh.v1alpha1.GrpcWebH\x00R\agrpcWeb\x12B\n" +
+	"\ttransform\x18\x1e \x01(\v2\".zoneforge.mesh.v1alpha1.TransformH\x00R\ttransform\x120\n" +
+	"\x03lua\x18\x1f \x01(\v2\x1c.zoneforge.mesh.v1alpha1.LuaH\x00R\x03lua\x123\n" +
+	"\x04wasm\x18  \x01(\v2\x1d.zoneforge.mesh.v1alpha1.WasmH\x00R\x04wasm\x12=\n" +
+	"\bext_proc\x18! \x01(\v2 .zoneforge.mesh.v1alpha1.ExtProcH\x00R\aextProc\x12E\n" +
+	"\aservice\x18\" \x01(\v2).zoneforge.mesh.v1alpha1.TransformServiceH\x00R\aserviceB\b\n" +
 	"\x06filter\"\xcf\x01\n" +
 	"\tHttpRules\x12=\n" +
 	"\x05rules\x18\x01 \x03(\v2'.zoneforge.mesh.v1alpha1.HttpRules.RuleR\x05rules\x1a\x82\x01\n" +
@@ -1034,8 +1123,13 @@ var file_mesh_v1alpha1_filter_proto_goTypes = []any{
 	(*Compression)(nil),      // 19: zoneforge.mesh.v1alpha1.Compression
 	(*Transcode)(nil),        // 20: zoneforge.mesh.v1alpha1.Transcode
 	(*GrpcWeb)(nil),          // 21: zoneforge.mesh.v1alpha1.GrpcWeb
-	(*StringMatcher)(nil),    // 22: zoneforge.mesh.v1alpha1.StringMatcher
-	(*RequestMatch)(nil),     // 23: zoneforge.mesh.v1alpha1.RequestMatch
+	(*Transform)(nil),        // 22: zoneforge.mesh.v1alpha1.Transform
+	(*Lua)(nil),              // 23: zoneforge.mesh.v1alpha1.Lua
+	(*Wasm)(nil),             // 24: zoneforge.mesh.v1alpha1.Wasm
+	(*ExtProc)(nil),          // 25: zoneforge.mesh.v1alpha1.ExtProc
+	(*TransformService)(nil), // 26: zoneforge.mesh.v1alpha1.TransformService
+	(*StringMatcher)(nil),    // 27: zoneforge.mesh.v1alpha1.StringMatcher
+	(*RequestMatch)(nil),     // 28: zoneforge.mesh.v1alpha1.RequestMatch
 }
 var file_mesh_v1alpha1_filter_proto_depIdxs = []int32{
 	9,  // 0: zoneforge.mesh.v1alpha1.Filter.request_header:type_name -> zoneforge.mesh.v1alpha1.HeaderChange
@@ -1058,16 +1152,21 @@ var file_mesh_v1alpha1_filter_proto_depIdxs = []int32{
 	19, // 17: zoneforge.mesh.v1alpha1.Filter.compression:type_name -> zoneforge.mesh.v1alpha1.Compression
 	20, // 18: zoneforge.mesh.v1alpha1.Filter.transcode:type_name -> zoneforge.mesh.v1alpha1.Transcode
 	21, // 19: zoneforge.mesh.v1alpha1.Filter.grpc_web:type_name -> zoneforge.mesh.v1alpha1.GrpcWeb
-	7,  // 20: zoneforge.mesh.v1alpha1.HttpRules.rules:type_name -> zoneforge.mesh.v1alpha1.HttpRules.Rule
-	8,  // 21: zoneforge.mesh.v1alpha1.Mirror.destination:type_name -> zoneforge.mesh.v1alpha1.Mirror.DestinationEntry
-	22, // 22: zoneforge.mesh.v1alpha1.Cors.allow_origins:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
-	23, // 23: zoneforge.mesh.v1alpha1.HttpRules.Rule.matches:type_name -> zoneforge.mesh.v1alpha1.RequestMatch
-	0,  // 24: zoneforge.mesh.v1alpha1.HttpRules.Rule.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	22, // 20: zoneforge.mesh.v1alpha1.Filter.transform:type_name -> zoneforge.mesh.v1alpha1.Transform
+	23, // 21: zoneforge.mesh.v1alpha1.Filter.lua:type_name -> zoneforge.mesh.v1alpha1.Lua
+	24, // 22: zoneforge.mesh.v1alpha1.Filter.wasm:type_name -> zoneforge.mesh.v1alpha1.Wasm
+	25, // 23: zoneforge.mesh.v1alpha1.Filter.ext_proc:type_name -> zoneforge.mesh.v1alpha1.ExtProc
+	26, // 24: zoneforge.mesh.v1alpha1.Filter.service:type_name -> zoneforge.mesh.v1alpha1.TransformService
+	7,  // 25: zoneforge.mesh.v1alpha1.HttpRules.rules:type_name -> zoneforge.mesh.v1alpha1.HttpRules.Rule
+	8,  // 26: zoneforge.mesh.v1alpha1.Mirror.destination:type_name -> zoneforge.mesh.v1alpha1.Mirror.DestinationEntry
+	27, // 27: zoneforge.mesh.v1alpha1.Cors.allow_origins:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
+	28, // 28: zoneforge.mesh.v1alpha1.HttpRules.Rule.matches:type_name -> zoneforge.mesh.v1alpha1.RequestMatch
+	0,  // 29: zoneforge.mesh.v1alpha1.HttpRules.Rule.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_mesh_v1alpha1_filter_proto_init() }
@@ -1083,10 +1182,15 @@ func file_mesh_v1alpha1_filter_proto_init() {
 	file_mesh_v1alpha1_fault_proto_init()
 	file_mesh_v1alpha1_grpc_web_proto_init()
 	file_mesh_v1alpha1_limits_proto_init()
+	file_mesh_v1alpha1_extproc_proto_init()
+	file_mesh_v1alpha1_lua_proto_init()
 	file_mesh_v1alpha1_match_proto_init()
 	file_mesh_v1alpha1_rate_limit_proto_init()
 	file_mesh_v1alpha1_selector_proto_init()
 	file_mesh_v1alpha1_transcode_proto_init()
+	file_mesh_v1alpha1_transform_proto_init()
+	file_mesh_v1alpha1_transform_service_proto_init()
+	file_mesh_v1alpha1_wasm_proto_init()
 	file_mesh_v1alpha1_filter_proto_msgTypes[0].OneofWrappers = []any{
 		(*Filter_RequestHeader)(nil),
 		(*Filter_ResponseHeader)(nil),
@@ -1108,6 +1212,11 @@ func file_mesh_v1alpha1_filter_proto_init() {
 		(*Filter_Compression)(nil),
 		(*Filter_Transcode)(nil),
 		(*Filter_GrpcWeb)(nil),
+		(*Filter_Transform)(nil),
+		(*Filter_Lua)(nil),
+		(*Filter_Wasm)(nil),
+		(*Filter_ExtProc)(nil),
+		(*Filter_Service)(nil),
 	}
 	file_mesh_v1alpha1_filter_proto_msgTypes[2].OneofWrappers = []any{
 		(*Rewrite_ReplaceFull)(nil),

@@ -1,0 +1,52 @@
+package proxyir
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/zoneforge/zoneforge/ir"
+	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
+	"github.com/zoneforge/zoneforge/resource"
+)
+
+const (
+	// wasmFolder holds modules, in the directory in which a proxy runs.
+	wasmFolder = "wasm"
+	// defaultFetchTimeout is for the answer with a module.
+	defaultFetchTimeout = 10 * time.Second
+)
+
+func (b *builder) wasm(f *ir.Filters, w *meshv1.Wasm) error {
+	out := &ir.Wasm{Configuration: w.GetConfiguration(), FailOpen: w.GetFailOpen()}
+	switch v := w.GetCode().(type) {
+	case *meshv1.Wasm_File:
+		out.File = wasmFolder + "/" + v.File
+	case *meshv1.Wasm_Module:
+		code, err := b.data(v.Module)
+		if err != nil {
+			return fmt.Errorf("wasm: module: %w", err)
+		}
+		// That of a Secret was never looked at.
+		if err := resource.CheckModule(code); err != nil {
+			return fmt.Errorf("wasm: module: %w", err)
+		}
+		out.Module = code
+	case *meshv1.Wasm_Remote_:
+		u, err := url.Parse(v.Remote.GetUrl())
+		if err != nil {
+			return fmt.Errorf("wasm: remote: %w", err)
+		}
+		cluster, err := b.urlCluster(u.Scheme+"://"+u.Host, v.Remote.GetCaCert(), ir.HTTP1)
+		if err != nil {
+			return fmt.Errorf("wasm: remote: %w", err)
+		}
+		out.Remote = &ir.RemoteModule{Cluster: cluster, URL: u.String(), SHA256: strings.ToLower(v.Remote.GetSha256()), Timeout: defaultFetchTimeout}
+		if v.Remote.GetTimeout() != nil {
+			out.Remote.Timeout = v.Remote.GetTimeout().AsDuration()
+		}
+	}
+	f.Wasm = out
+	return nil
+}
