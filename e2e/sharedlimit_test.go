@@ -88,11 +88,16 @@ func TestSharedRateLimit(t *testing.T) {
 	f.workload(f.host(51)+":8080", "west", nil)
 	f.startProxy("west", 3, "echo-west", sidecarDocument("default", "echo-west", f.host(51), inboundOf("echo", "http", f.host(51), 8080, ", version: v1")), f.path("tokens", "echo"))
 	f.settled("west", 2)
+	// One more way to the service: by the mesh.
+	f.startProxy("east", 2, "limits", sidecarDocument("default", "limits", f.host(41), inboundOf("limits", "grpc", host, 8081, "")),
+		f.token("limits", "dataplane", "--mesh", "default", "--service", "limits"))
+	f.settled("east", 4)
 	service := fmt.Sprintf("service: {url: 'http://%s:8081'}, timeout: 5s", host)
 	limited := func(path, limit string) string { return limitRule(path, "{rateLimit: {interval: 24h, "+limit+"}}") }
 	f.apply(gatewayRoute("shared", "",
 		limited("/all", "requests: 6, onRateLimit: {status: 429, headers: [{name: x-limited, value: everywhere}], retryAfter: true}, rateLimitHeaders: true, shared: {"+service+"}")+
 			limited("/key", "requests: 2, keys: [{header: x-api-key}], shared: {"+service+"}")+
+			limited("/mesh", "requests: 2, shared: {service: {destination: {kuma.io/service: limits}}, timeout: 5s}")+
 			limited("/closed", "requests: 100, shared: {"+service+", onFailure: DENY}")))
 	client := newClient(t)
 	east, west := "http://"+f.at(10, 8080), "http://"+f.at(20, 8080)
@@ -113,6 +118,7 @@ func TestSharedRateLimit(t *testing.T) {
 		wantStatuses(t, "key "+key, got, 200, 200, 429)
 	}
 	wantStatuses(t, "without a key", append(statuses(t, client, 2, east+"/key"), statuses(t, client, 1, west+"/key")...), 200, 200, 429)
+	wantStatuses(t, "asked through the mesh", statuses(t, client, 3, east+"/mesh"), 200, 200, 429)
 
 	f.kill("redis")
 	wantStatuses(t, "without Redis, open", statuses(t, client, 2, east+"/all"), 200, 200)

@@ -35,8 +35,10 @@ type httpFilter struct {
 
 // httpFilters are all HTTP filters, in the order in which requests pass them; responses pass them backwards. It is the only
 // place that knows the order:
+//   - admission control comes first, as what it refuses should cost nothing, and it watches all answers;
 //   - cors answers preflights, which carry no identity of a user, before anything can refuse them;
 //   - what asks who the client is comes before what asks whether it may (rbac), and both before what counts requests;
+//   - limits that a proxy counts itself come before those for which it asks a service, and faults meet what is within them;
 //   - what changes bodies comes after all that could refuse the request;
 //   - gRPC-Web becomes gRPC before anything looks at bodies, so that the transcoder takes it for what it is;
 //   - compression stands before caches and what reads or changes bodies, so that these see responses as backends wrote them;
