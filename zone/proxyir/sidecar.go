@@ -98,7 +98,7 @@ func (b *builder) inboundChain(kind, listener string, c ir.Cluster, authorizatio
 			}
 		}
 		b.notForTCP(tags)
-		tcp := &ir.TCPProxy{StatPrefix: listener, Clusters: to}
+		tcp := &ir.TCPProxy{Name: name + ":tcp", StatPrefix: listener, Clusters: to}
 		if authorization != nil {
 			tcp.Authorization = name
 			b.proxy.Authorizations = append(b.proxy.Authorizations, ir.NamedAuthorization{Name: name, Authorization: *authorization})
@@ -155,7 +155,7 @@ func (b *builder) outboundChain(name string, conf *meshv1.TrafficRoute_Conf, tag
 		return chain, nil, err
 	}
 	if protocolOf(b.Protocols[tags[resource.TagService]]) == ir.TCP {
-		chain.TCP = &ir.TCPProxy{StatPrefix: name, Clusters: to, IdleTimeout: cmp.Or(b.timeouts(tags).TCPIdle, unbounded),
+		chain.TCP = &ir.TCPProxy{Name: name + ":tcp", StatPrefix: name, Clusters: to, IdleTimeout: cmp.Or(b.timeouts(tags).TCPIdle, unbounded),
 			MaxConnectAttempts: policy.ConnectAttempts(b.retry(tags)), HashSource: true}
 		return chain, nil, nil
 	}
