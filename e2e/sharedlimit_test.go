@@ -69,7 +69,7 @@ func (f *federation) startRedis(host string) {
 func (f *federation) startRateLimitService(host string) {
 	f.t.Helper()
 	f.write("limits/ratelimit/config/zoneforge.yaml", "domain: zoneforge\ndescriptors: []\n")
-	cmd := exec.Command(tool(f.t, "ratelimit", "run `make tools`"))
+	cmd := exec.Command(tool(f.t, "ratelimit", "run `make tools-test`"))
 	cmd.Env = append(os.Environ(), "REDIS_SOCKET_TYPE=tcp", "REDIS_URL="+host+":6379", "USE_STATSD=false", "RUNTIME_ROOT="+f.path("limits"),
 		"RUNTIME_SUBDIRECTORY=ratelimit", "RUNTIME_WATCH_ROOT=false", "HOST="+host, "GRPC_HOST="+host, "DEBUG_HOST="+host)
 	f.server("ratelimit", host+":8081", cmd)
