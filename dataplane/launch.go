@@ -82,6 +82,9 @@ func (l Launch) Run(ctx context.Context) error {
 		return err
 	}
 	defer release()
+	if err := makeCaches(dir); err != nil {
+		return err
+	}
 	b.AdminSocket, b.TokenFile = filepath.Join(dir, "admin.sock"), filepath.Join(dir, "token")
 	b.Logs = LogPipe
 	token := &tokenCopy{from: l.TokenFile, to: b.TokenFile, log: l.Log}

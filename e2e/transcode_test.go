@@ -142,9 +142,9 @@ func TestTranscode(t *testing.T) {
 	f.refusesToApply([]string{`method grpc.health.v1.Health.Check: google.api.http: grpc.health.v1.HealthCheckRequest has no field name`},
 		gatewayRoute("bad", "", rule("/bad", inline("/bad/{name}", ""))))
 
-	// What only the zone can see costs its route alone.
+	// What only the zone can see costs its rule alone.
 	f.apply(secret([]byte("not a descriptor")))
-	f.answers(client, http.StatusNotFound, "GET", url("/v1/health/orders"))
+	f.answers(client, http.StatusServiceUnavailable, "GET", url("/v1/health/orders"))
 	f.says(f.cli("inspect", "zone", "east"), "transcode: descriptor: holds no FileDescriptorSet")
 	f.answers(client, http.StatusOK, "GET", url("/v2/orders:check"))
 	f.apply(secret(healthDescriptor(t, "/v1/{service}", "")))

@@ -249,6 +249,10 @@ type Filters struct {
 	Lua              *Lua
 	ExtProc          *ExtProc
 	Wasm             *Wasm
+	// Cache keeps answers. It turns off all filters behind it, which are for the route by which the cache asks for what it doesn't
+	// have: there CacheFill is set, and turns off those that requests passed before.
+	Cache     *Cache
+	CacheFill *Cache
 }
 
 // RouteMatch holds conditions that must all be met.

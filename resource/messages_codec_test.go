@@ -132,6 +132,12 @@ func TestCodecMessages(t *testing.T) {
 			"f:4:66: " + at + "transcode.descriptor.inlineString: a descriptor is no text (give it in base64 under inline)"},
 		{"no service", rule("{transcode: {descriptor: {secret: a}, services: ['books/Books']}}"),
 			`f:4:75: ` + at + `transcode.services[0]: "books/Books" is no name of a service (write it as PACKAGE.SERVICE)`},
+		{"cache", rule("{type: Cache, cache: {vary: [Accept-Language], defaultTtl: 1m, maxSize: 16384, statusHeader: x-kept}}"), ""},
+		{"a size that is no power of two", rule("{cache: {maxSize: 3}}"), "f:4:44: " + at + "cache.maxSize: 3 MiB is no power of two (use 1, 2, 4, ... up to 16384)"},
+		{"a cookie", rule("{cache: {vary: [Accept, cookie, accept]}}"),
+			"f:4:50: " + at + "cache.vary[1]: cookie makes nearly every answer another one (answers that depend on it are for one client alone)\n" +
+				"f:4:58: " + at + "cache.vary[2]: accept is there already, as header 0 (keep one of them)"},
+		{"no time to live", rule("{cache: {defaultTtl: 10ms}}"), "f:4:47: " + at + "cache.defaultTtl: must be at least 1s"},
 		{"gRPC-Web has no settings", rule("{grpcWeb: {text: true}}"), "f:4:37: " + at + "grpcWeb.text: unknown field"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -59,6 +59,8 @@ func checkFilter(s scope, rule *meshv1.MeshGatewayRoute_Rule, f *meshv1.Filter) 
 		checkCors(s.at("cors"), v.Cors)
 	case *meshv1.Filter_Compression:
 		checkCompression(s.at("compression"), v.Compression)
+	case *meshv1.Filter_Cache:
+		checkCache(s.at("cache"), v.Cache)
 	case *meshv1.Filter_Transcode:
 		checkTranscode(s.at("transcode"), v.Transcode)
 	case *meshv1.Filter_ApiKey:

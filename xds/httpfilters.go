@@ -42,6 +42,7 @@ type httpFilter struct {
 //   - what changes bodies comes after all that could refuse the request;
 //   - gRPC-Web becomes gRPC before anything looks at bodies, so that the transcoder takes it for what it is;
 //   - compression stands before caches and what reads or changes bodies, so that these see responses as backends wrote them;
+//   - caches come after all that could refuse a request, and before what asks for or makes an answer;
 //   - templates, scripts, services and modules change messages in this order, each seeing what the one before it made;
 //   - router is last, as it must be.
 var httpFilters = []httpFilter{
@@ -61,7 +62,10 @@ var httpFilters = []httpFilter{
 	{name: "zoneforge.bandwidth", discovered: bandwidths, route: routeBandwidth},
 	{name: "zoneforge.body_size", listener: &filterchainv3.FilterChainConfig{}, route: routeBodySize},
 	{name: "envoy.filters.http.grpc_web", listener: &grpcwebv3.GrpcWeb{}, route: routeGRPCWeb},
-	{name: "compression", listener: &filterchainv3.FilterChainConfig{}, route: routeCompression},
+	{name: "zoneforge.compression", listener: &filterchainv3.FilterChainConfig{}, route: routeCompression},
+	{name: "zoneforge.cache_key", listener: cacheKey, route: routeCacheKey},
+	{name: cacheName, listener: &filterchainv3.FilterChainConfig{}, route: routeCache},
+	{name: "zoneforge.cache_fill", listener: cacheFill, route: routeCacheFill},
 	{name: "envoy.filters.http.grpc_json_transcoder", listener: idleTranscoder, route: routeTranscode},
 	{name: "envoy.filters.http.transform", listener: &transformv3.TransformConfig{}, route: routeTransform},
 	{name: "zoneforge.transform_service", listener: luaListener, route: routeTransformService},
@@ -134,12 +138,13 @@ func discoveredFilter(f httpFilter, p *ir.Proxy) (*Resource, error) {
 	return build(TypeExtension, f.name, &corev3.TypedExtensionConfig{Name: f.name, TypedConfig: packed})
 }
 
-// perRoute turns filters on for one route.
+// perRoute turns filters on for one route: where it has a cache, those up to it, and where the cache asks by it, those behind.
 func perRoute(r *ir.Route) (map[string]*anypb.Any, error) {
 	out := map[string]*anypb.Any{}
 	var errs []error
-	for _, f := range httpFilters {
-		if f.route == nil {
+	cut := slices.IndexFunc(httpFilters, func(f httpFilter) bool { return f.name == cacheName })
+	for i, f := range httpFilters {
+		if f.route == nil || i > cut && r.Filters.Cache != nil || i <= cut && r.Filters.CacheFill != nil {
 			continue
 		}
 		config, err := f.route(r)

@@ -43,6 +43,8 @@ func (b *builder) filter(f *meshv1.Filter, r *ir.Route) error {
 		var err error
 		r.Filters.Transcode, err = b.transcode(v.Transcode)
 		return err
+	case *meshv1.Filter_Cache:
+		r.Filters.Cache = cache(v.Cache)
 	case *meshv1.Filter_GrpcWeb:
 		r.Filters.GRPCWeb = &ir.GRPCWeb{}
 	case *meshv1.Filter_ApiKey:

@@ -312,6 +312,7 @@ func (b *builder) finish() *Result {
 	b.accessLogs()
 	b.traces()
 	b.metrics()
+	b.caches()
 	b.template()
 	b.sayTags()
 	out := &Result{Proxy: b.proxy}

@@ -52,6 +52,7 @@ type Filter struct {
 	//	*Filter_Wasm
 	//	*Filter_ExtProc
 	//	*Filter_Service
+	//	*Filter_Cache
 	Filter        isFilter_Filter `protobuf_oneof:"filter"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -319,6 +320,15 @@ func (x *Filter) GetService() *TransformService {
 	return nil
 }
 
+func (x *Filter) GetCache() *Cache {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_Cache); ok {
+			return x.Cache
+		}
+	}
+	return nil
+}
+
 type isFilter_Filter interface {
 	isFilter_Filter()
 }
@@ -448,6 +458,11 @@ type Filter_Service struct {
 	Service *TransformService `protobuf:"bytes,34,opt,name=service,proto3,oneof"`
 }
 
+type Filter_Cache struct {
+	// Keeps answers and gives them again.
+	Cache *Cache `protobuf:"bytes,43,opt,name=cache,proto3,oneof"`
+}
+
 func (*Filter_RequestHeader) isFilter_Filter() {}
 
 func (*Filter_ResponseHeader) isFilter_Filter() {}
@@ -497,6 +512,8 @@ func (*Filter_Wasm) isFilter_Filter() {}
 func (*Filter_ExtProc) isFilter_Filter() {}
 
 func (*Filter_Service) isFilter_Filter() {}
+
+func (*Filter_Cache) isFilter_Filter() {}
 
 // HttpRules hold filters for some of the requests.
 type HttpRules struct {
@@ -1016,7 +1033,7 @@ var File_mesh_v1alpha1_filter_proto protoreflect.FileDescriptor
 
 const file_mesh_v1alpha1_filter_proto_rawDesc = "" +
 	"\n" +
-	"\x1amesh/v1alpha1/filter.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1bmesh/v1alpha1/api_key.proto\x1a\x1emesh/v1alpha1/basic_auth.proto\x1a\"mesh/v1alpha1/client_address.proto\x1a\x1fmesh/v1alpha1/compression.proto\x1a\x1cmesh/v1alpha1/ext_auth.proto\x1a\x19mesh/v1alpha1/fault.proto\x1a\x1cmesh/v1alpha1/grpc_web.proto\x1a\x1amesh/v1alpha1/limits.proto\x1a\x1bmesh/v1alpha1/extproc.proto\x1a\x17mesh/v1alpha1/lua.proto\x1a\x19mesh/v1alpha1/match.proto\x1a\x1emesh/v1alpha1/rate_limit.proto\x1a\x1cmesh/v1alpha1/selector.proto\x1a\x1dmesh/v1alpha1/transcode.proto\x1a\x1dmesh/v1alpha1/transform.proto\x1a%mesh/v1alpha1/transform_service.proto\x1a\x18mesh/v1alpha1/wasm.proto\"\x91\r\n" +
+	"\x1amesh/v1alpha1/filter.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1bmesh/v1alpha1/api_key.proto\x1a\x1emesh/v1alpha1/basic_auth.proto\x1a\x19mesh/v1alpha1/cache.proto\x1a\"mesh/v1alpha1/client_address.proto\x1a\x1fmesh/v1alpha1/compression.proto\x1a\x1cmesh/v1alpha1/ext_auth.proto\x1a\x19mesh/v1alpha1/fault.proto\x1a\x1cmesh/v1alpha1/grpc_web.proto\x1a\x1amesh/v1alpha1/limits.proto\x1a\x1bmesh/v1alpha1/extproc.proto\x1a\x17mesh/v1alpha1/lua.proto\x1a\x19mesh/v1alpha1/match.proto\x1a\x1emesh/v1alpha1/rate_limit.proto\x1a\x1cmesh/v1alpha1/selector.proto\x1a\x1dmesh/v1alpha1/transcode.proto\x1a\x1dmesh/v1alpha1/transform.proto\x1a%mesh/v1alpha1/transform_service.proto\x1a\x18mesh/v1alpha1/wasm.proto\"\xc9\r\n" +
 	"\x06Filter\x12N\n" +
 	"\x0erequest_header\x18\x01 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeH\x00R\rrequestHeader\x12P\n" +
 	"\x0fresponse_header\x18\x02 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeH\x00R\x0eresponseHeader\x12<\n" +
@@ -1044,7 +1061,8 @@ const file_mesh_v1alpha1_filter_proto_rawDesc = "" +
 	"\x03lua\x18\x1f \x01(\v2\x1c.zoneforge.mesh.v1alpha1.LuaH\x00R\x03lua\x123\n" +
 	"\x04wasm\x18  \x01(\v2\x1d.zoneforge.mesh.v1alpha1.WasmH\x00R\x04wasm\x12=\n" +
 	"\bext_proc\x18! \x01(\v2 .zoneforge.mesh.v1alpha1.ExtProcH\x00R\aextProc\x12E\n" +
-	"\aservice\x18\" \x01(\v2).zoneforge.mesh.v1alpha1.TransformServiceH\x00R\aserviceB\b\n" +
+	"\aservice\x18\" \x01(\v2).zoneforge.mesh.v1alpha1.TransformServiceH\x00R\aservice\x126\n" +
+	"\x05cache\x18+ \x01(\v2\x1e.zoneforge.mesh.v1alpha1.CacheH\x00R\x05cacheB\b\n" +
 	"\x06filter\"\xcf\x01\n" +
 	"\tHttpRules\x12=\n" +
 	"\x05rules\x18\x01 \x03(\v2'.zoneforge.mesh.v1alpha1.HttpRules.RuleR\x05rules\x1a\x82\x01\n" +
@@ -1128,8 +1146,9 @@ var file_mesh_v1alpha1_filter_proto_goTypes = []any{
 	(*Wasm)(nil),             // 24: zoneforge.mesh.v1alpha1.Wasm
 	(*ExtProc)(nil),          // 25: zoneforge.mesh.v1alpha1.ExtProc
 	(*TransformService)(nil), // 26: zoneforge.mesh.v1alpha1.TransformService
-	(*StringMatcher)(nil),    // 27: zoneforge.mesh.v1alpha1.StringMatcher
-	(*RequestMatch)(nil),     // 28: zoneforge.mesh.v1alpha1.RequestMatch
+	(*Cache)(nil),            // 27: zoneforge.mesh.v1alpha1.Cache
+	(*StringMatcher)(nil),    // 28: zoneforge.mesh.v1alpha1.StringMatcher
+	(*RequestMatch)(nil),     // 29: zoneforge.mesh.v1alpha1.RequestMatch
 }
 var file_mesh_v1alpha1_filter_proto_depIdxs = []int32{
 	9,  // 0: zoneforge.mesh.v1alpha1.Filter.request_header:type_name -> zoneforge.mesh.v1alpha1.HeaderChange
@@ -1157,16 +1176,17 @@ var file_mesh_v1alpha1_filter_proto_depIdxs = []int32{
 	24, // 22: zoneforge.mesh.v1alpha1.Filter.wasm:type_name -> zoneforge.mesh.v1alpha1.Wasm
 	25, // 23: zoneforge.mesh.v1alpha1.Filter.ext_proc:type_name -> zoneforge.mesh.v1alpha1.ExtProc
 	26, // 24: zoneforge.mesh.v1alpha1.Filter.service:type_name -> zoneforge.mesh.v1alpha1.TransformService
-	7,  // 25: zoneforge.mesh.v1alpha1.HttpRules.rules:type_name -> zoneforge.mesh.v1alpha1.HttpRules.Rule
-	8,  // 26: zoneforge.mesh.v1alpha1.Mirror.destination:type_name -> zoneforge.mesh.v1alpha1.Mirror.DestinationEntry
-	27, // 27: zoneforge.mesh.v1alpha1.Cors.allow_origins:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
-	28, // 28: zoneforge.mesh.v1alpha1.HttpRules.Rule.matches:type_name -> zoneforge.mesh.v1alpha1.RequestMatch
-	0,  // 29: zoneforge.mesh.v1alpha1.HttpRules.Rule.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	27, // 25: zoneforge.mesh.v1alpha1.Filter.cache:type_name -> zoneforge.mesh.v1alpha1.Cache
+	7,  // 26: zoneforge.mesh.v1alpha1.HttpRules.rules:type_name -> zoneforge.mesh.v1alpha1.HttpRules.Rule
+	8,  // 27: zoneforge.mesh.v1alpha1.Mirror.destination:type_name -> zoneforge.mesh.v1alpha1.Mirror.DestinationEntry
+	28, // 28: zoneforge.mesh.v1alpha1.Cors.allow_origins:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
+	29, // 29: zoneforge.mesh.v1alpha1.HttpRules.Rule.matches:type_name -> zoneforge.mesh.v1alpha1.RequestMatch
+	0,  // 30: zoneforge.mesh.v1alpha1.HttpRules.Rule.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_mesh_v1alpha1_filter_proto_init() }
@@ -1176,6 +1196,7 @@ func file_mesh_v1alpha1_filter_proto_init() {
 	}
 	file_mesh_v1alpha1_api_key_proto_init()
 	file_mesh_v1alpha1_basic_auth_proto_init()
+	file_mesh_v1alpha1_cache_proto_init()
 	file_mesh_v1alpha1_client_address_proto_init()
 	file_mesh_v1alpha1_compression_proto_init()
 	file_mesh_v1alpha1_ext_auth_proto_init()
@@ -1217,6 +1238,7 @@ func file_mesh_v1alpha1_filter_proto_init() {
 		(*Filter_Wasm)(nil),
 		(*Filter_ExtProc)(nil),
 		(*Filter_Service)(nil),
+		(*Filter_Cache)(nil),
 	}
 	file_mesh_v1alpha1_filter_proto_msgTypes[2].OneofWrappers = []any{
 		(*Rewrite_ReplaceFull)(nil),
