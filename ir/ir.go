@@ -253,6 +253,8 @@ type Filters struct {
 	// have: there CacheFill is set, and turns off those that requests passed before.
 	Cache     *Cache
 	CacheFill *Cache
+	JWT       *JWT
+	OIDC      *OIDC
 }
 
 // RouteMatch holds conditions that must all be met.
@@ -487,12 +489,14 @@ type Endpoint struct {
 	Weight uint32
 }
 
-// Secret is a certificate with its key, or a trust bundle; exactly one member is set. It must not be printed.
+// Secret is a certificate with its key, a trust bundle or a text; exactly one member is set. It must not be printed.
 type Secret struct {
 	Name        string
 	Certificate *Certificate
 	// Bundle is PEM of the roots.
 	Bundle []byte
+	// Text is what a proxy shows or seals with.
+	Text []byte
 }
 
 // Certificate is a chain with its private key, both PEM.

@@ -24,6 +24,8 @@ var fieldAliases = map[protoreflect.FullName]map[string]protoreflect.Name{
 	meshPackage + "MeshGatewayRoute.TcpRule": {"destination": "backends"},
 	meshPackage + "RateLimit.Rule":           {"match": "matches"},
 	meshPackage + "OnRateLimit.Header":       {"key": "name"},
+	meshPackage + "JwtClaimToHeader":         {"headerName": "header", "header_name": "header", "claimName": "claim", "claim_name": "claim"},
+	meshPackage + "Oidc":                     {"hmacSecret": "cookie_secret", "hmac_secret": "cookie_secret"},
 }
 
 // respell gives the canonical shape of a node that stands for a message. The nodes of the author stay in it, so that
@@ -63,6 +65,14 @@ func respell(name protoreflect.FullName, n *yaml.Node) *yaml.Node {
 			}
 			return key, value
 		})
+	case meshPackage + "Jwt":
+		return replaceKey(n, "providers", func(key, value *yaml.Node) (*yaml.Node, *yaml.Node) {
+			return key, namedItems(value)
+		})
+	case meshPackage + "HttpUri":
+		if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" {
+			return mapping(n, implied(n, "uri"), n)
+		}
 	case meshPackage + "Mirror":
 		return replaceKey(n, "backend", func(key, value *yaml.Node) (*yaml.Node, *yaml.Node) {
 			if value.Kind == yaml.MappingNode && len(value.Content) == 2 && value.Content[0].Value == "destination" {
@@ -167,6 +177,30 @@ func oneSecret(list string) func(key, value *yaml.Node) (*yaml.Node, *yaml.Node)
 		items.Content = []*yaml.Node{mapping(value, key, value)}
 		return word(key, list), items
 	}
+}
+
+// namedItems makes a list whose items hold their name a mapping by these names. Items without one stay a list, which is then refused.
+func namedItems(n *yaml.Node) *yaml.Node {
+	if n.Kind != yaml.SequenceNode {
+		return n
+	}
+	out := mapping(n)
+	for _, item := range n.Content {
+		var name *yaml.Node
+		rest := mapping(item)
+		for i := 0; item.Kind == yaml.MappingNode && i+1 < len(item.Content); i += 2 {
+			if item.Content[i].Value == "name" {
+				name = item.Content[i+1]
+			} else {
+				rest.Content = append(rest.Content, item.Content[i], item.Content[i+1])
+			}
+		}
+		if name == nil {
+			return n
+		}
+		out.Content = append(out.Content, name, rest)
+	}
+	return out
 }
 
 func mapping(at *yaml.Node, content ...*yaml.Node) *yaml.Node {

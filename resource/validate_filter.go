@@ -81,6 +81,10 @@ func checkFilter(s scope, rule *meshv1.MeshGatewayRoute_Rule, f *meshv1.Filter) 
 		checkExtProc(s.at("extProc"), v.ExtProc)
 	case *meshv1.Filter_Service:
 		checkTransformService(s.at("service"), v.Service)
+	case *meshv1.Filter_Jwt:
+		checkJwt(s.at("jwt"), v.Jwt)
+	case *meshv1.Filter_Oidc:
+		checkOidc(s.at("oidc"), v.Oidc)
 	case *meshv1.Filter_RequestHeader:
 		checkHeaderChange(s.at("requestHeader"), v.RequestHeader)
 	case *meshv1.Filter_ResponseHeader:

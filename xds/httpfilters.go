@@ -9,6 +9,7 @@ import (
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	filterchainv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/filter_chain/v3"
 	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
+	oauth2v3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/oauth2/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	transformv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/transform/v3"
@@ -52,6 +53,9 @@ var httpFilters = []httpFilter{
 	{name: "zoneforge.basic_auth", listener: &filterchainv3.FilterChainConfig{}, route: routeBasicAuth},
 	{name: "zoneforge.api_key", listener: &filterchainv3.FilterChainConfig{}, route: routeAPIKeyChain},
 	{name: apiKeyFilter, route: routeAPIKey, inChain: true},
+	{name: "envoy.filters.http.oauth2", listener: &oauth2v3.OAuth2{}, route: routeOIDC},
+	{name: jwtFilter, discovered: jwtProviders, route: routeJWT},
+	{name: "zoneforge.claims", listener: &rbacv3.RBAC{}, route: routeClaims},
 	{name: "zoneforge.ext_auth", listener: &filterchainv3.FilterChainConfig{}, route: routeExtAuth},
 	{name: extAuthFilter, route: routeExtAuthContext, inChain: true},
 	{name: "envoy.filters.http.rbac", listener: &rbacv3.RBAC{}, route: routeRBAC},

@@ -178,6 +178,7 @@ func httpConnection(h *ir.HTTPConnection, names known, quic bool) ([]*listenerv3
 		HttpFilters:               filters,
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: unlessZero(h.IdleTimeout)},
 		Http2ProtocolOptions:      &corev3.Http2ProtocolOptions{},
+		LocalReplyConfig:          localReplies(),
 	}
 	allowWebSocket(out, h.Edge)
 	if out.AccessLog, err = accessLogs(h.Logs, true, names.clusters); err != nil {

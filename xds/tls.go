@@ -186,7 +186,7 @@ func externalTLS(t *ir.UpstreamTLS) (*corev3.TransportSocket, error) {
 	return tlsSocket(out)
 }
 
-// BuildSecret translates a certificate with its key, or a trust bundle. Its errors hold no part of the secret.
+// BuildSecret translates a certificate with its key, a trust bundle or a text. Its errors hold no part of the secret.
 func BuildSecret(s *ir.Secret) (*Resource, error) {
 	if s == nil {
 		return nil, errors.New("secret is nil")
@@ -207,8 +207,10 @@ func BuildSecret(s *ir.Secret) (*Resource, error) {
 		out.Type = &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
 			TrustedCa: inline(s.Bundle),
 		}}
+	case len(s.Text) > 0:
+		out.Type = &tlsv3.Secret_GenericSecret{GenericSecret: &tlsv3.GenericSecret{Secret: inline(s.Text)}}
 	default:
-		return nil, fmt.Errorf("secret %q: has neither a certificate nor a bundle: set one", s.Name)
+		return nil, fmt.Errorf("secret %q: has neither a certificate, a bundle nor a text: set one", s.Name)
 	}
 	r, err := build(TypeSecret, s.Name, out)
 	if err != nil {

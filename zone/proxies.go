@@ -281,7 +281,7 @@ func (c *core) secretsOf(p *proxy) ([]*xds.Resource, bool) {
 	for _, s := range all {
 		key := secretKey{p.mesh(), s.Name}
 		have := c.secrets[key]
-		if have == nil || have.of.Certificate != s.Certificate || !bytes.Equal(have.of.Bundle, s.Bundle) {
+		if have == nil || have.of.Certificate != s.Certificate || !bytes.Equal(have.of.Bundle, s.Bundle) || !bytes.Equal(have.of.Text, s.Text) {
 			r, err := xds.BuildSecret(&s)
 			if err != nil {
 				c.log.Error("secret can't be built", zap.String("mesh", p.mesh()), zap.String("name", s.Name), zap.Error(err))

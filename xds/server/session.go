@@ -345,7 +345,7 @@ func (s *session) sendRemovals() {
 var holders = map[string][]string{
 	xds.TypeCluster:  {xds.TypeListener, xds.TypeExtension, xds.TypeRoute},
 	xds.TypeEndpoint: {xds.TypeCluster},
-	xds.TypeSecret:   {xds.TypeCluster, xds.TypeListener},
+	xds.TypeSecret:   {xds.TypeCluster, xds.TypeListener, xds.TypeRoute},
 }
 
 // removable are the removals of a type to which nothing refers that the proxy holds beside what is wanted. What is wanted

@@ -65,6 +65,18 @@ func (b *builder) filter(f *meshv1.Filter, r *ir.Route) error {
 		return b.extProc(&r.Filters, v.ExtProc)
 	case *meshv1.Filter_Service:
 		return b.transformService(&r.Filters, v.Service)
+	case *meshv1.Filter_Jwt:
+		jwt, err := b.jwt(v.Jwt)
+		if err != nil {
+			return err
+		}
+		r.Filters.JWT = jwt
+	case *meshv1.Filter_Oidc:
+		oidc, err := b.oidc(v.Oidc)
+		if err != nil {
+			return err
+		}
+		r.Filters.OIDC = oidc
 	}
 	return nil
 }
@@ -127,6 +139,7 @@ func (b *builder) attachments(key resource.Key, from string, list []*meshv1.Filt
 	if len(plain) > 0 {
 		out = append(out, all)
 	}
+	b.tell(key)
 	return out
 }
 

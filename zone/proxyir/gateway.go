@@ -96,6 +96,7 @@ func (b *builder) hosts(gateway resource.Key, l *meshv1.MeshGateway_Listener, al
 			b.reject(r.Key, mark, err)
 			continue
 		}
+		b.tell(r.Key)
 		b.use(r, "listener %d %s", l.GetPort(), own)
 		for _, h := range hostnames {
 			domains[h] = true
@@ -128,6 +129,7 @@ func (b *builder) hosts(gateway resource.Key, l *meshv1.MeshGateway_Listener, al
 				host.Routes = append(host.Routes, attached[i]...)
 			}
 		}
+		host.Routes = withLogins(host.Routes)
 		host.Routes = append(host.Routes, ir.Route{Name: "not-found", Match: anyPath, Direct: &ir.DirectResponse{Status: 404}})
 		out = append(out, host)
 	}

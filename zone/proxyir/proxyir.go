@@ -9,7 +9,7 @@
 // Result.Rejected, and the proxy is what it would be without it.
 //
 // Secrets are named "bundle" (the mesh's roots), "svid:SERVICE" (an identity), "secret:NAME" (a certificate with its key in a Secret
-// of the mesh) and "authorities:NAME" (the authorities in one).
+// of the mesh), "authorities:NAME" (the authorities in one), "text:NAME" (its text) and "seal:NAME" (a key derived from that).
 package proxyir
 
 import (
@@ -108,7 +108,9 @@ type builder struct {
 	// from tells where the filters stand that are being built.
 	from string
 	// order holds the names of destinations' clusters as they were added, so that those of a rejected policy can be taken back.
-	order    []string
+	order []string
+	// missing is what the policy that is being built calls and nobody has, see tell.
+	missing  []string
 	secrets  map[string]bool
 	rejected map[Rejected]bool
 	uses     map[Use]bool
@@ -168,7 +170,16 @@ func (b *builder) reject(key resource.Key, mark int, err error) {
 		delete(b.external, name)
 	}
 	b.order = b.order[:mark]
+	b.missing = nil
 	b.rejected[Rejected{key, err.Error()}] = true
+}
+
+// tell reports what a policy calls and nobody has, though the policy is in force.
+func (b *builder) tell(key resource.Key) {
+	for _, m := range b.missing {
+		b.rejected[Rejected{key, m}] = true
+	}
+	b.missing = nil
 }
 
 // use notes a policy, which may be nil.

@@ -51,7 +51,8 @@ func (m *mesh) authorities(name string) []byte {
 }
 
 // Secret is what a name of a proxy's secrets stands for, of those that Secrets of its mesh hold: a certificate with its key
-// ("secret:NAME", or "secret:CERTIFICATE+KEY" of two) or authorities ("authorities:NAME"). It must not be printed.
+// ("secret:NAME", or "secret:CERTIFICATE+KEY" of two), authorities ("authorities:NAME"), a text ("text:NAME") or
+// a key derived from one ("seal:NAME"). It must not be printed.
 func (s *State) Secret(mesh, name string) (*ir.Secret, bool) {
 	m := s.meshes[mesh]
 	if m == nil {
@@ -65,6 +66,13 @@ func (s *State) Secret(mesh, name string) (*ir.Secret, bool) {
 	if n, ok := strings.CutPrefix(name, "authorities:"); ok {
 		if bundle := m.authorities(n); bundle != nil {
 			return &ir.Secret{Name: name, Bundle: bundle}, true
+		}
+	}
+	for prefix, of := range map[string]func(string) []byte{ir.SecretText: m.text, ir.SecretSeal: m.seal} {
+		if n, ok := strings.CutPrefix(name, prefix); ok {
+			if text := of(n); len(text) > 0 {
+				return &ir.Secret{Name: name, Text: text}, true
+			}
 		}
 	}
 	return nil, false

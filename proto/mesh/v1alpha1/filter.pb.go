@@ -53,6 +53,8 @@ type Filter struct {
 	//	*Filter_ExtProc
 	//	*Filter_Service
 	//	*Filter_Cache
+	//	*Filter_Jwt
+	//	*Filter_Oidc
 	Filter        isFilter_Filter `protobuf_oneof:"filter"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -329,6 +331,24 @@ func (x *Filter) GetCache() *Cache {
 	return nil
 }
 
+func (x *Filter) GetJwt() *Jwt {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_Jwt); ok {
+			return x.Jwt
+		}
+	}
+	return nil
+}
+
+func (x *Filter) GetOidc() *Oidc {
+	if x != nil {
+		if x, ok := x.Filter.(*Filter_Oidc); ok {
+			return x.Oidc
+		}
+	}
+	return nil
+}
+
 type isFilter_Filter interface {
 	isFilter_Filter()
 }
@@ -463,6 +483,16 @@ type Filter_Cache struct {
 	Cache *Cache `protobuf:"bytes,43,opt,name=cache,proto3,oneof"`
 }
 
+type Filter_Jwt struct {
+	// Asks for a JSON Web Token.
+	Jwt *Jwt `protobuf:"bytes,10,opt,name=jwt,proto3,oneof"`
+}
+
+type Filter_Oidc struct {
+	// Has users log in by OpenID Connect.
+	Oidc *Oidc `protobuf:"bytes,11,opt,name=oidc,proto3,oneof"`
+}
+
 func (*Filter_RequestHeader) isFilter_Filter() {}
 
 func (*Filter_ResponseHeader) isFilter_Filter() {}
@@ -514,6 +544,10 @@ func (*Filter_ExtProc) isFilter_Filter() {}
 func (*Filter_Service) isFilter_Filter() {}
 
 func (*Filter_Cache) isFilter_Filter() {}
+
+func (*Filter_Jwt) isFilter_Filter() {}
+
+func (*Filter_Oidc) isFilter_Filter() {}
 
 // HttpRules hold filters for some of the requests.
 type HttpRules struct {
@@ -1033,7 +1067,7 @@ var File_mesh_v1alpha1_filter_proto protoreflect.FileDescriptor
 
 const file_mesh_v1alpha1_filter_proto_rawDesc = "" +
 	"\n" +
-	"\x1amesh/v1alpha1/filter.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1bmesh/v1alpha1/api_key.proto\x1a\x1emesh/v1alpha1/basic_auth.proto\x1a\x19mesh/v1alpha1/cache.proto\x1a\"mesh/v1alpha1/client_address.proto\x1a\x1fmesh/v1alpha1/compression.proto\x1a\x1cmesh/v1alpha1/ext_auth.proto\x1a\x19mesh/v1alpha1/fault.proto\x1a\x1cmesh/v1alpha1/grpc_web.proto\x1a\x1amesh/v1alpha1/limits.proto\x1a\x1bmesh/v1alpha1/extproc.proto\x1a\x17mesh/v1alpha1/lua.proto\x1a\x19mesh/v1alpha1/match.proto\x1a\x1emesh/v1alpha1/rate_limit.proto\x1a\x1cmesh/v1alpha1/selector.proto\x1a\x1dmesh/v1alpha1/transcode.proto\x1a\x1dmesh/v1alpha1/transform.proto\x1a%mesh/v1alpha1/transform_service.proto\x1a\x18mesh/v1alpha1/wasm.proto\"\xc9\r\n" +
+	"\x1amesh/v1alpha1/filter.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1bmesh/v1alpha1/api_key.proto\x1a\x1emesh/v1alpha1/basic_auth.proto\x1a\x19mesh/v1alpha1/cache.proto\x1a\"mesh/v1alpha1/client_address.proto\x1a\x1fmesh/v1alpha1/compression.proto\x1a\x1cmesh/v1alpha1/ext_auth.proto\x1a\x1bmesh/v1alpha1/extproc.proto\x1a\x19mesh/v1alpha1/fault.proto\x1a\x1cmesh/v1alpha1/grpc_web.proto\x1a\x17mesh/v1alpha1/jwt.proto\x1a\x1amesh/v1alpha1/limits.proto\x1a\x17mesh/v1alpha1/lua.proto\x1a\x19mesh/v1alpha1/match.proto\x1a\x18mesh/v1alpha1/oidc.proto\x1a\x1emesh/v1alpha1/rate_limit.proto\x1a\x1cmesh/v1alpha1/selector.proto\x1a\x1dmesh/v1alpha1/transcode.proto\x1a\x1dmesh/v1alpha1/transform.proto\x1a%mesh/v1alpha1/transform_service.proto\x1a\x18mesh/v1alpha1/wasm.proto\"\xb0\x0e\n" +
 	"\x06Filter\x12N\n" +
 	"\x0erequest_header\x18\x01 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeH\x00R\rrequestHeader\x12P\n" +
 	"\x0fresponse_header\x18\x02 \x01(\v2%.zoneforge.mesh.v1alpha1.HeaderChangeH\x00R\x0eresponseHeader\x12<\n" +
@@ -1062,7 +1096,10 @@ const file_mesh_v1alpha1_filter_proto_rawDesc = "" +
 	"\x04wasm\x18  \x01(\v2\x1d.zoneforge.mesh.v1alpha1.WasmH\x00R\x04wasm\x12=\n" +
 	"\bext_proc\x18! \x01(\v2 .zoneforge.mesh.v1alpha1.ExtProcH\x00R\aextProc\x12E\n" +
 	"\aservice\x18\" \x01(\v2).zoneforge.mesh.v1alpha1.TransformServiceH\x00R\aservice\x126\n" +
-	"\x05cache\x18+ \x01(\v2\x1e.zoneforge.mesh.v1alpha1.CacheH\x00R\x05cacheB\b\n" +
+	"\x05cache\x18+ \x01(\v2\x1e.zoneforge.mesh.v1alpha1.CacheH\x00R\x05cache\x120\n" +
+	"\x03jwt\x18\n" +
+	" \x01(\v2\x1c.zoneforge.mesh.v1alpha1.JwtH\x00R\x03jwt\x123\n" +
+	"\x04oidc\x18\v \x01(\v2\x1d.zoneforge.mesh.v1alpha1.OidcH\x00R\x04oidcB\b\n" +
 	"\x06filter\"\xcf\x01\n" +
 	"\tHttpRules\x12=\n" +
 	"\x05rules\x18\x01 \x03(\v2'.zoneforge.mesh.v1alpha1.HttpRules.RuleR\x05rules\x1a\x82\x01\n" +
@@ -1147,8 +1184,10 @@ var file_mesh_v1alpha1_filter_proto_goTypes = []any{
 	(*ExtProc)(nil),          // 25: zoneforge.mesh.v1alpha1.ExtProc
 	(*TransformService)(nil), // 26: zoneforge.mesh.v1alpha1.TransformService
 	(*Cache)(nil),            // 27: zoneforge.mesh.v1alpha1.Cache
-	(*StringMatcher)(nil),    // 28: zoneforge.mesh.v1alpha1.StringMatcher
-	(*RequestMatch)(nil),     // 29: zoneforge.mesh.v1alpha1.RequestMatch
+	(*Jwt)(nil),              // 28: zoneforge.mesh.v1alpha1.Jwt
+	(*Oidc)(nil),             // 29: zoneforge.mesh.v1alpha1.Oidc
+	(*StringMatcher)(nil),    // 30: zoneforge.mesh.v1alpha1.StringMatcher
+	(*RequestMatch)(nil),     // 31: zoneforge.mesh.v1alpha1.RequestMatch
 }
 var file_mesh_v1alpha1_filter_proto_depIdxs = []int32{
 	9,  // 0: zoneforge.mesh.v1alpha1.Filter.request_header:type_name -> zoneforge.mesh.v1alpha1.HeaderChange
@@ -1177,16 +1216,18 @@ var file_mesh_v1alpha1_filter_proto_depIdxs = []int32{
 	25, // 23: zoneforge.mesh.v1alpha1.Filter.ext_proc:type_name -> zoneforge.mesh.v1alpha1.ExtProc
 	26, // 24: zoneforge.mesh.v1alpha1.Filter.service:type_name -> zoneforge.mesh.v1alpha1.TransformService
 	27, // 25: zoneforge.mesh.v1alpha1.Filter.cache:type_name -> zoneforge.mesh.v1alpha1.Cache
-	7,  // 26: zoneforge.mesh.v1alpha1.HttpRules.rules:type_name -> zoneforge.mesh.v1alpha1.HttpRules.Rule
-	8,  // 27: zoneforge.mesh.v1alpha1.Mirror.destination:type_name -> zoneforge.mesh.v1alpha1.Mirror.DestinationEntry
-	28, // 28: zoneforge.mesh.v1alpha1.Cors.allow_origins:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
-	29, // 29: zoneforge.mesh.v1alpha1.HttpRules.Rule.matches:type_name -> zoneforge.mesh.v1alpha1.RequestMatch
-	0,  // 30: zoneforge.mesh.v1alpha1.HttpRules.Rule.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	28, // 26: zoneforge.mesh.v1alpha1.Filter.jwt:type_name -> zoneforge.mesh.v1alpha1.Jwt
+	29, // 27: zoneforge.mesh.v1alpha1.Filter.oidc:type_name -> zoneforge.mesh.v1alpha1.Oidc
+	7,  // 28: zoneforge.mesh.v1alpha1.HttpRules.rules:type_name -> zoneforge.mesh.v1alpha1.HttpRules.Rule
+	8,  // 29: zoneforge.mesh.v1alpha1.Mirror.destination:type_name -> zoneforge.mesh.v1alpha1.Mirror.DestinationEntry
+	30, // 30: zoneforge.mesh.v1alpha1.Cors.allow_origins:type_name -> zoneforge.mesh.v1alpha1.StringMatcher
+	31, // 31: zoneforge.mesh.v1alpha1.HttpRules.Rule.matches:type_name -> zoneforge.mesh.v1alpha1.RequestMatch
+	0,  // 32: zoneforge.mesh.v1alpha1.HttpRules.Rule.filters:type_name -> zoneforge.mesh.v1alpha1.Filter
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_mesh_v1alpha1_filter_proto_init() }
@@ -1200,12 +1241,14 @@ func file_mesh_v1alpha1_filter_proto_init() {
 	file_mesh_v1alpha1_client_address_proto_init()
 	file_mesh_v1alpha1_compression_proto_init()
 	file_mesh_v1alpha1_ext_auth_proto_init()
+	file_mesh_v1alpha1_extproc_proto_init()
 	file_mesh_v1alpha1_fault_proto_init()
 	file_mesh_v1alpha1_grpc_web_proto_init()
+	file_mesh_v1alpha1_jwt_proto_init()
 	file_mesh_v1alpha1_limits_proto_init()
-	file_mesh_v1alpha1_extproc_proto_init()
 	file_mesh_v1alpha1_lua_proto_init()
 	file_mesh_v1alpha1_match_proto_init()
+	file_mesh_v1alpha1_oidc_proto_init()
 	file_mesh_v1alpha1_rate_limit_proto_init()
 	file_mesh_v1alpha1_selector_proto_init()
 	file_mesh_v1alpha1_transcode_proto_init()
@@ -1239,6 +1282,8 @@ func file_mesh_v1alpha1_filter_proto_init() {
 		(*Filter_ExtProc)(nil),
 		(*Filter_Service)(nil),
 		(*Filter_Cache)(nil),
+		(*Filter_Jwt)(nil),
+		(*Filter_Oidc)(nil),
 	}
 	file_mesh_v1alpha1_filter_proto_msgTypes[2].OneofWrappers = []any{
 		(*Rewrite_ReplaceFull)(nil),
