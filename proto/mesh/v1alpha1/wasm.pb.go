@@ -33,7 +33,7 @@ type Wasm struct {
 	Code isWasm_Code `protobuf_oneof:"code"`
 	// What the module gets as its configuration, such as JSON.
 	Configuration string `protobuf:"bytes,4,opt,name=configuration,proto3" json:"configuration,omitempty"`
-	// Whether requests pass when the module fails or can't be fetched; default false: they are answered with 503.
+	// Whether requests pass once the module has failed, or when it can't be fetched; default false: they are answered with 503.
 	FailOpen      bool `protobuf:"varint,5,opt,name=fail_open,json=failOpen,proto3" json:"fail_open,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
