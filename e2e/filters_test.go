@@ -120,7 +120,7 @@ func TestExternalService(t *testing.T) {
 	}
 
 	f.apply(permit("default", "closed", "edge", "plain", "DENY"))
-	f.answers(client, http.StatusNotFound, "GET", url("/plain"))
+	f.answers(client, http.StatusServiceUnavailable, "GET", url("/plain"))
 	if out := f.cli("inspect", "dataplane", "edge", "--zone", "east"); !strings.Contains(out, "no TrafficPermission allows edge to reach ExternalService default/plain") {
 		t.Errorf("inspect does not say why:\n%s", out)
 	}

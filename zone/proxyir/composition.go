@@ -20,7 +20,8 @@ const composer = "composer"
 // composerGrace is how much longer than a composition its route waits, so that the composer is the one to say what took too long.
 const composerGrace = time.Second
 
-// compositions are the routes of a listener that lead to the composer. Those of one composition are left out together.
+// compositions are the routes of a listener that lead to the composer. One that can't be built answers with 503, as its requests could
+// fall to a wider rule otherwise.
 func (b *builder) compositions(l *meshv1.MeshGateway_Listener, own string, tags map[string]string) ([]entry, error) {
 	var out []entry
 	for _, r := range policy.AllMatching(b.Policies["Composition"], b.MeshName, tags) {
@@ -39,8 +40,12 @@ func (b *builder) compositions(l *meshv1.MeshGateway_Listener, own string, tags 
 		}
 		if err != nil {
 			b.reject(r.Key, mark, err)
-			continue
+			if e.route.Match.Path.Kind == "" {
+				continue
+			}
+			e.route, calls = closed(e.route.Name, e.route.Match), nil
 		}
+		b.tell(r.Key)
 		b.use(r, "listener %d %s", l.GetPort(), own)
 		e.hostnames = hostnames
 		out = append(out, e)
@@ -53,13 +58,10 @@ func (b *builder) compositions(l *meshv1.MeshGateway_Listener, own string, tags 
 	return out, nil
 }
 
-// composition is the route to the composer with the plan in its headers, and those of its calls.
+// composition is the route to the composer with the plan in its headers, and those of its calls. With an error the entry tells its
+// place, where that is known.
 func (b *builder) composition(name string, conf *meshv1.Composition_Conf) (entry, []ir.Route, error) {
 	plan := resource.Plan(name, conf)
-	encoded, err := composition.Encode(plan)
-	if err != nil {
-		return entry{}, nil, err
-	}
 	expression, exact, err := composition.PathExpression(plan.Path)
 	if err != nil {
 		return entry{}, nil, err
@@ -74,8 +76,12 @@ func (b *builder) composition(name string, conf *meshv1.Composition_Conf) (entry
 	if conf.GetMethod() != "" {
 		e.route.Match.Method.Value = strings.ToUpper(conf.GetMethod())
 	}
+	encoded, err := composition.Encode(plan)
+	if err != nil {
+		return e, nil, err
+	}
 	if err := b.filters("Composition/"+name, conf.GetFilters(), &e.route); err != nil {
-		return entry{}, nil, err
+		return e, nil, err
 	}
 	for _, h := range composition.Pieces(encoded) {
 		e.route.RequestHeaders.Set = append(e.route.RequestHeaders.Set, ir.Header{Name: h.Name, Value: h.Value})
@@ -96,10 +102,7 @@ func (b *builder) composition(name string, conf *meshv1.Composition_Conf) (entry
 			Forward:        b.forward([]ir.WeightedCluster{{Cluster: to, Weight: 1}}, call.GetDestination()),
 		})
 	}
-	if err := errors.Join(errs...); err != nil {
-		return entry{}, nil, err
-	}
-	return e, calls, nil
+	return e, calls, errors.Join(errs...)
 }
 
 // composes adds what compositions need beside their routes, once a proxy.

@@ -79,24 +79,15 @@ func (b *builder) hosts(gateway resource.Key, l *meshv1.MeshGateway_Listener, al
 		if len(hostnames) == 0 {
 			continue
 		}
-		mark := len(b.order)
 		var more []entry
-		var errs []error
 		for i, rule := range spec.GetConf().GetHttp().GetRules() {
 			made, err := b.rule(r.Key, i, rule)
-			if errors.Is(err, errIdentity) {
+			if err != nil {
 				return nil, err
 			}
-			if err != nil {
-				errs = append(errs, fmt.Errorf("rule %d: %w", i, err))
-			}
+			b.tell(r.Key)
 			more = append(more, made...)
 		}
-		if err := errors.Join(errs...); err != nil {
-			b.reject(r.Key, mark, err)
-			continue
-		}
-		b.tell(r.Key)
 		b.use(r, "listener %d %s", l.GetPort(), own)
 		for _, h := range hostnames {
 			domains[h] = true
@@ -197,18 +188,18 @@ func compareEntries(x, y entry) int {
 		cmp.Compare(x.from, y.from), cmp.Compare(x.rule, y.rule))
 }
 
-// rule makes the routes of a rule. One whose filters can't be built answers with 503: left out, its requests could fall to a wider
-// rule that asks for nothing.
+// rule makes the routes of a rule. One that can't be built answers with 503: left out, its requests could fall to a wider rule
+// that asks for nothing. It fails only where the gateway has no identity.
 func (b *builder) rule(key resource.Key, index int, rule *meshv1.MeshGatewayRoute_Rule) ([]entry, error) {
 	from, mark := key.Name, len(b.order)
-	base, err := b.action(rule)
-	if err != nil {
+	base, err := closed("", anyPath), error(nil)
+	if !b.Closed[key] {
+		base, err = b.ruleRoute(fmt.Sprintf("MeshGatewayRoute/%s/%d", from, index), rule)
+	}
+	if errors.Is(err, errIdentity) {
 		return nil, err
 	}
-	base.Filters.CORS = cors(rule.GetCors())
-	if err := b.filters(fmt.Sprintf("MeshGatewayRoute/%s/%d", from, index), rule.GetFilters(), &base); errors.Is(err, errIdentity) {
-		return nil, err
-	} else if err != nil {
+	if err != nil {
 		b.reject(key, mark, fmt.Errorf("rule %d: %w", index, err))
 		base = closed("", anyPath)
 	}
@@ -230,6 +221,16 @@ func (b *builder) rule(key resource.Key, index int, rule *meshv1.MeshGatewayRout
 		out = append(out, e)
 	}
 	return out, nil
+}
+
+// ruleRoute is what a rule does with the requests that it matches.
+func (b *builder) ruleRoute(from string, rule *meshv1.MeshGatewayRoute_Rule) (ir.Route, error) {
+	route, err := b.action(rule)
+	if err != nil {
+		return ir.Route{}, err
+	}
+	route.Filters.CORS = cors(rule.GetCors())
+	return route, b.filters(from, rule.GetFilters(), &route)
 }
 
 // requestMatch takes every path where none is said.

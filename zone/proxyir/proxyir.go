@@ -5,8 +5,8 @@
 // and changes no argument. Equal input gives equal values whatever the order of the policies. Its functions may be called
 // concurrently.
 //
-// One bad object costs itself only: a MeshGatewayRoute, TrafficRoute or listener that can't be built is left out and listed in
-// Result.Rejected, and the proxy is what it would be without it.
+// One bad object costs itself only: a TrafficRoute or listener that can't be built is left out, a rule of a MeshGatewayRoute or a
+// Composition answers with 503 in its place, and each is listed in Result.Rejected.
 //
 // Secrets are named "bundle" (the mesh's roots), "svid:SERVICE" (an identity), "secret:NAME" (a certificate with its key in a Secret
 // of the mesh), "authorities:NAME" (the authorities in one), "text:NAME" (its text) and "seal:NAME" (a key derived from that).
@@ -58,6 +58,8 @@ type Input struct {
 	LogPipe string
 	// Without are policies that are passed over, as what they say has been refused.
 	Without map[resource.Key]bool
+	// Closed are MeshGatewayRoutes whose requests are answered with 503, as what they do has been refused.
+	Closed map[resource.Key]bool
 }
 
 // Result is what was built.

@@ -14,6 +14,7 @@ import (
 	"github.com/zoneforge/zoneforge/xds"
 	"github.com/zoneforge/zoneforge/zone/proxyir"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 type tags = map[string]string
@@ -246,6 +247,8 @@ func TestOneBadRouteCostsItselfOnly(t *testing.T) {
 	accepted(t, gotSide, err)
 	gotEdge, err := proxyir.Gateway(edge)
 	accepted(t, gotEdge, err)
+	// What the broken rule matches must not fall to another.
+	takeClosed(t, gotEdge, "broken/0/0", mgr.Key, 7)
 	for _, c := range []struct {
 		got, want *proxyir.Result
 		key       resource.Key
@@ -260,6 +263,66 @@ func TestOneBadRouteCostsItselfOnly(t *testing.T) {
 		if len(c.got.Rejected) != 1 || c.got.Rejected[0].Key != c.key || strings.Count(c.got.Rejected[0].Reason, "needs the tag") != c.reasons {
 			t.Errorf("rejected %v", c.got.Rejected)
 		}
+	}
+}
+
+// takeClosed takes the routes of a name out of a gateway, which must be closed in so many virtual hosts, and the uses of their policy.
+func takeClosed(t *testing.T, r *proxyir.Result, name string, key resource.Key, hosts int) {
+	t.Helper()
+	for _, table := range r.Proxy.Routes {
+		for i := range table.VirtualHosts {
+			host := &table.VirtualHosts[i]
+			host.Routes = slices.DeleteFunc(host.Routes, func(route ir.Route) bool {
+				if route.Name != name {
+					return false
+				}
+				if hosts--; route.Direct == nil || route.Direct.Status != 503 || route.Forward != nil {
+					t.Errorf("%s %s: %s is open: %+v", table.Name, host.Name, name, route)
+				}
+				return true
+			})
+		}
+	}
+	if hosts != 0 {
+		t.Errorf("%s is missing in %d virtual hosts", name, hosts)
+	}
+	r.Uses = slices.DeleteFunc(r.Uses, func(u proxyir.Use) bool { return u.Key == key })
+}
+
+// TestWhatCannotBeBuiltKeepsItsPlace holds that neither a rule nor a composition that can't be built leaves its requests to a wider
+// route, and that the other rules of its route stay as they are.
+func TestWhatCannotBeBuiltKeepsItsPlace(t *testing.T) {
+	prefix := meshv1.MatchType_MATCH_TYPE_PREFIX
+	in := gatewayInput()
+	mixed := route("mixed", nil, path(prefix, "/admin"))
+	http := resource.Spec[*meshv1.MeshGatewayRoute](mixed).Conf.Http
+	http.Rules = append(http.Rules, &meshv1.MeshGatewayRoute_Rule{Matches: []*meshv1.RequestMatch{path(prefix, "/nowhere")},
+		Backends: []*meshv1.MeshGatewayRoute_Backend{{Destination: tags{"version": "1"}}}})
+	refused := route("refused", nil, path(prefix, "/refused"))
+	in.Policies["MeshGatewayRoute"] = []*resource.Resource{mixed, refused, route("wide", nil, path(prefix, "/"))}
+	unheard := &meshv1.Filter{Filter: &meshv1.Filter_RateLimit{RateLimit: &meshv1.RequestLimit{Requests: 1, Interval: durationpb.New(1e9),
+		Shared: &meshv1.SharedLimit{Service: &meshv1.Target{}}}}}
+	in.Policies["Composition"] = []*resource.Resource{res("Composition", "sum", &meshv1.Composition{Selectors: sel(service("edge")), Conf: &meshv1.Composition_Conf{
+		Path: "/sum/{id}", Filters: []*meshv1.Filter{unheard},
+		Calls: []*meshv1.Composition_Call{{Name: "one", Destination: service("echo"), Path: "/one"}},
+	}})}
+	in.Closed = map[resource.Key]bool{refused.Key: true}
+	r, err := proxyir.Gateway(in)
+	p, _ := accepted(t, r, err)
+	got := map[string]uint32{}
+	for _, route := range p.Routes[0].VirtualHosts[0].Routes {
+		status := uint32(0)
+		if route.Direct != nil {
+			status = route.Direct.Status
+		}
+		got[route.Name] = status
+	}
+	want := map[string]uint32{"mixed/0/0": 0, "mixed/1/0": 503, "refused/0/0": 503, "composition/sum": 503, "wide/0/0": 0, "not-found": 404}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if len(r.Rejected) != 2 || r.Rejected[0].Key.Name != "sum" || r.Rejected[1].Key != mixed.Key || !strings.HasPrefix(r.Rejected[1].Reason, "rule 1: ") {
+		t.Errorf("rejected %v", r.Rejected)
 	}
 }
 

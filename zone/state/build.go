@@ -120,7 +120,7 @@ func withoutBad(build func(proxyir.Input) (*proxyir.Result, error), in proxyir.I
 			keys = append(keys, u.Key)
 		}
 	}
-	in.Without = without
+	in.Without, in.Closed = without, map[resource.Key]bool{}
 	try := func() (*proxyir.Result, *xds.Resources, error) {
 		r, err := build(in)
 		if err != nil {
@@ -138,9 +138,14 @@ func withoutBad(build func(proxyir.Input) (*proxyir.Result, error), in proxyir.I
 		delete(without, key)
 		r, made, err := try()
 		if err != nil {
-			without[key] = true
 			rejected = append(rejected, proxyir.Rejected{Key: key, Reason: err.Error()})
-			continue
+			// Without a route its requests could fall to a wider one that is not guarded, so its place is kept where that can be.
+			in.Closed[key] = key.Kind == "MeshGatewayRoute"
+			if r, made, err = try(); !in.Closed[key] || err != nil {
+				delete(in.Closed, key)
+				without[key] = true
+				continue
+			}
 		}
 		best, resources = r, made
 	}

@@ -20,6 +20,9 @@ func TestPolicyThatEnvoyWouldRefuseCostsItselfOnly(t *testing.T) {
 	build := func(in proxyir.Input) (*proxyir.Result, error) {
 		out := &proxyir.Result{Proxy: &ir.Proxy{Name: "p"}}
 		for name, address := range map[string]string{"good": "10.0.0.1", "bad": "not-an-address", "worse": ""} {
+			if in.Closed[key(name)] && name == "bad" {
+				address = "10.0.0.2"
+			}
 			if !in.Without[key(name)] {
 				out.Uses = append(out.Uses, proxyir.Use{Key: key(name), Why: "test"})
 				out.Proxy.Clusters = append(out.Proxy.Clusters, ir.Cluster{Name: name, Protocol: ir.HTTP1, ConnectTimeout: 1e9, Static: &ir.Endpoint{Address: address, Port: 80}})
@@ -43,7 +46,8 @@ func TestPolicyThatEnvoyWouldRefuseCostsItselfOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(resources.Clusters) != 1 || resources.Clusters[0].Name != "good" {
+	// What is closed keeps its place where that helps.
+	if len(resources.Clusters) != 2 || resources.Clusters[0].Name != "bad" || resources.Clusters[1].Name != "good" {
 		t.Errorf("clusters %v", resources.Clusters)
 	}
 	if len(result.Rejected) != 2 || result.Rejected[0].Key != key("bad") || result.Rejected[1].Key != key("worse") ||
