@@ -305,8 +305,34 @@ func TestJWT(t *testing.T) {
 		t.Errorf("a token of a key that is gone: %d %s %v", status, body, err)
 	}
 
+	f.apply(gatewayRoute("busy", "", rule("/busy", "providers: {"+shopProvider("")+"}")))
+	f.answers(client, http.StatusOK, "GET", url("/busy"), "Authorization", "Bearer "+renewed)
 	// The filter works on a listener and in a policy just as well.
 	f.apply(fmt.Sprintf("type: FilterPolicy\nmesh: default\nname: tokens\nselectors: [{match: {kuma.io/service: edge}}]\nroutes: [more]\nconf: {filters: [{jwt: {providers: {%s}}}]}\n", shopProvider("")))
 	f.answers(client, http.StatusUnauthorized, "GET", url("/more2"))
 	f.answers(client, http.StatusOK, "GET", url("/more2"), "Authorization", "Bearer "+renewed)
+
+	// Other audiences under traffic: whoever both allow never notices.
+	stop, failed := make(chan struct{}), make(chan error, 1)
+	go func() {
+		defer close(failed)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if status, body, err := said(client, url("/busy"), "Authorization", "Bearer "+renewed); err != nil || status != http.StatusOK {
+				failed <- fmt.Errorf("%d %s %v", status, body, err)
+				return
+			}
+		}
+	}()
+	for i := range 8 {
+		f.apply(gatewayRoute("busy", "", rule("/busy", fmt.Sprintf("providers: {p: {issuer: 'https://issuer.example.com', audiences: [shop, a%d], remoteJwks: {httpUri: {uri: 'https://issuer.example.com/keys', cluster: issuer}}}}", i))))
+	}
+	close(stop)
+	if err := <-failed; err != nil {
+		t.Errorf("while audiences changed: %v", err)
+	}
 }

@@ -31,6 +31,9 @@ type Proxy struct {
 	Clusters  []Cluster
 	// Authorizations are those of TCP chains; HTTP routes carry theirs themselves, so that a change drains no connection.
 	Authorizations []NamedAuthorization
+	// FormerJWT are what routes asked for before the last change of that. The proxy takes a filter over before the routes that need
+	// it, and its old ones must still find what they ask for.
+	FormerJWT []*JWT
 	// Secrets are the names of all secrets that listeners and clusters refer to, sorted.
 	Secrets []string
 	// Template changes what is built of all this; nil for nothing.

@@ -35,10 +35,19 @@ const jwtPayload = "jwt_payload"
 func jwtProviders(p *ir.Proxy) (validated, error) {
 	out := &jwtv3.JwtAuthentication{}
 	var errs []error
-	add := func(j *ir.JWT) {
+	add := func(j *ir.JWT, former bool) {
 		requirement, name, err := jwtRequirement(j, func(name string, provider *jwtv3.JwtProvider) {
 			if out.Providers == nil {
 				out.Providers = map[string]*jwtv3.JwtProvider{}
+			}
+			if former {
+				if out.Providers[name] != nil {
+					return
+				}
+				// Its keys are fetched only where a request still needs them.
+				if remote := provider.GetRemoteJwks(); remote != nil {
+					remote.AsyncFetch = nil
+				}
 			}
 			out.Providers[name] = provider
 		})
@@ -59,10 +68,13 @@ func jwtProviders(p *ir.Proxy) (validated, error) {
 			for k := range routes {
 				if jwt := routes[k].Filters.JWT; jwt != nil && !seen[jwt] {
 					seen[jwt] = true
-					add(jwt)
+					add(jwt, false)
 				}
 			}
 		}
+	}
+	for _, jwt := range p.FormerJWT {
+		add(jwt, true)
 	}
 	return out, errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -70,6 +71,12 @@ func (s *State) BuildProxy(id string) (*Built, error) {
 	if err != nil {
 		return nil, err
 	}
+	current := requiredTokens(result.Proxy)
+	former := p.formerJWT
+	if !reflect.DeepEqual(current, p.jwt) {
+		former = p.jwt
+	}
+	result.Proxy.FormerJWT = former
 	resources, err := xds.Build(result.Proxy)
 	if err != nil {
 		if result, resources, err = withoutBad(build, in, result, err); err != nil {
@@ -78,6 +85,7 @@ func (s *State) BuildProxy(id string) (*Built, error) {
 	}
 
 	s.unindex(m, p)
+	p.jwt, p.formerJWT = current, former
 	p.rejected, p.uses, p.secrets, p.destinations = result.Rejected, result.Uses, slices.Sorted(maps.Keys(wanted)), nil
 	if delete(s.refusing, id); len(p.rejected) > 0 {
 		s.refusing[id] = struct{}{}

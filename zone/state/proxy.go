@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/zoneforge/zoneforge/ingress"
+	"github.com/zoneforge/zoneforge/ir"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/zone/proxyir"
@@ -40,6 +41,8 @@ type proxy struct {
 	secrets      []string
 	rejected     []proxyir.Rejected
 	uses         []proxyir.Use
+	// jwt are the tokens that its routes ask for, formerJWT those of before the last change of that.
+	jwt, formerJWT []*ir.JWT
 }
 
 // Register adds a proxy or replaces one of the same ID. One that is not live gives its endpoints only, and never replaces a
@@ -91,6 +94,7 @@ func (s *State) Register(in Proxy, live bool) {
 		}
 		// What the last build found holds until the next one, so that shared endpoints don't come and go between.
 		p.destinations, p.needs, p.secrets = old.destinations, old.needs, old.secrets
+		p.jwt, p.formerJWT = old.jwt, old.formerJWT
 	}
 	m.proxies[in.ID] = struct{}{}
 	for _, name := range slices.Sorted(maps.Keys(locals)) {
