@@ -18,8 +18,10 @@ func TestRedacted(t *testing.T) {
 				APIKey:    &ir.APIKey{Keys: []ir.ClientKey{{Client: "acme", Key: "hush-key"}}, Places: []ir.KeyPlace{{Header: "x-shown"}}},
 				BasicAuth: &ir.BasicAuth{Users: "u:{SHA}hushhushhushhushhushhushhus=\n", UserHeader: "x-shown-too"},
 				ExtAuth:   &ir.ExtAuth{Cluster: "c", Timeout: 1, GRPC: &ir.ExtAuthGRPC{Authority: "shown-service", Context: map[string]string{"k": "hush-context"}}},
+				JWT:       &ir.JWT{Providers: []ir.JWTProvider{{Name: "p", Issuer: "shown-issuer", Local: []byte(`{"keys":[{"kty":"oct","k":"hush-sign"}]}`)}}},
 			},
 		}}}}}},
+		Listeners: []ir.Listener{{Name: "l", Address: "127.0.0.1", Port: 80, Direction: ir.Edge, Chains: []ir.FilterChain{{Name: "c", HTTP: &ir.HTTPConnection{StatPrefix: "l", RouteConfig: "r"}}}}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -44,4 +46,15 @@ func TestRedacted(t *testing.T) {
 	if raw := rs.Routes[0].Any.String(); !strings.Contains(raw, "hush-key") {
 		t.Error("the key is not in the resource, so the test shows nothing")
 	}
+	for _, r := range rs.Extensions {
+		if r.Name != jwtFilter {
+			continue
+		}
+		text, err := Redacted(r)
+		if err != nil || strings.Contains(string(text), "hush") || !strings.Contains(string(text), "shown-issuer") {
+			t.Errorf("it shows a key that signs, or too little: %s %v", text, err)
+		}
+		return
+	}
+	t.Error("there are no providers")
 }
