@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
 
 	"github.com/zoneforge/zoneforge/ir"
@@ -17,7 +18,7 @@ import (
 	"github.com/zoneforge/zoneforge/resource"
 )
 
-// externals are the ExternalServices of a service.
+// externals are the ExternalServices of a service, by name.
 func (b *builder) externals(service string) []*resource.Resource {
 	var out []*resource.Resource
 	for _, r := range b.Policies["ExternalService"] {
@@ -25,6 +26,7 @@ func (b *builder) externals(service string) []*resource.Resource {
 			out = append(out, r)
 		}
 	}
+	slices.SortFunc(out, func(x, y *resource.Resource) int { return cmp.Compare(x.Name, y.Name) })
 	return out
 }
 

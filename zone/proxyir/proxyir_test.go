@@ -1,11 +1,13 @@
 package proxyir_test
 
 import (
+	"fmt"
 	"math/rand"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/zoneforge/zoneforge/ingress"
 	"github.com/zoneforge/zoneforge/ir"
@@ -200,25 +202,83 @@ func TestGatewayPrecedenceAndHostnames(t *testing.T) {
 	}
 }
 
+// twice adds two policies of each kind that match equally well, so that only their names tell which counts.
+func twice(policies map[string][]*resource.Resource, own string) {
+	every, mine := sel(service("*")), sel(service(own))
+	header := func(value string) *meshv1.Filter {
+		return &meshv1.Filter{Filter: &meshv1.Filter_RequestHeader{RequestHeader: &meshv1.HeaderChange{Set: []*meshv1.HeaderValue{{Name: "x-from", Value: value}}}}}
+	}
+	for i, name := range []string{"one", "two"} {
+		n := uint32(i + 1)
+		add := func(kind string, spec proto.Message) { policies[kind] = append(policies[kind], res(kind, name, spec)) }
+		limits := []*meshv1.RateLimit_Rule{limitRule(n, path(meshv1.MatchType_MATCH_TYPE_PREFIX, "/a")), limitRule(n + 5)}
+		add("FilterPolicy", &meshv1.FilterPolicy{Selectors: mine, Conf: &meshv1.FilterPolicy_Conf{Filters: []*meshv1.Filter{header(name),
+			{Filter: &meshv1.Filter_BodySize{BodySize: &meshv1.BodySize{Max: fmt.Sprint(n)}}}}}})
+		if own == "edge" {
+			add("Composition", &meshv1.Composition{Selectors: mine, Conf: &meshv1.Composition_Conf{Path: "/sum/{id}", Filters: []*meshv1.Filter{header(name)},
+				Calls: []*meshv1.Composition_Call{{Name: name, Destination: service("echo"), Path: "/" + name}}}})
+			add("RateLimit", &meshv1.RateLimit{Selectors: mine, Conf: &meshv1.RateLimit_Conf{Http: limits}})
+		} else {
+			add("RateLimit", &meshv1.RateLimit{Sources: every, Destinations: mine, Conf: &meshv1.RateLimit_Conf{Http: limits}})
+		}
+		add("FaultInjection", &meshv1.FaultInjection{Sources: every, Destinations: mine,
+			Conf: &meshv1.FaultInjection_Conf{Http: []*meshv1.Fault{{Abort: &meshv1.Fault_Abort{HttpStatus: 500 + n}}}}})
+		add("CircuitBreaker", &meshv1.CircuitBreaker{Sources: every, Destinations: every,
+			Conf: &meshv1.CircuitBreaker_Conf{Thresholds: &meshv1.CircuitBreaker_Thresholds{MaxConnections: &n}}})
+		add("HealthCheck", &meshv1.HealthCheck{Sources: every, Destinations: every, Conf: &meshv1.HealthCheck_Conf{
+			Interval: durationpb.New(time.Duration(n) * time.Second), Timeout: durationpb.New(time.Second), UnhealthyThreshold: &n, HealthyThreshold: &n, Tcp: &meshv1.HealthCheck_Tcp{}}})
+		add("Timeout", &meshv1.Timeout{Sources: every, Destinations: every, Conf: &meshv1.Timeout_Conf{ConnectTimeout: durationpb.New(time.Duration(n) * time.Second)}})
+		add("ExternalService", &meshv1.ExternalService{Tags: service("raw"), Networking: &meshv1.ExternalService_Networking{Address: fmt.Sprintf("10.1.0.%d:80", n)}})
+	}
+}
+
+// TestOrderOfPoliciesDoesNotMatter holds it for the bytes that an Envoy is sent, too.
 func TestOrderOfPoliciesDoesNotMatter(t *testing.T) {
 	side := input(mesh(meshv1.Mesh_MODE_PERMISSIVE), sidecar(), sidecarPolicies())
 	edge := gatewayInput()
-	wantSide, err := proxyir.Sidecar(side)
-	accepted(t, wantSide, err)
-	wantEdge, err := proxyir.Gateway(edge)
-	accepted(t, wantEdge, err)
+	twice(side.Policies, "web")
+	twice(edge.Policies, "edge")
+	edge.Policies["TrafficPermission"] = side.Policies["TrafficPermission"]
+	outside := route("outside", nil, path(meshv1.MatchType_MATCH_TYPE_PREFIX, "/outside"))
+	resource.Spec[*meshv1.MeshGatewayRoute](outside).Conf.Http.Rules[0].Backends[0].Destination = service("raw")
+	edge.Policies["MeshGatewayRoute"] = append(edge.Policies["MeshGatewayRoute"], outside)
 	random := rand.New(rand.NewSource(1))
-	for range 50 {
-		for _, policies := range []map[string][]*resource.Resource{side.Policies, edge.Policies} {
-			for _, list := range policies {
-				random.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	for _, c := range []struct {
+		in    proxyir.Input
+		build func(proxyir.Input) (*proxyir.Result, error)
+	}{{side, proxyir.Sidecar}, {edge, proxyir.Gateway}} {
+		want, err := c.build(c.in)
+		accepted(t, want, err)
+		if len(want.Rejected) > 0 {
+			t.Errorf("rejected %v", want.Rejected)
+		}
+		wantSent, err := xds.Build(want.Proxy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		used := map[string]bool{}
+		for _, u := range want.Uses {
+			used[u.Key.Kind] = true
+		}
+		for kind := range c.in.Policies {
+			// These two are for those who take requests.
+			if !used[kind] && !(want.Proxy.Kind == ir.Gateway && (kind == "FaultInjection" || kind == "TrafficPermission")) {
+				t.Errorf("no %s is used", kind)
 			}
 		}
-		if got, _ := proxyir.Sidecar(side); !reflect.DeepEqual(got, wantSide) {
-			t.Fatal("sidecar depends on the order of policies")
-		}
-		if got, _ := proxyir.Gateway(edge); !reflect.DeepEqual(got, wantEdge) {
-			t.Fatal("gateway depends on the order of policies")
+		for range 20 {
+			for _, list := range c.in.Policies {
+				random.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+			}
+			got, err := c.build(c.in)
+			accepted(t, got, err)
+			if !reflect.DeepEqual(got, want) {
+				t.Fatalf("%s depends on the order of policies", want.Proxy.Kind)
+			}
+			sent, err := xds.Build(got.Proxy)
+			if err != nil || !reflect.DeepEqual(sent, wantSent) {
+				t.Fatalf("what %s is sent depends on the order of policies: %v", want.Proxy.Kind, err)
+			}
 		}
 	}
 }
