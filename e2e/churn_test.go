@@ -46,6 +46,9 @@ func churnRoute(name, rule string) string {
 	return gatewayRoute("churn-"+name, "", "      - matches: [{path: {match: PREFIX, value: /"+name+"}}]\n"+rule)
 }
 
+// churnKeys is a set of keys of which nobody has the private one.
+const churnKeys = `{"keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "kid": "tour", "x": "lp7bFJPZegStYcA0vR-1fG_htvej1Xi52Zyij4qqfBg", "y": "7HbwtY58z28_6Qog1Zz6Oy4rsD5ZOQn0ywfniGjlFBY"}]}`
+
 // churns are the functions of the gateway, each on a path of its own.
 func churns(f *federation) []churn {
 	base := func(name string) string { return churnRoute(name, toV1) }
@@ -77,6 +80,14 @@ func churns(f *federation) []churn {
 			"conf: {http: [{match: [{path: {match: PREFIX, value: /limits}}], requests: 1000000, interval: 1s}]}\n"}, seen: byWorkload, want: [2]string{"200 v1", "200 v1"}},
 		{name: "compressed", documents: [2]string{base("compressed"), with("compressed", "{compression: {minLength: 30, contentTypes: [text/plain]}}")}, // The client asks for gzip by itself.
 			seen: func(r *http.Response, _ answer) string { return fmt.Sprintf("%d %v", r.StatusCode, r.Uncompressed) }, want: [2]string{"200 false", "200 true"}},
+		{name: "token", documents: [2]string{base("token"), with("token", "{jwt: {providers: {one: {issuer: 'https://issuer.example.com', localJwks: {inlineString: '"+churnKeys+"'}}}}}")},
+			seen: byWorkload, want: [2]string{"200 v1", "401 "}},
+		{name: "address", documents: [2]string{base("address"), with("address", "{clientAddress: {deny: [127.0.0.0/8]}}")}, seen: byWorkload, want: [2]string{"200 v1", "403 "}},
+		{name: "lua", documents: [2]string{base("lua"), with("lua", `{lua: {script: "function envoy_on_response(h)\n h:headers():add('x-lua', 'l')\nend"}}`)},
+			seen: byAnswerHeader("X-Lua"), want: [2]string{"200 ", "200 l"}},
+		{name: "transform", documents: [2]string{base("transform"), with("transform", "{transform: {request: {headers: {set: [{name: x-transform, value: t}]}}}}")},
+			seen: byRequestHeader("X-Transform"), want: [2]string{"200 ", "200 "}},
+		{name: "cache", documents: [2]string{base("cache"), with("cache", "{cache: {statusHeader: x-cache}}")}, seen: byAnswerHeader("X-Cache"), want: [2]string{"200 ", "200 MISS"}},
 		{name: "balance", documents: [2]string{base("balance"), base("balance") + "---\ntype: TrafficRoute\nmesh: default\nname: churn-balance\nsources: [{match: {kuma.io/service: edge}}]\n" +
 			"destinations: [{match: {kuma.io/service: echo}}]\nconf: {destination: {kuma.io/service: echo}, loadBalancer: {maglev: {}}}\n"}, seen: byWorkload, want: [2]string{"200 v1", "200 v1"}},
 		{name: "breaker", documents: [2]string{base("breaker"), base("breaker") + "---\ntype: CircuitBreaker\nmesh: default\nname: churn-breaker\nsources: [{match: {kuma.io/service: edge}}]\n" +
