@@ -251,6 +251,8 @@ func (s *State) protocolChanged(m *mesh, name string, v *service) {
 	if p := slices.Min(all); p != v.protocol {
 		v.protocol, m.spoken = p, nil
 		s.mark(m.byDestination[name])
+		// A policy that was left out for the protocol of a service has taken its destination back.
+		s.markIf(s.refusing, func(p *proxy) bool { return p.Mesh == m.name })
 	}
 }
 
