@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -113,6 +114,25 @@ conf:
 		}
 		if got := statusOfRaw2(t, f.at(10, 8080), target); got != want {
 			t.Errorf("HTTP/2: %q is answered with %d, want %d", target, got, want)
+		}
+	}
+
+	// At a workload, too, whoever calls it.
+	f.apply(strings.Replace(strictMesh, "STRICT", "PERMISSIVE", 1), `type: FilterPolicy
+mesh: default
+name: closed-workload
+selectors: [{match: {kuma.io/service: echo}}]
+conf: {filters: [{http: {rules: [{match: {prefix: /inner}, filters: [{fault: {abort: {httpStatus: 418}}}]}]}}]}
+`)
+	workload := f.at(31, 15006)
+	f.answers(client, http.StatusTeapot, "GET", "http://"+workload+"/inner")
+	for target, want := range map[string]int{
+		"/inner": 418, "/inner/a?b": 418, "/x/../inner": 418, "/./inner": 418, "/x/%2e%2e/inner": 418, "/%69nner": 418, "/inn": 200,
+	} {
+		for _, got := range []int{statusOfRaw(t, workload, target), statusOfRaw2(t, workload, target)} {
+			if got != want {
+				t.Errorf("%q to a workload is answered with %d, want %d", target, got, want)
+			}
 		}
 	}
 }

@@ -149,6 +149,9 @@ type HTTPConnection struct {
 	// Edge is set where clients are not trusted: addresses and headers that they claim are not believed, and paths are
 	// normalised.
 	Edge bool
+	// NormalizePath resolves dots and needless escapes in paths where Edge is not set, so that what is asked of a path holds however it
+	// is written.
+	NormalizePath bool
 	// TrustedHops is how many proxies in front are trusted in x-forwarded-for.
 	TrustedHops uint32
 	// ForwardClientCertificate puts what the peer's certificate proves in x-forwarded-client-cert. With Edge set that replaces what

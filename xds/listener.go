@@ -187,6 +187,9 @@ func httpConnection(h *ir.HTTPConnection, names known, quic bool) ([]*listenerv3
 	if out.Tracing, err = connectionTracing(h.Tracing, names.clusters); err != nil {
 		return nil, err
 	}
+	if h.NormalizePath {
+		out.NormalizePath = wrapperspb.Bool(true)
+	}
 	if h.Edge {
 		hardenEdge(out)
 		out.XffNumTrustedHops = h.TrustedHops

@@ -109,7 +109,7 @@ func (b *builder) inboundChain(kind, listener string, c ir.Cluster, authorizatio
 	routes := b.guarded(ir.Route{Name: "workload", Match: anyPath, Filters: ir.Filters{Authorization: authorization}, Forward: &ir.Forward{Clusters: to}}, tags)
 	routes = b.byClient(routes, tags)
 	b.proxy.Routes = append(b.proxy.Routes, ir.RouteConfig{Name: name, VirtualHosts: []ir.VirtualHost{{Name: "workload", Domains: []string{"*"}, Routes: routes}}})
-	return ir.FilterChain{Name: kind, HTTP: &ir.HTTPConnection{StatPrefix: listener, RouteConfig: name, ForwardClientCertificate: authorization != nil}}
+	return ir.FilterChain{Name: kind, HTTP: &ir.HTTPConnection{StatPrefix: listener, RouteConfig: name, NormalizePath: true, ForwardClientCertificate: authorization != nil}}
 }
 
 func (b *builder) outbound(out *meshv1.Dataplane_Outbound) error {
