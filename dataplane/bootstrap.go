@@ -13,6 +13,7 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
@@ -33,6 +34,8 @@ const (
 	MetadataDocument = "zoneforge.document"
 	// MetadataLogs is the file to which the zone may have Envoy write access logs for its launcher.
 	MetadataLogs = "zoneforge.logs"
+	// MetadataModules are the names of the WebAssembly modules that are there, a line each.
+	MetadataModules = "zoneforge.modules"
 )
 
 const (
@@ -71,6 +74,8 @@ type Bootstrap struct {
 	TokenFile string
 	// SystemRoots is a file with PEM of the roots that prove servers outside the mesh; empty where the machine has none.
 	SystemRoots string
+	// Modules are the names of the WebAssembly modules in the folder ModuleFolder beside the bootstrap.
+	Modules []string
 	// AdminSocket is where Envoy's admin interface listens, a path of at most 107 bytes; only the owner may open it.
 	AdminSocket string
 	// Logs is the file that a launcher reads access logs from; empty where none does.
@@ -145,6 +150,9 @@ func (b Bootstrap) JSON() ([]byte, error) {
 				TrustedCa: &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: b.SystemRoots}},
 			}},
 		}}}
+	}
+	if len(b.Modules) > 0 {
+		message.Node.Metadata.Fields[MetadataModules] = structpb.NewStringValue(strings.Join(b.Modules, "\n"))
 	}
 	if b.Logs != "" {
 		message.Node.Metadata.Fields[MetadataLogs] = structpb.NewStringValue(b.Logs)

@@ -87,6 +87,9 @@ func (l Launch) Run(ctx context.Context) error {
 	}
 	b.AdminSocket, b.TokenFile = filepath.Join(dir, "admin.sock"), filepath.Join(dir, "token")
 	b.Logs = LogPipe
+	if b.Modules, err = modules(dir, l.Log); err != nil {
+		return err
+	}
 	token := &tokenCopy{from: l.TokenFile, to: b.TokenFile, log: l.Log}
 	if err := token.update(); err != nil {
 		return err

@@ -67,6 +67,19 @@ func TestWasm(t *testing.T) {
 	url := func(path string) string { return "http://" + f.at(10, 8080) + path }
 	module := buildModule(t)
 	f.write("run/edge/wasm/module.wasm", string(module))
+	f.write("run/edge/wasm/text.wasm", "no module")
+	// A file that isn't known to the zone costs its own route alone.
+	late := func(name, file string) string {
+		return gatewayRoute(name, "", "      - matches: [{path: {match: PREFIX, value: /"+name+"}}]\n        filters: [{wasm: {file: "+file+"}}]\n"+toV1)
+	}
+	f.refusesToApply([]string{"no module module.wasm was in the folder wasm of this proxy when it was started"}, late("late", "module.wasm"), late("text", "text.wasm"))
+	f.answers(client, http.StatusServiceUnavailable, "GET", url("/late"))
+	f.end("edge")
+	f.startProxy("east", 2, "edge", gatewayDocument("default", "edge", f.host(10)), f.path("tokens", "edge"))
+	f.answers(client, http.StatusOK, "GET", url("/late"))
+	f.answers(client, http.StatusServiceUnavailable, "GET", url("/text"))
+	f.cli("delete", "MeshGatewayRoute", "late", "--wait")
+	f.cli("delete", "MeshGatewayRoute", "text", "--wait")
 	f.serve(f.at(64, 8080), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/modules/module.wasm" {
 			_, _ = w.Write(module)

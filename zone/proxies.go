@@ -139,14 +139,14 @@ func (c *core) connect(who *admission.Proxy) {
 		c.log.Info("proxy connected", zap.String("proxy", who.ID))
 	}
 	p.streams++
-	again := p.who != nil && p.who.Hash == who.Hash && p.who.LogPipe == who.LogPipe
+	again := p.who != nil && p.who.Hash == who.Hash && p.who.LogPipe == who.LogPipe && slices.Equal(p.who.Modules, who.Modules)
 	p.who = who
 	c.changed = true
 	if again {
 		return
 	}
 	// It is an endpoint once it has taken what it listens by: whoever sent requests before would be refused.
-	c.state.Register(state.Proxy{ID: who.ID, Mesh: who.Mesh, Name: who.Name, Dataplane: who.Dataplane, ZoneIngress: who.ZoneIngress, LogPipe: who.LogPipe, Opening: true}, true)
+	c.state.Register(state.Proxy{ID: who.ID, Mesh: who.Mesh, Name: who.Name, Dataplane: who.Dataplane, ZoneIngress: who.ZoneIngress, LogPipe: who.LogPipe, Modules: who.Modules, Opening: true}, true)
 	if known, _ := c.state.Proxy(who.ID); !known.Opening {
 		c.files.put(who)
 	}

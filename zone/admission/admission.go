@@ -45,6 +45,7 @@ const (
 	metadataName     = "zoneforge.name"
 	metadataDocument = "zoneforge.document"
 	metadataLogs     = "zoneforge.logs"
+	metadataModules  = "zoneforge.modules"
 )
 
 // Kinds of proxies, as in resources.
@@ -56,6 +57,8 @@ const (
 const (
 	// maxDocument bounds a document in bytes; the largest of ours has some ten thousand.
 	maxDocument = 512 << 10
+	// maxModules bounds the names of modules in bytes.
+	maxModules = 32 << 10
 	// maxViolations bounds an error, which travels in a trailer of HTTP.
 	maxViolations = 8
 )
@@ -110,6 +113,8 @@ type Proxy struct {
 	ZoneIngress *meshv1.ZoneIngress
 	// LogPipe is the file from which the proxy's launcher takes access logs; empty where it takes none.
 	LogPipe string
+	// Modules are the names of the WebAssembly modules that the proxy's launcher found, sorted.
+	Modules []string
 	// Hash is that of Resource, by which a restarted proxy with another document is told from one that reconnects.
 	Hash resource.Hash
 	// Services are those whose identity the proxy has a right to, sorted: of its inbounds, or of the gateway.
@@ -195,7 +200,7 @@ func (a *Admission) Revoked(p *Proxy) bool {
 
 // said is the metadata of a node.
 type said struct {
-	id, kind, mesh, name, document, logs string
+	id, kind, mesh, name, document, logs, modules string
 }
 
 func read(node Node) (said, error) {
@@ -209,10 +214,12 @@ func read(node Node) (said, error) {
 		key  string
 		into *string
 		max  int
-	}{{metadataKind, &s.kind, 64}, {metadataMesh, &s.mesh, 63}, {metadataName, &s.name, 253}, {metadataDocument, &s.document, maxDocument}, {metadataLogs, &s.logs, 255}} {
+	}{{metadataKind, &s.kind, 64}, {metadataMesh, &s.mesh, 63}, {metadataName, &s.name, 253}, {metadataDocument, &s.document, maxDocument}, {metadataLogs, &s.logs, 255},
+		{metadataModules, &s.modules, maxModules}} {
 		v, ok := fields[f.key]
 		if !ok {
-			if f.key == metadataMesh || f.key == metadataLogs { // a zone ingress has no mesh, and not each launcher forwards logs
+			// A zone ingress has no mesh, and not each launcher forwards logs or has modules.
+			if f.key == metadataMesh || f.key == metadataLogs || f.key == metadataModules {
 				continue
 			}
 			return s, fmt.Errorf("%w: its metadata lacks %s; start Envoy with `zoneforge dataplane run`", ErrNode, f.key)
@@ -315,6 +322,10 @@ func (a *Admission) decode(s said) (*Proxy, error) {
 		return nil, fmt.Errorf("%w: it is %s, and the node's metadata says %s", ErrDocument, r.Key, want)
 	}
 	p := &Proxy{ID: s.id, Kind: s.kind, Mesh: s.mesh, Name: s.name, Resource: r, LogPipe: s.logs}
+	if s.modules != "" {
+		p.Modules = strings.Split(s.modules, "\n")
+		slices.Sort(p.Modules)
+	}
 	switch spec := r.Spec.(type) {
 	case *meshv1.Dataplane:
 		p.Dataplane = spec

@@ -3,6 +3,7 @@ package proxyir
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,9 @@ func (b *builder) wasm(f *ir.Filters, w *meshv1.Wasm) error {
 	out := &ir.Wasm{Configuration: w.GetConfiguration(), FailOpen: w.GetFailOpen()}
 	switch v := w.GetCode().(type) {
 	case *meshv1.Wasm_File:
+		if !slices.Contains(b.Modules, v.File) {
+			return fmt.Errorf("wasm: no module %s was in the folder wasm of this proxy when it was started: put it there and start the proxy again", v.File)
+		}
 		out.File = wasmFolder + "/" + v.File
 	case *meshv1.Wasm_Module:
 		code, err := b.data(v.Module)

@@ -42,7 +42,7 @@ func (s *State) BuildProxy(id string) (*Built, error) {
 	m := s.mesh(p.Mesh)
 	wanted := set[string]{}
 	in := proxyir.Input{
-		Mesh: m.spec, MeshName: m.name, Zone: s.zone, Domain: m.bundle.GetDomain(), Name: p.Name, Dataplane: p.Dataplane, LogPipe: p.LogPipe,
+		Mesh: m.spec, MeshName: m.name, Zone: s.zone, Domain: m.bundle.GetDomain(), Name: p.Name, Dataplane: p.Dataplane, LogPipe: p.LogPipe, Modules: p.Modules,
 		Policies: m.policies, Protocols: m.protocols(),
 		HasSecret: func(name string) bool {
 			cert, key, _ := strings.Cut(name, "+")
