@@ -99,6 +99,7 @@ func TestFilesAreReadStrictly(t *testing.T) {
 		{"no YAML", "a: b: c\n", "mapping values are not allowed"},
 		{"address", "kds-address: here\n", `kds-address: "here" is not host:port`},
 		{"half a pair", "tls-cert-file: /x\n", "tls-cert-file is set without tls-key-file"},
+		{"profiles for other machines", "debug-address: 0.0.0.0:6060\n", `debug-address: "0.0.0.0:6060" is not host:port of loopback`},
 		{"etcd without endpoints", "etcd-ca-file: /x\n", "set etcd-endpoints"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -21,6 +21,20 @@ type Server struct {
 	TLSCertFile string   `name:"tls-cert-file" usage:"PEM chain to serve with instead of a certificate of its own"`
 	TLSKeyFile  string   `name:"tls-key-file" usage:"PEM key of tls-cert-file"`
 	Replica     string   `name:"replica" usage:"name of this replica; default: the machine's host name"`
+	// DebugAddress asks nobody who he is, so only this machine may reach it.
+	DebugAddress string `name:"debug-address" usage:"loopback host:port that serves profiles of the process (net/http/pprof) to developers, without a token; default: none"`
+}
+
+func (s *Server) check() []error {
+	errs := pair("tls-cert-file", s.TLSCertFile, "tls-key-file", s.TLSKeyFile)
+	if s.DebugAddress == "" {
+		return errs
+	}
+	host, _, err := net.SplitHostPort(s.DebugAddress)
+	if ip := net.ParseIP(host); err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		errs = append(errs, fmt.Errorf("debug-address: %q is not host:port of loopback, and whoever reaches it may read the process: use 127.0.0.1:PORT", s.DebugAddress))
+	}
+	return errs
 }
 
 // Global is what `global run` is told.
@@ -45,7 +59,7 @@ type Global struct {
 func (g *Global) check() []error {
 	errs := address("rest-address", g.RESTAddress, true)
 	errs = append(errs, address("kds-address", g.KDSAddress, true)...)
-	errs = append(errs, pair("tls-cert-file", g.TLSCertFile, "tls-key-file", g.TLSKeyFile)...)
+	errs = append(errs, g.Server.check()...)
 	errs = append(errs, pair("etcd-cert-file", g.EtcdCertFile, "etcd-key-file", g.EtcdKeyFile)...)
 	errs = append(errs, pair("etcd-username", g.EtcdUsername, "etcd-password", string(g.EtcdPassword))...)
 	if len(g.EtcdEndpoints) == 0 && (g.EtcdCAFile != "" || g.EtcdCertFile != "" || g.EtcdUsername != "") {
@@ -74,7 +88,7 @@ func (z *Zone) check() []error {
 	errs := address("global", z.Global, false)
 	errs = append(errs, address("xds-address", z.XDSAddress, true)...)
 	errs = append(errs, address("rest-address", z.RESTAddress, true)...)
-	return append(errs, pair("tls-cert-file", z.TLSCertFile, "tls-key-file", z.TLSKeyFile)...)
+	return append(errs, z.Server.check()...)
 }
 
 // Dataplane is what `dataplane run` is told.

@@ -30,6 +30,11 @@ func newGlobal(streams cli.Streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			stop, err := profile(settings.DebugAddress, log)
+			if err != nil {
+				return cli.Exit(cli.ExitRefused, err)
+			}
+			defer stop()
 			return cli.Exit(cli.ExitRefused, runGlobal(cmd.Context(), settings, log))
 		},
 	}

@@ -29,6 +29,11 @@ func newZone(streams cli.Streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			stop, err := profile(settings.DebugAddress, log)
+			if err != nil {
+				return cli.Exit(cli.ExitRefused, err)
+			}
+			defer stop()
 			return cli.Exit(cli.ExitRefused, runZone(cmd.Context(), settings, log))
 		},
 	}
