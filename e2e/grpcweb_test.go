@@ -54,7 +54,7 @@ func pieces(text []byte) ([]byte, error) {
 
 // TestGRPCWeb speaks gRPC-Web as a browser does, over HTTP/1.1: binary and text, from another origin.
 func TestGRPCWeb(t *testing.T) {
-	f := startHealth(t)
+	f, _ := startHealth(t)
 	client := newClient(t)
 	url := "http://" + f.at(10, 8080) + "/grpc.health.v1.Health/"
 	const origin = "https://app.example.com"

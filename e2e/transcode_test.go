@@ -11,6 +11,7 @@ import (
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -19,7 +20,7 @@ import (
 )
 
 // startHealth runs an edge and, at address 33, a workload that speaks the health service of gRPC: "orders" is well, "stock" is not.
-func startHealth(t *testing.T) *federation {
+func startHealth(t *testing.T) (*federation, *health.Server) {
 	t.Helper()
 	f := startEdge(t)
 	well := f.startGRPC(f.at(33, 8080))
@@ -28,7 +29,7 @@ func startHealth(t *testing.T) *federation {
 	f.startProxy("east", 2, "health", sidecarDocument("default", "health", f.host(33), inboundOf("health", "grpc", f.host(33), 8080, "")),
 		f.token("health", "dataplane", "--mesh", "default", "--service", "health"))
 	f.settled("east", 4)
-	return f
+	return f, well
 }
 
 const toHealth = "        backends: [{destination: {kuma.io/service: health}}]\n"
@@ -60,7 +61,7 @@ func healthDescriptor(t *testing.T, check, list string) []byte {
 
 // TestTranscode calls a gRPC service with JSON, and still with gRPC, through one route.
 func TestTranscode(t *testing.T) {
-	f := startHealth(t)
+	f, _ := startHealth(t)
 	client := newClient(t)
 	url := func(path string) string { return "http://" + f.at(10, 8080) + path }
 	rule := func(path, transcode string) string {

@@ -63,9 +63,11 @@ func MergeTimeout(t *meshv1.Timeout) Timeouts {
 	return out
 }
 
-// GRPCTimeouts are those of MergeTimeout for a destination that speaks gRPC.
+// GRPCTimeouts are those of MergeTimeout for a destination that speaks gRPC. By default they bound no request: one of a call that
+// streams its answers has ended, so the bound would cut the stream, and callers give deadlines of their own.
 func GRPCTimeouts(t *meshv1.Timeout) Timeouts {
 	out := MergeTimeout(t)
+	out.Request = bound(t.GetConf().GetHttp().GetRequestTimeout(), 0)
 	grpc := t.GetConf().GetGrpc()
 	out.StreamIdle = bound(grpc.GetStreamIdleTimeout(), out.StreamIdle)
 	out.MaxStream = bound(grpc.GetMaxStreamDuration(), out.MaxStream)

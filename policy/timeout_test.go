@@ -52,8 +52,13 @@ func TestMergeTimeout(t *testing.T) {
 }
 
 func TestGRPCTimeouts(t *testing.T) {
-	if got := GRPCTimeouts(nil); got != defaultTimeouts {
+	unbound := defaultTimeouts
+	unbound.Request = 0
+	if got := GRPCTimeouts(nil); got != unbound {
 		t.Errorf("without a policy: %+v", got)
+	}
+	if got := GRPCTimeouts(&meshv1.Timeout{Conf: &meshv1.Timeout_Conf{Http: &meshv1.Timeout_Http{}}}); got != unbound {
+		t.Errorf("with a policy that says nothing of requests: %+v", got)
 	}
 	spec := &meshv1.Timeout{Conf: &meshv1.Timeout_Conf{
 		Http: &meshv1.Timeout_Http{RequestTimeout: durationpb.New(time.Second), StreamIdleTimeout: durationpb.New(2 * time.Second), MaxStreamDuration: durationpb.New(3 * time.Second)},

@@ -201,10 +201,10 @@ func (b *builder) connection(kind string, destination map[string]string) *resour
 func (b *builder) timeouts(destination map[string]string) policy.Timeouts {
 	r := b.connection("Timeout", destination)
 	b.use(r, "connections to %s", tagsText(destination))
-	if r == nil {
-		return policy.MergeTimeout(nil)
+	var spec *meshv1.Timeout
+	if r != nil {
+		spec, _ = r.Spec.(*meshv1.Timeout)
 	}
-	spec, _ := r.Spec.(*meshv1.Timeout)
 	if b.Protocols[destination[resource.TagService]] == "grpc" {
 		return policy.GRPCTimeouts(spec)
 	}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/zoneforge/zoneforge/ir"
+	"github.com/zoneforge/zoneforge/policy"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/zone/proxyir"
@@ -154,16 +155,33 @@ func TestRouteToTheServiceThatWasAskedFor(t *testing.T) {
 	}
 }
 
-// What a Timeout says of gRPC holds for destinations that speak it.
+// What a Timeout says of gRPC holds for destinations that speak it, whose calls are bound by nothing that isn't said.
 func TestTimeoutsOfGRPC(t *testing.T) {
 	every := sel(tags{resource.TagService: "*"})
-	r, err := proxyir.Sidecar(input(nil, sidecar(), map[string][]*resource.Resource{"Timeout": {res("Timeout", "t", &meshv1.Timeout{
-		Sources: every, Destinations: every, Conf: &meshv1.Timeout_Conf{Grpc: &meshv1.Timeout_Grpc{StreamIdleTimeout: durationpb.New(time.Second), MaxStreamDuration: durationpb.New(time.Minute)}}})}}))
-	p, _ := accepted(t, r, err)
-	for _, config := range p.Routes {
-		forward := config.VirtualHosts[0].Routes[0].Forward
-		if got, want := forward.MaxDuration == time.Minute && forward.IdleTimeout == time.Second, config.Name == "outbound:127.0.0.1:9002"; got != want {
-			t.Errorf("%s is bound by %s and %s", config.Name, forward.IdleTimeout, forward.MaxDuration)
+	for name, c := range map[string]struct {
+		conf *meshv1.Timeout_Conf
+		want ir.Forward
+	}{
+		"no policy": {nil, ir.Forward{IdleTimeout: policy.DefaultStreamIdleTimeout}},
+		"streams": {&meshv1.Timeout_Conf{Grpc: &meshv1.Timeout_Grpc{StreamIdleTimeout: durationpb.New(time.Second), MaxStreamDuration: durationpb.New(time.Minute)}},
+			ir.Forward{IdleTimeout: time.Second, MaxDuration: time.Minute}},
+		"requests": {&meshv1.Timeout_Conf{Http: &meshv1.Timeout_Http{RequestTimeout: durationpb.New(time.Second)}},
+			ir.Forward{Timeout: time.Second, IdleTimeout: policy.DefaultStreamIdleTimeout}},
+	} {
+		policies := map[string][]*resource.Resource{}
+		if c.conf != nil {
+			policies["Timeout"] = []*resource.Resource{res("Timeout", "t", &meshv1.Timeout{Sources: every, Destinations: every, Conf: c.conf})}
+		}
+		r, err := proxyir.Sidecar(input(nil, sidecar(), policies))
+		p, _ := accepted(t, r, err)
+		for _, config := range p.Routes {
+			got := config.VirtualHosts[0].Routes[0].Forward
+			same := got.Timeout == c.want.Timeout && got.IdleTimeout == c.want.IdleTimeout && got.MaxDuration == c.want.MaxDuration
+			if grpc := config.Name == "outbound:127.0.0.1:9002"; grpc && !same || name == "no policy" && config.Name == "outbound:127.0.0.1:9000" && got.Timeout != policy.DefaultRequestTimeout {
+				t.Errorf("%s: %s is bound by %s, %s and %s", name, config.Name, got.Timeout, got.IdleTimeout, got.MaxDuration)
+			} else if !grpc && name == "streams" && same {
+				t.Errorf("%s is bound by what is said of gRPC", config.Name)
+			}
 		}
 	}
 }

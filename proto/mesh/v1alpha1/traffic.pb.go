@@ -903,7 +903,7 @@ func (x *Timeout_Tcp) GetIdleTimeout() *durationpb.Duration {
 // Http bounds HTTP traffic.
 type Timeout_Http struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// From the whole request received to the whole response; default 15s.
+	// From the whole request received to the whole response; default 15s, and none for destinations whose protocol is grpc.
 	RequestTimeout *durationpb.Duration `protobuf:"bytes,1,opt,name=request_timeout,json=requestTimeout,proto3" json:"request_timeout,omitempty"`
 	// Of a connection without requests; default 1h.
 	IdleTimeout *durationpb.Duration `protobuf:"bytes,2,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
