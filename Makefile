@@ -7,7 +7,7 @@ OTELCOL_VERSION := 0.155.0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X github.com/zoneforge/zoneforge/cli.Version=$(VERSION)
 
-.PHONY: help build tools tools-test redis test demo demo-check demo-tour demo-tour-check bench bench-publish race fuzz-short lint check-tidy generate docs check-generate golden check
+.PHONY: help build tools tools-test redis test demo demo-check demo-tour demo-tour-check bench bench-publish bench-scale bench-scale-publish race fuzz-short lint check-tidy generate docs check-generate golden check
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -64,6 +64,12 @@ bench: build tools ## measure the whole product with real Envoys; figures go to 
 
 bench-publish: build tools ## the same, and write the figures into docs/performance.md
 	go run ./bench -publish docs/performance.md
+
+bench-scale: build ## measure one zone with ten thousand simulated proxies; takes up to half an hour
+	go run ./bench -scale
+
+bench-scale-publish: build ## the same, and write the figures into docs/performance.md
+	go run ./bench -scale -publish docs/performance.md
 
 race: tools ## the tests of the concurrent packages under the race detector
 	go test -race ./global/... ./zone/... ./gossip/... ./sync/stream/... ./xds/server/... ./dataplane/... ./e2e/fault/...

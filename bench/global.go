@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/zoneforge/zoneforge/deploy/demo"
@@ -22,7 +21,9 @@ const receiptTime = 30 * time.Second
 // global speaks to the REST API as an administrator's script does, over connections that it keeps.
 type global struct {
 	url, token string
-	http       *http.Client
+	// zones is in how many a change has to be live.
+	zones int
+	http  *http.Client
 }
 
 func connect(f *demo.Federation) (*global, error) {
@@ -30,12 +31,16 @@ func connect(f *demo.Federation) (*global, error) {
 	if err != nil {
 		return nil, fmt.Errorf("admin token: %w", err)
 	}
-	roots, err := pool(f.CAFile())
+	return connectTo(f.URL(), f.CAFile(), token, 2)
+}
+
+func connectTo(url, caFile, token string, zones int) (*global, error) {
+	roots, err := pool(caFile)
 	if err != nil {
 		return nil, err
 	}
 	return &global{
-		url: f.URL(), token: token,
+		url: url, token: token, zones: zones,
 		http: &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, MaxIdleConnsPerHost: 4}},
 	}, nil
 }
@@ -55,13 +60,13 @@ func pool(file string) (*x509.CertPool, error) {
 func (g *global) close() { g.http.CloseIdleConnections() }
 
 // send gives the answer of a request that was granted; the caller closes its body.
-func (g *global) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+func (g *global) send(ctx context.Context, method, path, content string, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, g.url+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+g.token)
-	req.Header.Set("Content-Type", "application/yaml")
+	req.Header.Set("Content-Type", content)
 	resp, err := g.http.Do(req)
 	if err != nil {
 		return nil, err
@@ -87,18 +92,11 @@ func (g *global) apply(ctx context.Context, document string) (applied, error) {
 	defer cancel()
 	var a applied
 	a.sent = time.Now()
-	resp, err := g.send(ctx, http.MethodPost, "/v1/changes", []byte(document))
-	if err != nil {
-		return a, err
-	}
 	var result struct {
 		Change int64 `json:"change"`
 	}
-	err = json.NewDecoder(resp.Body).Decode(&result)
-	_, _ = io.Copy(io.Discard, resp.Body) // so that the connection is kept
-	_ = resp.Body.Close()
-	if err != nil {
-		return a, fmt.Errorf("the answer to a change: %w", err)
+	if err := g.ask(ctx, http.MethodPost, "/v1/changes", "application/yaml", []byte(document), &result); err != nil {
+		return a, err
 	}
 	a.answered = time.Now()
 	last, err := g.follow(ctx, result.Change)
@@ -114,9 +112,9 @@ type receipt struct {
 	ZonesTotal int       `json:"zonesTotal"`
 }
 
-// follow reads a change's receipts until one says that it is live in both zones.
+// follow reads a change's receipts until one says that it is live in all zones.
 func (g *global) follow(ctx context.Context, change int64) (receipt, error) {
-	resp, err := g.send(ctx, http.MethodGet, fmt.Sprintf("/v1/changes/%d/status?watch=true&timeout=%s", change, receiptTime), nil)
+	resp, err := g.send(ctx, http.MethodGet, fmt.Sprintf("/v1/changes/%d/status?watch=true&timeout=%s", change, receiptTime), "", nil)
 	if err != nil {
 		return receipt{}, err
 	}
@@ -134,8 +132,8 @@ func (g *global) follow(ctx context.Context, change int64) (receipt, error) {
 		}
 		if r.Live {
 			_, _ = io.Copy(io.Discard, resp.Body)
-			if r.ZonesLive != 2 || r.ZonesTotal != 2 {
-				return receipt{}, fmt.Errorf("change %d is live in %d of %d zones, want 2 of 2", change, r.ZonesLive, r.ZonesTotal)
+			if r.ZonesLive != g.zones || r.ZonesTotal != g.zones {
+				return receipt{}, fmt.Errorf("change %d is live in %d of %d zones, want all of %d", change, r.ZonesLive, r.ZonesTotal, g.zones)
 			}
 			return r, nil
 		}
@@ -147,29 +145,28 @@ func (g *global) remove(ctx context.Context, kind, name string) error {
 	body := fmt.Sprintf(`{"message":"the benchmark is over","deletes":[{"kind":%q,"mesh":%q,"name":%q}]}`, kind, demo.Mesh, name)
 	ctx, cancel := context.WithTimeout(ctx, receiptTime)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.url+"/v1/changes", strings.NewReader(body))
-	if err != nil {
-		return err
+	var result struct {
+		Change int64 `json:"change"`
 	}
-	req.Header.Set("Authorization", "Bearer "+g.token)
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := g.http.Do(req)
+	if err := g.ask(ctx, http.MethodPost, "/v1/changes", "application/json", []byte(body), &result); err != nil {
+		return fmt.Errorf("delete %s: %w", name, err)
+	}
+	_, err := g.follow(ctx, result.Change)
+	return err
+}
+
+// ask sends a request and reads its answer into a value.
+func (g *global) ask(ctx context.Context, method, path, content string, body []byte, into any) error {
+	resp, err := g.send(ctx, method, path, content, body)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	var result struct {
-		Change int64  `json:"change"`
-		Detail string `json:"detail"`
+	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
+		return fmt.Errorf("%s %s: %w", method, path, err)
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&result); err != nil {
-		return fmt.Errorf("delete %s: %w", name, err)
-	}
-	if resp.StatusCode >= 300 {
-		return fmt.Errorf("delete %s: %s: %s", name, resp.Status, result.Detail)
-	}
-	_, err = g.follow(ctx, result.Change)
-	return err
+	_, _ = io.Copy(io.Discard, resp.Body) // so that the connection is kept
+	return nil
 }
 
 // route is a MeshGatewayRoute at the demo's gateways: path leads to a service, and each request gets a mark.

@@ -27,6 +27,8 @@ var errMissed = errors.New("a goal was missed")
 type options struct {
 	binary, envoy, network, out, publish, only string
 	applies, endpoints, kills, moves           int
+	scale                                      bool
+	scaleOptions
 }
 
 // scenario is a file below bench/out.
@@ -66,22 +68,24 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.IntVar(&o.endpoints, "endpoints", 100, "backends to kill and to begin")
 	flags.IntVar(&o.kills, "kills", 10, "real Envoys to kill")
 	flags.IntVar(&o.moves, "moves", 200, "changes of routes under load")
+	flags.BoolVar(&o.scale, "scale", false, "measure one zone with many simulated proxies instead; scenarios: "+scaleNames())
+	o.scaleOptions.flags(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("there are no arguments but flags: %q", flags.Args())
 	}
-	chosen, err := choose(o)
-	if err != nil {
-		return err
+	how := measure
+	if o.scale {
+		how = measureScale
 	}
 	// Before anything of ours runs.
 	note := busy()
 	if note != "" {
 		fmt.Fprintln(out, note)
 	}
-	rows, err := measure(ctx, o, chosen, out)
+	rows, err := how(ctx, o, out)
 	if err != nil {
 		return err
 	}
@@ -89,7 +93,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	if o.publish != "" {
-		if err := publish(o.publish, rows, note); err != nil {
+		if err := publish(o.publish, o.scale, rows, note); err != nil {
 			return err
 		}
 	}
@@ -125,13 +129,14 @@ func choose(o options) ([]scenario, error) {
 }
 
 // measure runs the scenarios on a federation of their own, one after another, and writes their files.
-func measure(ctx context.Context, o options, chosen []scenario, out io.Writer) (_ []Row, err error) {
-	binary, err := filepath.Abs(o.binary)
+func measure(ctx context.Context, o options, out io.Writer) (_ []Row, err error) {
+	chosen, err := choose(o)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(binary); err != nil {
-		return nil, fmt.Errorf("the binary to measure: %w; build it with `make build`", err)
+	binary, err := o.product()
+	if err != nil {
+		return nil, err
 	}
 	if o.envoy != "" {
 		if o.envoy, err = filepath.Abs(o.envoy); err != nil {
@@ -167,15 +172,32 @@ func measure(ctx context.Context, o options, chosen []scenario, out io.Writer) (
 			return nil, fmt.Errorf("%s: %w", s.name, err)
 		}
 		fmt.Fprintf(out, "measured %s in %.1f s\n", s.name, time.Since(began).Seconds())
-		for i := range rows {
-			rows[i].Scenario, rows[i].Machine, rows[i].Commit = s.name, b.machine, b.commit
-		}
-		if err := writeJSON(filepath.Join(o.out, s.name+".json"), rows); err != nil {
+		if err := keep(o.out, s.name, b.machine, b.commit, rows); err != nil {
 			return nil, err
 		}
 		all = append(all, rows...)
 	}
 	return all, nil
+}
+
+// product is the path of the binary to measure.
+func (o options) product() (string, error) {
+	binary, err := filepath.Abs(o.binary)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(binary); err != nil {
+		return "", fmt.Errorf("the binary to measure: %w; build it with `make build`", err)
+	}
+	return binary, nil
+}
+
+// keep says in rows where they come from and writes a scenario's file.
+func keep(dir, scenario, machine, commit string, rows []Row) error {
+	for i := range rows {
+		rows[i].Scenario, rows[i].Machine, rows[i].Commit = scenario, machine, commit
+	}
+	return writeJSON(filepath.Join(dir, scenario+".json"), rows)
 }
 
 // bench is what a scenario works with.

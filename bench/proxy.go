@@ -10,19 +10,15 @@ import (
 	"slices"
 	"sync"
 
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/zoneforge/zoneforge/bench/simproxy"
 	"github.com/zoneforge/zoneforge/dataplane"
 	"github.com/zoneforge/zoneforge/deploy/demo"
 	"github.com/zoneforge/zoneforge/xds"
@@ -163,7 +159,7 @@ func converse(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResou
 		if err != nil {
 			return err
 		}
-		wanted := references{}
+		wanted := simproxy.References{}
 		for _, r := range resp.GetResources() {
 			m, err := r.GetResource().UnmarshalNew()
 			if err != nil {
@@ -172,7 +168,7 @@ func converse(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResou
 			if e, ok := m.(*endpointv3.ClusterLoadAssignment); ok && each != nil {
 				each(r.GetName(), e)
 			}
-			if err := wanted.find(m.ProtoReflect()); err != nil {
+			if err := wanted.Find(m.ProtoReflect()); err != nil {
 				return fmt.Errorf("resource %s: %w", r.GetName(), err)
 			}
 		}
@@ -204,66 +200,6 @@ func converse(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResou
 			}
 		}
 	}
-}
-
-// references are the names of resources that others name, by type.
-type references map[string][]string
-
-func (r references) add(typeURL, name string) {
-	if name != "" {
-		r[typeURL] = append(r[typeURL], name)
-	}
-}
-
-// find walks a message with all that is packed into it.
-func (r references) find(m protoreflect.Message) error {
-	switch v := m.Interface().(type) {
-	case *anypb.Any:
-		inner, err := v.UnmarshalNew()
-		if err != nil {
-			return err
-		}
-		return r.find(inner.ProtoReflect())
-	case *clusterv3.Cluster:
-		if v.GetType() == clusterv3.Cluster_EDS && v.GetEdsClusterConfig().GetServiceName() == "" {
-			r.add(xds.TypeEndpoint, v.GetName())
-		}
-	case *clusterv3.Cluster_EdsClusterConfig:
-		r.add(xds.TypeEndpoint, v.GetServiceName())
-	case *hcmv3.Rds:
-		r.add(xds.TypeRoute, v.GetRouteConfigName())
-	case *hcmv3.HttpFilter:
-		if v.GetConfigDiscovery() != nil {
-			r.add(xds.TypeExtension, v.GetName())
-		}
-	case *tlsv3.SdsSecretConfig:
-		if v.GetSdsConfig() != nil {
-			r.add(xds.TypeSecret, v.GetName())
-		}
-	}
-	var err error
-	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
-		switch {
-		case field.IsMap():
-			if field.MapValue().Message() != nil {
-				value.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
-					err = r.find(v.Message())
-					return err == nil
-				})
-			}
-		case field.Message() == nil:
-		case field.IsList():
-			for i := range value.List().Len() {
-				if err = r.find(value.List().Get(i).Message()); err != nil {
-					break
-				}
-			}
-		default:
-			err = r.find(value.Message())
-		}
-		return err == nil
-	})
-	return err
 }
 
 // addresses are the endpoints of an EDS resource as host:port, sorted; none for a resource that is gone.

@@ -128,19 +128,25 @@ func writeJSON(path string, rows []Row) error {
 	return nil
 }
 
-// The marks between which a page's figures stand.
-const (
-	beginMark = "<!-- figures: written by `make bench-publish` -->"
-	endMark   = "<!-- end of figures -->"
+// marks are the lines of a page between which figures stand.
+type marks struct{ begin, end string }
+
+var (
+	productMarks = marks{"<!-- figures: written by `make bench-publish` -->", "<!-- end of figures -->"}
+	scaleMarks   = marks{"<!-- scale: written by `make bench-scale-publish` -->", "<!-- end of scale -->"}
 )
 
-// publish puts the figures between the marks of a page, with a note beside them unless it is empty.
-func publish(path string, rows []Row, note string) error {
+// publish puts the figures between their marks of a page, with a note beside them unless it is empty.
+func publish(path string, scale bool, rows []Row, note string) error {
+	m := productMarks
+	if scale {
+		m = scaleMarks
+	}
 	page, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
-	text, err := published(string(page), rows, note)
+	text, err := m.published(string(page), rows, note)
 	if err != nil {
 		return fmt.Errorf("publish: %s: %w", path, err)
 	}
@@ -150,22 +156,22 @@ func publish(path string, rows []Row, note string) error {
 	return nil
 }
 
-func published(page string, rows []Row, note string) (string, error) {
-	before, rest, ok := strings.Cut(page, beginMark)
-	_, after, ended := strings.Cut(rest, endMark)
+func (m marks) published(page string, rows []Row, note string) (string, error) {
+	before, rest, ok := strings.Cut(page, m.begin)
+	_, after, ended := strings.Cut(rest, m.end)
 	if !ok || !ended {
-		return "", fmt.Errorf("it lacks the lines %q and %q, between which the figures go", beginMark, endMark)
+		return "", fmt.Errorf("it lacks the lines %q and %q, between which the figures go", m.begin, m.end)
 	}
 	if len(rows) == 0 {
 		return "", fmt.Errorf("there are no figures")
 	}
 	var b strings.Builder
-	b.WriteString(before + beginMark + "\n\n")
+	b.WriteString(before + m.begin + "\n\n")
 	b.WriteString(strings.TrimSpace(fmt.Sprintf("Measured at commit `%s` on %s. %s", rows[0].Commit, rows[0].Machine, note)) + "\n\n")
 	b.WriteString("| scenario | metric | value | unit | goal | n | |\n|---|---|---|---|---|---|---|\n")
 	for _, r := range rows {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %d | %s |\n", r.Scenario, r.Metric, number(r.Value), r.Unit, r.goal(), r.N, r.verdict())
 	}
-	b.WriteString("\n" + endMark + after)
+	b.WriteString("\n" + m.end + after)
 	return b.String(), nil
 }

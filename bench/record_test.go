@@ -107,10 +107,10 @@ func TestTableNamesWhatMissed(t *testing.T) {
 }
 
 func TestPublishReplacesFiguresAlone(t *testing.T) {
-	page := "before\n" + beginMark + "\nold\n" + endMark + "\nafter\n"
+	page := "before\n" + productMarks.begin + "\nold\n" + productMarks.end + "\nafter\n"
 	r := row("lost", 0, "requests", 5).atMost(0)
 	r.Commit, r.Machine = "abc", "a machine"
-	once, err := published(page, []Row{r}, "A note.")
+	once, err := productMarks.published(page, []Row{r}, "A note.")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,13 +122,13 @@ func TestPublishReplacesFiguresAlone(t *testing.T) {
 	if strings.Contains(once, "old") {
 		t.Error("the old figures are still there")
 	}
-	if twice, err := published(once, []Row{r}, "A note."); err != nil || twice != once {
+	if twice, err := productMarks.published(once, []Row{r}, "A note."); err != nil || twice != once {
 		t.Errorf("publishing the same again changes the page: %v", err)
 	}
-	if _, err := published("no marks", []Row{r}, ""); err == nil {
+	if _, err := productMarks.published("no marks", []Row{r}, ""); err == nil {
 		t.Error("a page without marks was taken")
 	}
-	if _, err := published(page, nil, ""); err == nil {
+	if _, err := productMarks.published(page, nil, ""); err == nil {
 		t.Error("no figures were published")
 	}
 }

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+	"math"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/zoneforge/zoneforge/bench/simproxy"
+	"github.com/zoneforge/zoneforge/xds"
+)
+
+// churnHost is the address of all endpoints that come and go; their ports count.
+const churnHost = "127.127.1.1"
+
+// churn takes the time from each change to each client of the service. Each service has one endpoint that comes and goes: the
+// service's changes are numbered from 1, odd ones begin the endpoint and even ones end it, so that what a proxy was given tells which
+// change it is of. A change that a proxy was never given because the next overtook it counts from its own time on.
+type churn struct {
+	services []*churned
+	byName   map[string]*churned
+	shards   []*churnShard
+	seed     maphash.Seed
+	reached  sync.Map // of churnKey to int: the newest change that a proxy has
+}
+
+type churnShard struct {
+	mu sync.Mutex
+	h  *hdrhistogram.Histogram
+}
+
+type churnKey struct {
+	proxy *simproxy.Proxy
+	of    *churned
+}
+
+// churned is one service.
+type churned struct {
+	name    string
+	clients int
+	link    *simproxy.Link
+	proxy   *simproxy.Proxy // nil while there is no endpoint
+
+	mu      sync.Mutex
+	changes []time.Time // when, by number - 1; guarded by mu
+}
+
+func (c *churned) issued(n int) (times []time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changes[:min(n, len(c.changes))]
+}
+
+// number is that of the change of which endpoints are, 0 for none.
+func (c *churned) number(endpoints []string) int {
+	for _, e := range endpoints {
+		if host, port, err := net.SplitHostPort(e); err == nil && host == churnHost {
+			n, _ := strconv.Atoi(port)
+			return 2*n - 1
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.changes) / 2 * 2
+}
+
+func (c *churn) seen(p *simproxy.Proxy, typeURL, name string, item *simproxy.Item, at time.Time) {
+	if typeURL != xds.TypeEndpoint || item == nil {
+		return
+	}
+	of := c.byName[name]
+	if of == nil {
+		return
+	}
+	key := churnKey{p, of}
+	last := 0
+	if v, ok := c.reached.Load(key); ok {
+		last = v.(int)
+	}
+	now := of.number(item.Endpoints)
+	if now <= last {
+		return
+	}
+	c.reached.Store(key, now)
+	shard := c.shards[maphash.Comparable(c.seed, p)%uint64(len(c.shards))]
+	times := of.issued(now)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	for _, began := range times[min(last, len(times)):] {
+		_ = shard.h.RecordValue(min(max(at.Sub(began), 0), maxLatency).Microseconds()) // within the histogram's bounds
+	}
+}
+
+// settled tells which service has a client without its newest change; empty for none. A client that was never told of an endpoint
+// that came and went while others waited has what it should.
+func (c *churn) settled() string {
+	have, stale := map[*churned]int{}, map[*churned]int{}
+	c.reached.Range(func(k, v any) bool {
+		of, n := k.(churnKey).of, v.(int)
+		if issued := len(of.issued(math.MaxInt)); n == issued || n%2 == 0 && issued%2 == 0 {
+			have[of]++
+		} else {
+			stale[of]++
+		}
+		return true
+	})
+	for _, of := range c.services {
+		n := len(of.issued(math.MaxInt))
+		if n%2 == 1 && have[of] != of.clients || stale[of] > 0 {
+			return fmt.Sprintf("%s: of %d clients, %d have change %d, and %d an older one", of.name, of.clients, have[of], n, stale[of])
+		}
+	}
+	return ""
+}
+
+// churning begins and ends endpoints at a steady rate, and watches latency, processor and memory.
+func (b *zoneBench) churning(ctx context.Context) error {
+	c := &churn{byName: map[string]*churned{}, seed: maphash.MakeSeed()}
+	for range 64 {
+		c.shards = append(c.shards, &churnShard{h: newLatency("").h})
+	}
+	for i, clients := range b.w.clients {
+		if clients == 0 {
+			continue
+		}
+		name, err := endpointsOf(serviceName(i))
+		if err != nil {
+			return err
+		}
+		token, err := b.w.serviceToken(ctx, serviceName(i))
+		if err != nil {
+			return err
+		}
+		of := &churned{name: serviceName(i), clients: clients}
+		if of.link, err = b.w.fleet.Dial(token); err != nil {
+			return err
+		}
+		defer of.link.Close()
+		c.services, c.byName[name] = append(c.services, of), of
+	}
+	b.w.fleet.Watch(c.seen)
+	defer b.w.fleet.Watch(nil)
+
+	began := time.Now()
+	used, err := b.w.zone.cpu()
+	if err != nil {
+		return err
+	}
+	var memory []float64
+	changes := 0
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for sampled := began; time.Since(began) < b.churn; {
+		for due := int(time.Since(began).Seconds() * float64(b.rate)); changes < due; changes++ {
+			if err := b.change(ctx, c.services[changes%len(c.services)]); err != nil {
+				return err
+			}
+		}
+		if time.Since(sampled) > time.Second {
+			sampled = time.Now()
+			resident, err := b.w.zone.memory()
+			if err != nil {
+				return err
+			}
+			memory = append(memory, float64(resident)/(1<<20))
+			// The versions of endpoints are many, and no proxy will be given old ones.
+			b.w.fleet.Forget()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	took := time.Since(began)
+	after, err := b.w.zone.cpu()
+	if err != nil {
+		return err
+	}
+	if err := until(ctx, "the last change reaches all", time.Minute, b.w.running(), func() error {
+		if missing := c.settled(); missing != "" {
+			return fmt.Errorf("%s", missing)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	for _, of := range c.services {
+		if of.proxy != nil {
+			of.proxy.Stop()
+		}
+	}
+	all := newLatency("churn, a change to each client")
+	for _, s := range c.shards {
+		all.h.Merge(s.h)
+	}
+	b.latencies(all, 250)
+	// The first fifth warms up; the next is compared with the last.
+	fifth := max(len(memory)/5, 1)
+	first, last := mean(memory[min(fifth, len(memory)-1):min(2*fifth, len(memory))]), mean(memory[len(memory)-fifth:])
+	b.add(row("churn, changes of endpoints", float64(changes)/took.Seconds(), "per second", int64(changes)),
+		b.judge(row("churn, processor of the zone", float64(after-used)/float64(took), "cores", int64(changes)), 1),
+		b.judge(row("churn, memory at the end over that after a fifth", last/first, "times", int64(len(memory))), 1.05),
+		row("churn, memory of the zone at the end", last, "MiB resident", int64(len(memory))))
+	return b.w.settled(ctx, b.proxies, time.Minute)
+}
+
+// change begins the endpoint of a service, or ends it.
+func (b *zoneBench) change(ctx context.Context, of *churned) error {
+	of.mu.Lock()
+	of.changes = append(of.changes, time.Now())
+	n := len(of.changes)
+	of.mu.Unlock()
+	if n%2 == 0 {
+		ends := of.proxy
+		of.proxy = nil
+		go ends.Stop()
+		return nil
+	}
+	document := sidecar("churn-"+strings.TrimPrefix(of.name, "service-"), of.name, churnHost)
+	inbound := document["networking"].(map[string]any)["inbound"].([]any)[0].(map[string]any)
+	inbound["port"] = (n + 1) / 2
+	who, err := node(document)
+	if err != nil {
+		return err
+	}
+	of.proxy = b.w.fleet.AddOver(ctx, of.link, who)
+	return nil
+}
+
+func mean(values []float64) float64 {
+	sum := 0.0
+	for _, v := range values {
+		sum += v
+	}
+	return sum / float64(len(values))
+}
