@@ -65,7 +65,7 @@ bench: build tools ## measure the whole product with real Envoys; figures go to 
 bench-publish: build tools ## the same, and write the figures into docs/performance.md
 	go run ./bench -publish docs/performance.md
 
-bench-scale: build ## measure one zone with ten thousand simulated proxies; takes up to half an hour
+bench-scale: build ## measure one zone with ten thousand simulated proxies and one global with a thousand simulated zones; up to half an hour
 	go run ./bench -scale
 
 bench-scale-publish: build ## the same, and write the figures into docs/performance.md

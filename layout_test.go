@@ -37,7 +37,7 @@ var imports = map[string][]string{
 	"docs":        {"config", "resource", "proto"},
 	"deploy":      {"ingress", "pki", "resource", "zone"},
 	"e2e":         {},
-	"bench":       {"dataplane", "deploy", "ingress", "xds"},
+	"bench":       {"dataplane", "deploy", "ingress", "pki", "proto", "resource", "sync", "xds"},
 	"cmd":         {"cli", "config", "dataplane", "global", "zone", "resource", "proto", "deploy", "xds"},
 }
 

@@ -19,6 +19,7 @@ type scaleOptions struct {
 	rate                                  int
 	churn, idle                           time.Duration
 	debug, parts                          string
+	globalSizes
 }
 
 func (o *scaleOptions) flags(f *flag.FlagSet) {
@@ -29,14 +30,17 @@ func (o *scaleOptions) flags(f *flag.FlagSet) {
 	f.IntVar(&o.rate, "rate", 500, "changes of endpoints a second in churn")
 	f.DurationVar(&o.churn, "churn", 5*time.Minute, "how long churn lasts")
 	f.DurationVar(&o.idle, "idle", time.Minute, "how long the zone is watched while nothing happens")
-	f.StringVar(&o.debug, "debug-address", "", "loopback host:port at which the zone under test serves its profiles")
+	f.StringVar(&o.debug, "debug-address", "", "loopback host:port at which the zone or global under test serves its profiles")
 	f.StringVar(&o.parts, "parts", "", "parts of the scenario zone to measure, with commas between: "+partNames())
+	o.globalSizes.flags(f)
 }
 
 // scale is what a scenario of this kind works with.
 type scale struct {
 	options
 	out io.Writer
+	// many is made by the first scenario that needs it, and ends after the last.
+	many *manyZones
 }
 
 // scaleScenarios run processes of their own, one scenario after another; each is a file below bench/out.
@@ -45,6 +49,12 @@ var scaleScenarios = []struct {
 	run  func(context.Context, *scale) ([]Row, error)
 }{
 	{"zone", measureZone},
+	{"global_join", measureGlobalJoin},
+	{"global_apply", measureGlobalApply},
+	{"global_memory", measureGlobalMemory},
+	{"global_idle", measureGlobalIdle},
+	{"global_restart", measureGlobalRestart},
+	{"global_store", measureGlobalStore},
 }
 
 func scaleNames() string {
@@ -55,19 +65,27 @@ func scaleNames() string {
 	return strings.Join(names, ", ")
 }
 
-func measureScale(ctx context.Context, o options, out io.Writer) ([]Row, error) {
+func measureScale(ctx context.Context, o options, out io.Writer) (_ []Row, err error) {
 	if o.proxies < replicas || o.proxies%replicas != 0 || o.resources < 1 || o.changes < 1 || o.policies < 10 || o.rate < 1 {
 		return nil, fmt.Errorf("counts must be positive, -policies at least 10 and -proxies a multiple of %d", replicas)
 	}
-	var err error
+	if err := o.globalSizes.check(); err != nil {
+		return nil, err
+	}
 	if o.binary, err = o.product(); err != nil {
 		return nil, err
 	}
 	s, machine, commit := &scale{options: o, out: out}, machine(), commit(ctx)
+	defer func() {
+		if s.many != nil {
+			err = errors.Join(err, s.many.stop(err != nil))
+		}
+	}()
 	fmt.Fprintf(out, "%s, commit %s\n", machine, commit)
 	var all []Row
 	for _, one := range scaleScenarios {
-		if o.only != "" && o.only != one.name {
+		// The name before _ stands for all that begin with it.
+		if o.only != "" && o.only != one.name && !strings.HasPrefix(one.name, o.only+"_") {
 			continue
 		}
 		began := time.Now()
