@@ -45,6 +45,10 @@ func (b *builder) compositions(l *meshv1.MeshGateway_Listener, own string, tags 
 			}
 			e.route, calls = closed(e.route.Name, e.route.Match), nil
 		}
+		if b.Closed[r.Key] {
+			b.takeBack(mark)
+			e.route, calls = closed(e.route.Name, e.route.Match), nil
+		}
 		b.tell(r.Key)
 		b.use(r, "listener %d %s", l.GetPort(), own)
 		e.hostnames = hostnames

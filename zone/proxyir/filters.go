@@ -143,8 +143,7 @@ func (b *builder) attachments(key resource.Key, from string, list []*meshv1.Filt
 	return out
 }
 
-// filterPolicies are the FilterPolicies for a proxy or listener with these tags, the most specific first. Those that the caller
-// leaves out are there, but broken: what they would have guarded stays closed.
+// filterPolicies are the FilterPolicies for a proxy or listener with these tags, the most specific first.
 func (b *builder) filterPolicies(tags map[string]string) []*resource.Resource {
 	return policy.AllMatching(b.Policies["FilterPolicy"], b.MeshName, tags)
 }
@@ -156,7 +155,7 @@ func (b *builder) fromPolicy(r *resource.Resource) []attachment {
 	}
 	spec, _ := r.Spec.(*meshv1.FilterPolicy)
 	made := []attachment{{key: r.Key, broken: true}}
-	if !b.Without[r.Key] {
+	if !b.Closed[r.Key] {
 		made = b.attachments(r.Key, "FilterPolicy/"+r.Name, spec.GetConf().GetFilters(), nil)
 	}
 	b.attached[r.Key] = made

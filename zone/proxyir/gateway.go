@@ -39,6 +39,9 @@ func Gateway(in Input) (*Result, error) {
 	}
 	var errs []error
 	for _, port := range slices.Sorted(maps.Keys(ports)) {
+		if in.Ports[port] == PortAbsent {
+			continue
+		}
 		if err := b.port(r.Key, port, ports[port]); err != nil {
 			errs = append(errs, fmt.Errorf("dataplane %s/%s: gateway port %d: %w", in.MeshName, in.Name, port, err))
 		}
@@ -149,7 +152,7 @@ func hostnamesWithin(own string, names []string) []string {
 // listener's, and these before those of policies for the whole gateway.
 func (b *builder) attach(gateway resource.Key, l *meshv1.MeshGateway_Listener, tags map[string]string, entries []entry) [][]ir.Route {
 	policies := b.filterPolicies(tags)
-	own := b.attachments(gateway, fmt.Sprintf("MeshGateway/%s/%d/%s", gateway.Name, l.GetPort(), hostname(l.GetHostname())), l.GetFilters(), l.GetCors())
+	own := b.ofListener(gateway, l)
 	limits := b.gatewayLimits(tags, fmt.Sprintf("listener %d %s", l.GetPort(), hostname(l.GetHostname())))
 	out := make([][]ir.Route, len(entries))
 	for i, e := range entries {
@@ -168,6 +171,17 @@ func (b *builder) attach(gateway resource.Key, l *meshv1.MeshGateway_Listener, t
 		out[i] = b.guard(e.route, slices.Concat(near, own, far, limits))
 	}
 	return out
+}
+
+// ofListener builds the filters of a listener.
+func (b *builder) ofListener(gateway resource.Key, l *meshv1.MeshGateway_Listener) []attachment {
+	switch b.Ports[l.GetPort()] {
+	case PortWithoutFilters:
+		return nil
+	case PortClosed:
+		return []attachment{{key: gateway, broken: true}}
+	}
+	return b.attachments(gateway, fmt.Sprintf("MeshGateway/%s/%d/%s", gateway.Name, l.GetPort(), hostname(l.GetHostname())), l.GetFilters(), l.GetCors())
 }
 
 // compareEntries is negative where x is tried before y.

@@ -60,9 +60,26 @@ type Input struct {
 	Modules []string
 	// Without are policies that are passed over, as what they say has been refused.
 	Without map[resource.Key]bool
-	// Closed are MeshGatewayRoutes whose requests are answered with 503, as what they do has been refused.
+	// Closed are MeshGatewayRoutes, Compositions and FilterPolicies whose requests are answered with 503, as what they do has been
+	// refused.
 	Closed map[resource.Key]bool
+	// Ports are those of a gateway that are less than its MeshGateway says, as that has been refused.
+	Ports map[uint32]PortState
 }
+
+// PortState says what there is of the listeners of a port of a gateway.
+type PortState int
+
+const (
+	// PortWhole is all that the MeshGateway says.
+	PortWhole PortState = iota
+	// PortWithoutFilters has listeners without their filters, to find out what is to blame. No proxy is served with it.
+	PortWithoutFilters
+	// PortClosed answers with 503 what the filters would have guarded.
+	PortClosed
+	// PortAbsent has no listeners.
+	PortAbsent
+)
 
 // Result is what was built.
 type Result struct {
@@ -128,8 +145,7 @@ func newBuilder(in Input, kind ir.ProxyKind, source map[string]string) *builder 
 		b.Policies = make(map[string][]*resource.Resource, len(in.Policies))
 		for kind, list := range in.Policies {
 			for _, r := range list {
-				// A FilterPolicy is passed over where it is used, as what it guards must stay closed.
-				if !in.Without[r.Key] || kind == "FilterPolicy" {
+				if !in.Without[r.Key] {
 					b.Policies[kind] = append(b.Policies[kind], r)
 				}
 			}
@@ -168,6 +184,12 @@ func (b *builder) permissive() bool {
 
 // reject leaves a policy out, and takes back the clusters that were added since mark.
 func (b *builder) reject(key resource.Key, mark int, err error) {
+	b.takeBack(mark)
+	b.rejected[Rejected{key, err.Error()}] = true
+}
+
+// takeBack takes back what was added since mark.
+func (b *builder) takeBack(mark int) {
 	for _, name := range b.order[mark:] {
 		delete(b.clusters, name)
 		delete(b.destinations, name)
@@ -175,7 +197,6 @@ func (b *builder) reject(key resource.Key, mark int, err error) {
 	}
 	b.order = b.order[:mark]
 	b.missing = nil
-	b.rejected[Rejected{key, err.Error()}] = true
 }
 
 // tell reports what a policy calls and nobody has, though the policy is in force.

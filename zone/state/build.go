@@ -82,6 +82,7 @@ func (s *State) BuildProxy(id string) (*Built, error) {
 		if result, resources, err = withoutBad(build, in, result, err); err != nil {
 			return nil, err
 		}
+		current = requiredTokens(result.Proxy)
 	}
 
 	s.unindex(m, p)
@@ -111,56 +112,6 @@ func tagsOf(d ingress.Destination) map[string]string {
 
 // ErrUnknown says that a proxy is not registered, or has no stream.
 var ErrUnknown = errors.New("not a live proxy")
-
-// refusable are the kinds of which one may be left out of a proxy without opening what should be closed. What a FilterPolicy that is
-// left out would have guarded is answered with 503.
-var refusable = map[string]bool{"MeshGatewayRoute": true, "TrafficRoute": true, "Timeout": true, "Retry": true, "FilterPolicy": true, "Composition": true, "TrafficLog": true, "TrafficTrace": true, "MeshTrafficTrace": true, "ProxyTemplate": true,
-	"CircuitBreaker": true, "HealthCheck": true}
-
-// withoutBad finds the policies that make a proxy into something that Envoy's own rules refuse, by adding them one by one to a
-// proxy without any, and builds the proxy without those. It costs a build a policy, in a case that validation should prevent.
-func withoutBad(build func(proxyir.Input) (*proxyir.Result, error), in proxyir.Input, result *proxyir.Result, why error) (*proxyir.Result, *xds.Resources, error) {
-	without := map[resource.Key]bool{}
-	var keys []resource.Key
-	for _, u := range result.Uses {
-		if refusable[u.Key.Kind] && !without[u.Key] {
-			without[u.Key] = true
-			keys = append(keys, u.Key)
-		}
-	}
-	in.Without, in.Closed = without, map[resource.Key]bool{}
-	try := func() (*proxyir.Result, *xds.Resources, error) {
-		r, err := build(in)
-		if err != nil {
-			return nil, nil, err
-		}
-		resources, err := xds.Build(r.Proxy)
-		return r, resources, err
-	}
-	best, resources, err := try()
-	if err != nil {
-		return nil, nil, why
-	}
-	var rejected []proxyir.Rejected
-	for _, key := range keys {
-		delete(without, key)
-		r, made, err := try()
-		if err != nil {
-			rejected = append(rejected, proxyir.Rejected{Key: key, Reason: err.Error()})
-			// Without a route its requests could fall to a wider one that is not guarded, so its place is kept where that can be.
-			in.Closed[key] = key.Kind == "MeshGatewayRoute"
-			if r, made, err = try(); !in.Closed[key] || err != nil {
-				delete(in.Closed, key)
-				without[key] = true
-				continue
-			}
-		}
-		best, resources = r, made
-	}
-	best.Rejected = append(best.Rejected, rejected...)
-	slices.SortStableFunc(best.Rejected, func(a, b proxyir.Rejected) int { return a.Key.Compare(b.Key) })
-	return best, resources, nil
-}
 
 // buildIngress offers each service that is there, with its subsets.
 func (s *State) buildIngress(p *proxy) (*Built, error) {
