@@ -219,44 +219,12 @@ func (s *State) routeReaches(m *mesh, v policy.DataplanePolicy, p *proxy) bool {
 	return false
 }
 
-// subsetsChanged counts the subsets that a route asks for, which ingresses have to offer.
+// subsetsChanged counts the subsets that a policy sends requests to, which ingresses have to offer.
 func (s *State) subsetsChanged(m *mesh, r *resource.Resource, by int) {
 	if r == nil {
 		return
 	}
-	var tags []map[string]string
-	switch v := r.Spec.(type) {
-	case *meshv1.TrafficRoute:
-		tags = append(tags, v.GetConf().GetDestination())
-		for _, split := range v.GetConf().GetSplit() {
-			tags = append(tags, split.GetDestination())
-		}
-		for _, rule := range v.GetConf().GetHttp() {
-			tags = append(tags, rule.GetDestination())
-			for _, split := range rule.GetSplit() {
-				tags = append(tags, split.GetDestination())
-			}
-		}
-	case *meshv1.Composition:
-		for _, call := range v.GetConf().GetCalls() {
-			tags = append(tags, call.GetDestination())
-		}
-	case *meshv1.MeshGatewayRoute:
-		for _, rule := range v.GetConf().GetTcp().GetRules() {
-			for _, b := range rule.GetBackends() {
-				tags = append(tags, b.GetDestination())
-			}
-		}
-		for _, rule := range v.GetConf().GetHttp().GetRules() {
-			for _, b := range rule.GetBackends() {
-				tags = append(tags, b.GetDestination())
-			}
-			for _, f := range rule.GetFilters() {
-				tags = append(tags, f.GetMirror().GetDestination())
-			}
-		}
-	}
-	for _, t := range tags {
+	for _, t := range resource.Destinations(r) {
 		if len(t) < 2 || t[resource.TagService] == "" || t[resource.TagService] == resource.AnyValue {
 			continue
 		}
