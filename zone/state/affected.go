@@ -25,6 +25,9 @@ func (s *State) policyChanged(m *mesh, key resource.Key, old, next *resource.Res
 		list = slices.Insert(list, i, next)
 	}
 	m.policies[key.Kind] = list
+	if key.Kind == "LocalityPolicy" {
+		s.astray = nil
+	}
 	for _, r := range []*resource.Resource{old, next} {
 		if r != nil {
 			s.affects(m, r)

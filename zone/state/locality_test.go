@@ -63,3 +63,41 @@ func TestLocalityPolicyOrdersZones(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// A policy that sends requests to a zone that nobody knows says so until the zone is there, and holds all the while.
+func TestLocalityPolicyOfAnUnknownZone(t *testing.T) {
+	s := world(t)
+	told := func(want string) {
+		t.Helper()
+		got := ""
+		for _, r := range s.Rejected() {
+			got += r.GetKey().GetKind() + " " + r.GetKey().GetName() + ": " + r.GetReason()
+		}
+		if got != want {
+			t.Errorf("status says %q, want %q", got, want)
+		}
+	}
+	apply := func(records ...*kdsv1.Record) {
+		t.Helper()
+		if r := s.Apply(records, nil, false); len(r) > 0 {
+			t.Fatal(r)
+		}
+	}
+	apply(rec(t, "LocalityPolicy", "echo", &meshv1.LocalityPolicy{Destinations: sel(service("echo")), Conf: &meshv1.LocalityPolicy_Conf{
+		Failover: []*meshv1.LocalityPolicy_Failover{{From: []string{"outpost"}, To: []string{"wset", "west"}}, {From: []string{"east"}, To: []string{"south", "west"}}},
+		Weights:  map[string]uint32{"east": 1, "suoth": 0},
+	}}))
+	const head, tail = "LocalityPolicy echo: zone east knows of no ingress and no service in ", ", so nothing goes there: mend the name, or start the zone with its ingress"
+	told(head + "south, suoth, wset" + tail)
+	apply(rec(t, "ZoneIngress", "south.in", remote("south", "10.3.0.1")))
+	told(head + "suoth, wset" + tail)
+	apply(rec(t, "ServiceAvailability", "wset.web", available("wset", "web", 1)))
+	told(head + "suoth" + tail)
+	s.Apply(nil, []resource.Key{key("ServiceAvailability", "wset.web")}, false)
+	told(head + "suoth, wset" + tail)
+	if got := endpointsText(t, s, "echo.all.default.mesh/client"); got != "east/0 10.0.0.2,10.0.0.3; west/1 10.1.0.1" {
+		t.Error(got)
+	}
+	s.Apply(nil, []resource.Key{key("LocalityPolicy", "echo")}, false)
+	told("")
+}

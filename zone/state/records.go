@@ -203,11 +203,13 @@ func (s *State) setAvailable(mesh, name, zone string, a *federationv1.ServiceAva
 		delete(s.reaches[zone], key)
 		if len(s.reaches[zone]) == 0 {
 			delete(s.reaches, zone)
+			s.astray = nil
 		}
 	} else {
 		v.available[zone] = a
 		if s.reaches[zone] == nil {
 			s.reaches[zone] = set[serviceKey]{}
+			s.astray = nil
 		}
 		s.reaches[zone][key] = struct{}{}
 	}
@@ -225,6 +227,7 @@ func (s *State) remoteChanged(key resource.Key, next *meshv1.ZoneIngress) {
 	if had == has && old == now {
 		return
 	}
+	s.astray = nil
 	for _, zone := range []string{old.Zone, now.Zone} {
 		for k := range s.reaches[zone] {
 			s.markEndpoints(s.mesh(k.mesh).service(k.service), ingress.ClientView)

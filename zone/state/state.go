@@ -38,6 +38,8 @@ type State struct {
 	// refused are the records that are not in force, refusing the proxies that leave something out.
 	refused  set[resource.Key]
 	refusing set[string]
+	// astray is what unknownZones gives; nil when that may have changed.
+	astray map[resource.Key]string
 	// endpoints are those that some proxy needs, by name.
 	endpoints map[string]*endpoints
 	offer     *kds.Set
@@ -201,7 +203,7 @@ func (s *State) VerificationKeys() []*federationv1.VerificationKeys {
 	return out
 }
 
-// Rejected lists the records that are not in force as they are, here or for some proxy, ordered by key.
+// Rejected lists the records that are not in force as they are, here or for some proxy, or that name what nobody has, ordered by key.
 func (s *State) Rejected() []*kdsv1.Rejection {
 	reasons := map[resource.Key]string{}
 	for key := range s.refused {
@@ -212,6 +214,11 @@ func (s *State) Rejected() []*kdsv1.Rejection {
 			if _, ok := reasons[r.Key]; !ok {
 				reasons[r.Key] = r.Reason
 			}
+		}
+	}
+	for key, reason := range s.unknownZones() {
+		if _, ok := reasons[key]; !ok {
+			reasons[key] = reason
 		}
 	}
 	var out []*kdsv1.Rejection
