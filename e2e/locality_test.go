@@ -79,6 +79,15 @@ func TestZonesInOrderAndByWeight(t *testing.T) {
 		f.reaches(client, url, east.name)
 	})
 
+	t.Run("a zone that nobody knows", func(t *testing.T) {
+		f.refusesToApply([]string{"LocalityPolicy default/echo", "zone east knows of no ingress and no service in suoth, so nothing goes there: mend the name"},
+			locality("  failover: [{to: [suoth, south]}]\n"))
+		ill(east)
+		f.reaches(client, url, south.name)
+		ill()
+		f.reaches(client, url, east.name)
+	})
+
 	byWeight := func(t *testing.T, shares map[string]float64) {
 		t.Helper()
 		const n = 300

@@ -123,6 +123,8 @@ func TestCodecMessages(t *testing.T) {
 		{"two compressions", rule("{compression: {}}, {compression: {}}"), "f:4:45: conf.http[0].filters[1]: compression is there already, as filter 0 (keep one of them)"},
 		{"transcode", rule("{type: Transcode, transcode: {descriptor: {secret: books}, services: [books.Books]}}, {transcode: {descriptor: {inline: " + inline + "}, services: [books.Books]}}"),
 			"f:4:112: conf.http[0].filters[1]: transcode is there already, as filter 0 (keep one of them)"},
+		{"transcode with another path", rule("{transcode: {descriptor: {secret: books}, services: [books.Books]}}, {rewrite: {hostname: books}}, {rewrite: {replaceFull: /books}}"),
+			"f:4:126: conf.http[0].filters[2].rewrite: transcode makes the path that of the method (remove it, and give the methods the paths that clients use)"},
 		{"transcode without anything", rule("{transcode: {}}"),
 			"f:4:27: " + at + "transcode: needs services, such as [books.v1.Books]\n" +
 				"f:4:27: " + at + "transcode.descriptor: needs a compiled FileDescriptorSet: one of secret, inline and inlineString"},

@@ -49,6 +49,9 @@ var tokenMessages = []struct{ name, filter, want string }{
 	{"login", "{oidc: {authorizationEndpoint: https://a/b, tokenEndpoint: https://a/t, clientId: c, clientSecret: {secret: s}, hmacSecret: {secret: t}}}", ""},
 	{"paths of a login", "{oidc: {authorizationEndpoint: https://a/b, tokenEndpoint: https://a/t, clientId: c, clientSecret: {secret: s}, redirectPath: a, logoutPath: /oauth2/callback}}",
 		"f:5:127: conf.http[0].filters[0].oidc.redirectPath: a path begins with / (write \"/a\")"},
+	{"two logins at one path", "{oidc: {authorizationEndpoint: https://a/b, tokenEndpoint: https://a/t, clientId: c, clientSecret: {secret: s}}}], backends: [{destination: {kuma.io/service: s}}]}, {filters: [{oidc: {authorizationEndpoint: https://a/b, tokenEndpoint: https://a/t, clientId: d, clientSecret: {secret: s}, logoutPath: /bye}}",
+		"f:5:178: conf.http[1].filters[0].oidc.redirectPath: /oauth2/callback is that of another login, of rule 0 (give each login of a host a redirectPath and a logoutPath of its own, or make them the same)"},
+	{"one login in two rules", "{oidc: {authorizationEndpoint: https://a/b, tokenEndpoint: https://a/t, clientId: c, clientSecret: {secret: s}}}], backends: [{destination: {kuma.io/service: s}}]}, {filters: [{oidc: {authorizationEndpoint: https://a/b, tokenEndpoint: https://a/t, clientId: c, clientSecret: {secret: s}, redirectPath: /oauth2/callback, useRefreshToken: true, scopes: [openid, email], passThrough: [{path: {match: PREFIX, value: /open}}]}}", ""},
 	{"requests without a login", "{oidc: {authorizationEndpoint: https://a/b, tokenEndpoint: https://a/t, clientId: c, clientSecret: {secret: s}, passThrough: [{}, {header: {name: ':path', match: REGEX, value: '('}}]}}",
 		"f:5:127: conf.http[0].filters[0].oidc.passThrough[0]: needs either path or header (write an item each)\n" +
 			"f:5:147: conf.http[0].filters[0].oidc.passThrough[1].header.name: \":path\" is no name for a header\n" +

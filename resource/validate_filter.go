@@ -137,6 +137,7 @@ func checkFilters(s scope, rule *meshv1.MeshGatewayRoute_Rule, filters []*meshv1
 		}
 		first[field.FullName()] = i
 	}
+	checkTranscodedPath(s, filters)
 }
 
 // addsUp are the filters of which a rule, listener or policy may have several. Answers are counted by checkAnswer.

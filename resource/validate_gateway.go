@@ -36,6 +36,7 @@ func validateMeshGatewayRoute(s scope, r *Resource) {
 		checkBackends(at.at("backends"), rule.GetBackends())
 		checkOneCors(at, rule.GetCors(), rule.GetFilters())
 	}
+	checkLogins(http.at("rules"), g.GetConf().GetHttp().GetRules())
 }
 
 func checkBackends(s scope, backends []*meshv1.MeshGatewayRoute_Backend) {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 )
 
@@ -93,6 +95,49 @@ func checkOidc(s scope, o *meshv1.Oidc) {
 	}
 	checkDuration(s.at("defaultExpiresIn"), o.GetDefaultExpiresIn(), time.Second, 0)
 	checkDuration(s.at("defaultRefreshTokenExpiresIn"), o.GetDefaultRefreshTokenExpiresIn(), time.Second, 0)
+}
+
+// checkLogins refuses different logins of a route at one path, where a proxy could only answer for one of them.
+func checkLogins(s scope, rules []*meshv1.MeshGatewayRoute_Rule) {
+	type login struct {
+		rule int
+		oidc *meshv1.Oidc
+	}
+	at := map[string]login{}
+	for i, rule := range rules {
+		for k, f := range rule.GetFilters() {
+			o := f.GetOidc()
+			if o == nil {
+				continue
+			}
+			for _, p := range []struct{ field, path string }{{"redirectPath", cmp.Or(o.GetRedirectPath(), DefaultRedirectPath)}, {"logoutPath", cmp.Or(o.GetLogoutPath(), DefaultLogoutPath)}} {
+				first, taken := at[p.path]
+				if !taken {
+					at[p.path] = login{i, o}
+				} else if first.rule != i && !proto.Equal(essence(first.oidc), essence(o)) {
+					s.index(i).at("filters").index(k).at("oidc", p.field).errorf("give each login of a host a redirectPath and a logoutPath of its own, or make them the same",
+						"%s is that of another login, of rule %d", p.path, first.rule)
+				}
+			}
+		}
+	}
+}
+
+// essence is what two logins must have in common to share their paths, with defaults spelled as one.
+func essence(o *meshv1.Oidc) *meshv1.Oidc {
+	out := proto.CloneOf(o)
+	out.PassThrough, out.DenyRedirect, out.Scopes, out.Resources = nil, nil, nil, nil
+	out.RedirectPath, out.LogoutPath = cmp.Or(o.GetRedirectPath(), DefaultRedirectPath), cmp.Or(o.GetLogoutPath(), DefaultLogoutPath)
+	if o.GetSameSite() == meshv1.OidcSameSite_OIDC_SAME_SITE_LAX {
+		out.SameSite = meshv1.OidcSameSite_OIDC_SAME_SITE_UNSPECIFIED
+	}
+	if o.GetClientAuth() != meshv1.OidcClientAuth_OIDC_CLIENT_AUTH_BASIC {
+		out.ClientAuth = meshv1.OidcClientAuth_OIDC_CLIENT_AUTH_UNSPECIFIED
+	}
+	if o.GetUseRefreshToken() {
+		out.UseRefreshToken = nil
+	}
+	return out
 }
 
 // checkEndpoint takes an address to which users are sent.

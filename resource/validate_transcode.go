@@ -2,11 +2,24 @@ package resource
 
 import (
 	"regexp"
+	"slices"
 
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 )
 
 var fullName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$`)
+
+// checkTranscodedPath refuses a path that is rewritten twice: the rewrite of a rule comes last, and would spoil that of the method.
+func checkTranscodedPath(s scope, filters []*meshv1.Filter) {
+	if !slices.ContainsFunc(filters, func(f *meshv1.Filter) bool { return f.GetTranscode() != nil }) {
+		return
+	}
+	for i, f := range filters {
+		if f.GetRewrite().GetPath() != nil {
+			s.index(i).at("rewrite").errorf("remove it, and give the methods the paths that clients use", "transcode makes the path that of the method")
+		}
+	}
+}
 
 func checkTranscode(s scope, t *meshv1.Transcode) {
 	descriptor := s.at("descriptor")

@@ -177,6 +177,7 @@ func policyCovers(r *resource.Resource, route string, backend map[string]string)
 
 // guard is attach, but for a route that becomes too many: it is answered with 503, and those whose conditions cut it are told.
 func (b *builder) guard(route ir.Route, list []attachment) []ir.Route {
+	list = b.keepPath(route, list)
 	routes, err := attach(route, list)
 	if err == nil {
 		return routes

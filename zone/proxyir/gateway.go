@@ -123,7 +123,7 @@ func (b *builder) hosts(gateway resource.Key, l *meshv1.MeshGateway_Listener, al
 				host.Routes = append(host.Routes, attached[i]...)
 			}
 		}
-		host.Routes = withLogins(host.Routes)
+		host.Routes = withLogins(b.partLogins(domain, host.Routes))
 		host.Routes = append(host.Routes, ir.Route{Name: "not-found", Match: anyPath, Direct: &ir.DirectResponse{Status: 404}})
 		out = append(out, host)
 	}

@@ -6,7 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/zoneforge/zoneforge/ir"
@@ -51,6 +53,7 @@ func (b *builder) oidc(o *meshv1.Oidc) (*ir.OIDC, error) {
 	}
 	b.secret(out.ClientSecret)
 	b.secret(out.CookieSecret)
+	b.logins[out] = b.from
 	return out, nil
 }
 
@@ -120,4 +123,53 @@ func withLogins(routes []ir.Route) []ir.Route {
 		}
 	}
 	return append(logins, routes...)
+}
+
+// partLogins closes the routes of a host with a login at whose paths another one answers already: which of them a user meant to come
+// back from could not be told. The first by where it stands keeps the paths.
+func (b *builder) partLogins(host string, routes []ir.Route) []ir.Route {
+	var logins []*ir.OIDC
+	for _, r := range routes {
+		if o := r.Filters.OIDC; o != nil && !slices.Contains(logins, o) {
+			logins = append(logins, o)
+		}
+	}
+	if len(logins) < 2 {
+		return routes
+	}
+	slices.SortStableFunc(logins, func(x, y *ir.OIDC) int { return cmp.Compare(b.logins[x], b.logins[y]) })
+	at := map[string]*ir.OIDC{}
+	late := map[*ir.OIDC]bool{}
+	for _, o := range logins {
+		for _, path := range []string{o.RedirectPath, o.LogoutPath} {
+			first := at[path]
+			if first == nil || sameLogin(first, o) || late[o] {
+				continue
+			}
+			late[o] = true
+			kind, rest, _ := strings.Cut(b.logins[o], "/")
+			name, _, _ := strings.Cut(rest, "/")
+			b.reject(resource.Key{Kind: kind, Mesh: b.MeshName, Name: name}, len(b.order),
+				fmt.Errorf("oidc: on host %s the path %s is that of the login of %s, which differs: give each login of a host a redirectPath and a logoutPath of its own", host, path, b.logins[first]))
+		}
+		if !late[o] {
+			at[o.RedirectPath], at[o.LogoutPath] = o, o
+		}
+	}
+	out := slices.Clone(routes)
+	for i, r := range out {
+		if late[r.Filters.OIDC] {
+			out[i] = closed(r.Name, r.Match)
+		}
+	}
+	return out
+}
+
+// sameLogin tells whether it doesn't matter which of two logins a user comes back to.
+func sameLogin(x, y *ir.OIDC) bool {
+	essence := func(o ir.OIDC) ir.OIDC {
+		o.PassThrough, o.DenyRedirect, o.Scopes, o.Resources = nil, nil, nil, nil
+		return o
+	}
+	return reflect.DeepEqual(essence(*x), essence(*y))
 }

@@ -128,6 +128,8 @@ type builder struct {
 	limits map[resource.Key][]attachment
 	// from tells where the filters stand that are being built.
 	from string
+	// logins tells it of each login that was built.
+	logins map[*ir.OIDC]string
 	// order holds the names of destinations' clusters as they were added, so that those of a rejected policy can be taken back.
 	order []string
 	// missing is what the policy that is being built calls and nobody has, see tell.
@@ -139,7 +141,7 @@ type builder struct {
 }
 
 func newBuilder(in Input, kind ir.ProxyKind, source map[string]string) *builder {
-	b := &builder{Input: in, external: map[string]map[string]string{}, attached: map[resource.Key][]attachment{}, limits: map[resource.Key][]attachment{}, clusters: map[string]ir.Cluster{}, destinations: map[string]ingress.Destination{}, secrets: map[string]bool{},
+	b := &builder{Input: in, external: map[string]map[string]string{}, attached: map[resource.Key][]attachment{}, limits: map[resource.Key][]attachment{}, logins: map[*ir.OIDC]string{}, clusters: map[string]ir.Cluster{}, destinations: map[string]ingress.Destination{}, secrets: map[string]bool{},
 		rejected: map[Rejected]bool{}, uses: map[Use]bool{}}
 	if len(in.Without) > 0 {
 		b.Policies = make(map[string][]*resource.Resource, len(in.Policies))

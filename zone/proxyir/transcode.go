@@ -2,6 +2,7 @@ package proxyir
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/zoneforge/zoneforge/ir"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
@@ -26,4 +27,20 @@ func (b *builder) transcode(t *meshv1.Transcode) (*ir.Transcode, error) {
 		Whitespace:    p.GetAddWhitespace(), PrintZeroPrimitives: p.GetAlwaysPrintPrimitiveFields(), EnumsAsNumbers: p.GetAlwaysPrintEnumsAsInts(),
 		ProtoFieldNames: p.GetPreserveProtoFieldNames(),
 	}, nil
+}
+
+// keepPath closes what a policy or listener would transcode of a route that rewrites the path: the rewrite comes last, and would spoil
+// the path of the method.
+func (b *builder) keepPath(route ir.Route, list []attachment) []attachment {
+	if route.Forward == nil || route.Forward.Path == nil || route.Filters.Transcode != nil {
+		return list
+	}
+	out := slices.Clone(list)
+	for i, a := range out {
+		if a.does.Filters.Transcode != nil {
+			b.reject(a.key, len(b.order), fmt.Errorf("route %s rewrites the path, and transcode makes it that of the method: do one of them", route.Name))
+			out[i] = attachment{key: a.key, matches: a.matches, broken: true}
+		}
+	}
+	return out
 }
