@@ -102,6 +102,9 @@ func churns(f *federation) []churn {
 	}
 }
 
+// strange is an answer that no configuration explains.
+type strange struct{ function, request, told string }
+
 // TestEveryAnswerIsExplained changes functions of the gateway 500 times, one after the other, while requests go on over kept
 // connections. Each answer must be one that the configuration before or after explains: of a function that is not being changed, its own.
 func TestEveryAnswerIsExplained(t *testing.T) {
@@ -113,6 +116,10 @@ func TestEveryAnswerIsExplained(t *testing.T) {
 		first = append(first, c.documents[0])
 	}
 	f.apply(first...)
+	log := f.path("churn.log")
+	// What Envoy thinks of each answer, for those that nothing explains.
+	f.apply(trafficLog("churn", "edge", "*", fmt.Sprintf("{file: {path: %q}, format: {text: '%%REQ(X-CHURN-REQUEST)%% %%START_TIME%% %%DURATION%%ms %%ROUTE_NAME%% to %%UPSTREAM_CLUSTER%% "+
+		"%%RESPONSE_CODE%% %%RESPONSE_FLAGS%% %%RESPONSE_CODE_DETAILS%% %%UPSTREAM_TRANSPORT_FAILURE_REASON%% %%CONNECTION_TERMINATION_DETAILS%%'}}", log)))
 	for _, c := range all {
 		client := newClient(t)
 		f.await(c.name, func() error {
@@ -129,10 +136,12 @@ func TestEveryAnswerIsExplained(t *testing.T) {
 	state := make([]atomic.Int32, len(all))
 	var requests atomic.Int64
 	var mu sync.Mutex
-	var unexplained []string
+	var unexplained []strange
+	var changing atomic.Value
+	changing.Store("nothing had changed")
 	stop := make(chan struct{})
 	var senders sync.WaitGroup
-	for range 3 {
+	for s := range 3 {
 		senders.Go(func() {
 			// Connections are kept, so that one that a change ended would show.
 			client := &http.Client{Transport: &http.Transport{}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
@@ -145,8 +154,9 @@ func TestEveryAnswerIsExplained(t *testing.T) {
 				}
 				i := n % len(all)
 				c := all[i]
-				before := state[i].Load()
-				r, a, err := ask(client, method(c), "http://"+f.at(10, 8080)+"/"+c.name, c.header...)
+				id := fmt.Sprintf("%d-%d", s, n)
+				before, during := state[i].Load(), changing.Load()
+				r, a, err := ask(client, method(c), "http://"+f.at(10, 8080)+"/"+c.name, append([]string{"X-Churn-Request", id}, c.header...)...)
 				after := state[i].Load()
 				requests.Add(1)
 				got := ""
@@ -157,7 +167,8 @@ func TestEveryAnswerIsExplained(t *testing.T) {
 					}
 				}
 				mu.Lock()
-				unexplained = append(unexplained, fmt.Sprintf("%s: %q %v, with the state %d before and %d after", c.name, got, err, before, after))
+				unexplained = append(unexplained, strange{c.name, id,
+					fmt.Sprintf("%q %v %q, with the state %d before and %d after, when %v", got, err, a.Text, before, after, during)})
 				mu.Unlock()
 			}
 		})
@@ -169,6 +180,7 @@ func TestEveryAnswerIsExplained(t *testing.T) {
 		i := n % len(all)
 		state[i].Store(either)
 		next := 1 - now[i]
+		changing.Store(fmt.Sprintf("change %d was on its way, of %s to %d", n, all[i].name, next))
 		f.post(all[i].documents[next], all[i].documents[now[i]])
 		f.settled("east", 3)
 		now[i] = next
@@ -182,7 +194,17 @@ func TestEveryAnswerIsExplained(t *testing.T) {
 	senders.Wait()
 	t.Logf("%d changes, %d requests", changes, requests.Load())
 	if len(unexplained) > 0 {
-		t.Errorf("%d of %d answers are not explained:\n%s", len(unexplained), requests.Load(), strings.Join(unexplained[:min(len(unexplained), 20)], "\n"))
+		f.end("edge") // writes what is left of the log
+		lines, err := fileLines(log)
+		for _, u := range unexplained[:min(len(unexplained), 20)] {
+			t.Errorf("%s: %s", u.function, u.told)
+			for _, l := range lines {
+				if strings.HasPrefix(l, u.request+" ") {
+					t.Log("Envoy says of it:", l)
+				}
+			}
+		}
+		t.Errorf("%d of %d answers are not explained (log: %v)", len(unexplained), requests.Load(), err)
 	}
 	if requests.Load() < 2*changes {
 		t.Errorf("%d requests are too few to tell", requests.Load())

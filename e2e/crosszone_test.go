@@ -182,7 +182,7 @@ func (z *zone) start(t *testing.T, kind, name string) server.ProxyID {
 	config := write(t, "bootstrap.json", must(b.JSON())(t))
 	var log bytes.Buffer
 	cmd := exec.Command(envoyBinary(t), "-c", config, "--disable-hot-restart", "--concurrency", "1", "-l", "warning")
-	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.Dir, cmd.Stdout, cmd.Stderr = filepath.Dir(b.AdminSocket), &log, &log // pipes lie where it runs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

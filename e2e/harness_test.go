@@ -507,6 +507,8 @@ type answer struct {
 	Query    string
 	Host     string
 	Header   http.Header
+	// Text is the body, whoever wrote it.
+	Text string `json:"-"`
 }
 
 // workload answers at an address with what it sees. Handlers for paths may be given.
@@ -522,7 +524,7 @@ func (f *federation) workload(address, name string, handlers map[string]http.Han
 			return
 		}
 		w.Header().Set("X-Workload", name)
-		_ = json.NewEncoder(w).Encode(answer{name, r.Method, r.URL.Path, r.URL.RawQuery, r.Host, r.Header})
+		_ = json.NewEncoder(w).Encode(answer{Workload: name, Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Host: r.Host, Header: r.Header})
 	})}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(l) }()
@@ -556,9 +558,11 @@ func ask(client *http.Client, method, url string, header ...string) (*http.Respo
 	}
 	defer response.Body.Close()
 	var a answer
-	if response.StatusCode == http.StatusOK && response.Header.Get("X-Workload") != "" {
-		err = json.NewDecoder(response.Body).Decode(&a)
+	body, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode == http.StatusOK && response.Header.Get("X-Workload") != "" {
+		err = json.Unmarshal(body, &a)
 	}
+	a.Text = string(body)
 	return response, a, err
 }
 

@@ -25,6 +25,12 @@ function envoy_on_request(handle)
   headers:replace("x-zoneforge-route", id)
   headers:replace("x-zoneforge-for", headers:get("x-forwarded-for") or "")
   headers:replace("x-envoy-original-path", path)
+  -- The way to the second half is the proxy's own: a connection that ends there, as when its listener changes, is no
+  -- failure of the route. What may have been done already is not done again.
+  local method = headers:get(":method")
+  local safe = method == "GET" or method == "HEAD"
+  headers:replace("x-envoy-retry-on", "connect-failure,refused-stream," .. (safe and "reset" or "reset-before-request"))
+  headers:replace("x-envoy-max-retries", "3")
   headers:replace(":path", path .. mark .. "zoneforge-cache=" .. handle:base64Escape(key))
 end
 

@@ -340,7 +340,7 @@ func (g *global) startEnvoy(z running, kind, name string, spec proto.Message) fu
 	config := write(t, "bootstrap.json", must(b.JSON())(t))
 	var log bytes.Buffer
 	cmd := exec.Command(envoyBinary(t), "-c", config, "--disable-hot-restart", "--concurrency", "1", "-l", "warning")
-	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &log, &log // pipes lie where it runs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

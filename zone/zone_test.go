@@ -222,7 +222,8 @@ func queries(t *testing.T, g *global) {
 		t.Errorf("document %v, policies %+v", d.Document, d.Policies)
 	}
 	c := d.Config
-	if len(c.Listeners) != 1 || len(c.Routes) != 1 || len(c.Clusters) != 1 || len(c.Endpoints) != 1 || len(c.Secrets) != 2 {
+	// Its own, and those by which caches and compositions ask.
+	if len(c.Listeners) != 3 || len(c.Routes) != 3 || len(c.Clusters) != 3 || len(c.Endpoints) != 1 || len(c.Secrets) != 2 {
 		t.Fatalf("config %+v", c)
 	}
 	for _, s := range c.Secrets {

@@ -76,13 +76,22 @@ func (b *builder) caches() {
 			}
 		}
 	}
-	if len(fill) == 0 {
+	if len(fill) == 0 && !b.takesHTTP() {
 		return
 	}
 	b.clusters[cacheTier] = ir.Cluster{Name: cacheTier, Protocol: ir.HTTP2, ConnectTimeout: policy.DefaultConnectTimeout, Static: &ir.Endpoint{Pipe: cacheSocket}}
 	b.proxy.Listeners = append(b.proxy.Listeners, ir.Listener{Name: cacheTier, Pipe: cacheSocket, Direction: ir.Outbound, Tags: b.source,
 		Chains: []ir.FilterChain{{Name: cacheTier, HTTP: &ir.HTTPConnection{StatPrefix: cacheTier, RouteConfig: cacheTier}}}})
 	b.proxy.Routes = append(b.proxy.Routes, ir.RouteConfig{Name: cacheTier, VirtualHosts: []ir.VirtualHost{{Name: cacheTier, Domains: []string{"*"}, Routes: fill}}})
+}
+
+// takesHTTP tells whether the proxy is a gateway that may come to have caches and compositions. It has the listeners for them from
+// the beginning: one that came and went with a policy would not listen yet when the first request is on its way to it, and would
+// end connections of the next one's requests when it has drained.
+func (b *builder) takesHTTP() bool {
+	return slices.ContainsFunc(b.proxy.Listeners, func(l ir.Listener) bool {
+		return l.Direction == ir.Edge && slices.ContainsFunc(l.Chains, func(c ir.FilterChain) bool { return c.HTTP != nil })
+	})
 }
 
 // cacheID tells routes apart by what they are and whom they are for, not by what they do: a timeout that changes empties no cache.

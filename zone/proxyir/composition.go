@@ -109,9 +109,9 @@ func (b *builder) composition(name string, conf *meshv1.Composition_Conf) (entry
 	return e, calls, errors.Join(errs...)
 }
 
-// composes adds what compositions need beside their routes, once a proxy.
+// composes adds what compositions need beside their routes, once a gateway.
 func (b *builder) composes() {
-	if len(b.composed) == 0 {
+	if !b.takesHTTP() {
 		return
 	}
 	slices.SortFunc(b.composed, func(x, y ir.Route) int { return strings.Compare(x.Name, y.Name) })

@@ -133,7 +133,7 @@ func TestListenersStayAsTheyAre(t *testing.T) {
 	}
 	r, err := proxyir.Gateway(in)
 	p, _ := accepted(t, r, err)
-	for _, c := range p.Routes {
+	for _, c := range facing(p).Routes {
 		for _, h := range c.VirtualHosts {
 			if c.Name == "gateway:80" && (len(h.Routes) != 1 || h.Routes[0].Redirect == nil || h.Routes[0].Redirect.Status != 301 || h.Routes[0].Redirect.Port != 443) {
 				t.Errorf("%s %s: %v", c.Name, h.Name, h.Routes)
@@ -156,12 +156,14 @@ func TestListenerWithoutAuthoritiesIsLeftOut(t *testing.T) {
 	}
 	r, err := proxyir.Gateway(in)
 	p, _ := accepted(t, r, err)
+	p = facing(p)
 	if !slices.Contains(p.Secrets, "authorities:clients") || len(p.Listeners) != 2 {
 		t.Errorf("secrets %v of %d listeners", p.Secrets, len(p.Listeners))
 	}
 	in.HasAuthorities = func(string) bool { return false }
 	r, err = proxyir.Gateway(in)
 	p, _ = accepted(t, r, err)
+	p = facing(p)
 	if len(p.Listeners) != 1 || p.Listeners[0].Port != 80 || slices.ContainsFunc(p.Secrets, func(s string) bool { return strings.HasPrefix(s, "secret:") }) {
 		t.Errorf("secrets %v, listeners %v", p.Secrets, p.Listeners)
 	}

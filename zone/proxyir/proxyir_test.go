@@ -85,6 +85,46 @@ func accepted(t *testing.T, r *proxyir.Result, err error) (*ir.Proxy, []ingress.
 	return r.Proxy, r.Destinations
 }
 
+// facing is a gateway without the ways by which caches and compositions ask, which each has.
+func facing(p *ir.Proxy) *ir.Proxy {
+	own := func(name string) bool { return name == "cache" || name == "composer" }
+	out := *p
+	out.Listeners = slices.DeleteFunc(slices.Clone(p.Listeners), func(l ir.Listener) bool { return own(l.Name) })
+	out.Routes = slices.DeleteFunc(slices.Clone(p.Routes), func(c ir.RouteConfig) bool { return own(c.Name) })
+	out.Clusters = slices.DeleteFunc(slices.Clone(p.Clusters), func(c ir.Cluster) bool { return own(c.Name) })
+	return &out
+}
+
+// The listeners by which caches and compositions ask don't come and go with those, as connections would end.
+func TestWaysOfCachesAndCompositionsStay(t *testing.T) {
+	without, err := proxyir.Gateway(gatewayInput())
+	before, _ := accepted(t, without, err)
+	in := gatewayInput()
+	in.Policies["MeshGatewayRoute"][0] = func() *resource.Resource {
+		r := route("cached", nil, path(meshv1.MatchType_MATCH_TYPE_PREFIX, "/a"))
+		rule := resource.Spec[*meshv1.MeshGatewayRoute](r).GetConf().GetHttp().GetRules()[0]
+		rule.Filters = []*meshv1.Filter{{Filter: &meshv1.Filter_Cache{Cache: &meshv1.Cache{}}}}
+		return r
+	}()
+	in.Policies["Composition"] = []*resource.Resource{res("Composition", "sum", &meshv1.Composition{Selectors: sel(service("edge")), Conf: &meshv1.Composition_Conf{
+		Path: "/sum", Calls: []*meshv1.Composition_Call{{Name: "one", Destination: service("echo"), Path: "/one"}},
+	}})}
+	with, err := proxyir.Gateway(in)
+	after, _ := accepted(t, with, err)
+	if !reflect.DeepEqual(before.Listeners, after.Listeners) || !reflect.DeepEqual(before.Clusters, after.Clusters) {
+		t.Errorf("listeners %v and clusters %v, before %v and %v", after.Listeners, after.Clusters, before.Listeners, before.Clusters)
+	}
+	if len(facing(after).Listeners) != len(after.Listeners)-2 {
+		t.Errorf("listeners %v", after.Listeners)
+	}
+	// A gateway that takes no HTTP has none of it.
+	resource.Spec[*meshv1.MeshGateway](in.Policies["MeshGateway"][0]).Conf.Listeners = nil
+	bare, err := proxyir.Gateway(in)
+	if p, _ := accepted(t, bare, err); len(p.Listeners)+len(p.Routes) > 0 {
+		t.Errorf("without listeners it has %v %v", p.Listeners, p.Routes)
+	}
+}
+
 func TestSidecarModes(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -179,6 +219,7 @@ func gatewayInput() proxyir.Input {
 func TestGatewayPrecedenceAndHostnames(t *testing.T) {
 	r, err := proxyir.Gateway(gatewayInput())
 	p, destinations := accepted(t, r, err)
+	p = facing(p)
 	got := map[string][]string{}
 	for _, c := range p.Routes {
 		for _, h := range c.VirtualHosts {
@@ -399,6 +440,7 @@ func TestListenerWithoutItsSecretIsLeftOut(t *testing.T) {
 	in.HasSecret = func(string) bool { return false }
 	r, err := proxyir.Gateway(in)
 	p, _ := accepted(t, r, err)
+	p = facing(p)
 	if len(p.Listeners) != 1 || p.Listeners[0].Port != 80 {
 		t.Errorf("listeners %v", p.Listeners)
 	}

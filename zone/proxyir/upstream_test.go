@@ -100,7 +100,7 @@ func TestEndpointPoliciesOfGateway(t *testing.T) {
 	in := input(nil, &meshv1.Dataplane_Networking{Gateway: &meshv1.Dataplane_Gateway{Tags: service("edge")}}, policies)
 	r, err := proxyir.Gateway(in)
 	p, _ := accepted(t, r, err)
-	for _, c := range p.Clusters {
+	for _, c := range facing(p).Clusters {
 		if c.HealthCheck == nil || c.LoadBalancer == nil {
 			t.Errorf("%s has health check %+v and load balancer %+v", c.Name, c.HealthCheck, c.LoadBalancer)
 		}
