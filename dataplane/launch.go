@@ -120,6 +120,7 @@ func (l Launch) Run(ctx context.Context) error {
 	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var all sync.WaitGroup
 	all.Go(func() { token.follow(beside) })
+	all.Go(func() { keepSmall(beside, l.Log) })
 	if isGateway(document) {
 		c := composer.New(dir, l.Log)
 		listener, err := c.Listen()
