@@ -14,6 +14,9 @@ import (
 // warmUp is how many changes go before those that count: connections are opened, and code is paged in.
 const warmUp = 10
 
+// goal50 and goal99 are the goals of a change or an endpoint on its way to the other zone's Envoy, in milliseconds.
+const goal50, goal99 = 15, 60
+
 // measureApply applies changes one after another, each followed to the last Envoy of both zones. A route touches the gateway of
 // each zone; a permission touches every sidecar of its service, too.
 func measureApply(ctx context.Context, b *bench) ([]Row, error) {
@@ -51,7 +54,7 @@ func measureApply(ctx context.Context, b *bench) ([]Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows := append(routes.live.rows(30, 150), permissions.live.rows(30, 150)...)
+	rows := append(routes.live.rows(goal50, goal99), permissions.live.rows(goal50, goal99)...)
 	for _, l := range []*latency{routes.committed, routes.acked, disk} {
 		rows = append(rows, l.rows(0, 0)...)
 	}

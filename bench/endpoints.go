@@ -111,7 +111,7 @@ func (b *bench) killReal(ctx context.Context, w *watcher) ([]Row, error) {
 			return nil, err
 		}
 	}
-	return killed.rows(30, 0), nil
+	return killed.rows(goal50, goal99), nil
 }
 
 // token is of dataplanes of a service.
@@ -121,9 +121,9 @@ func (b *bench) token(ctx context.Context, service string) (string, error) {
 }
 
 func (b *bench) beginAndKill(ctx context.Context, at demo.Site, token string, w *watcher) ([]Row, error) {
-	where, goal := "in the other zone", 30.0
+	where, median, slow := "in the other zone", float64(goal50), float64(goal99)
 	if at.Name == b.near().Name {
-		where, goal = "in its own zone", 0
+		where, median, slow = "in its own zone", 0, 0
 	}
 	begun, killed := newLatency("backend begun to present "+where), newLatency("backend killed to gone "+where)
 	for i := -warmUp; i < b.endpoints; i++ {
@@ -156,7 +156,7 @@ func (b *bench) beginAndKill(ctx context.Context, at demo.Site, token string, w 
 			killed.add(w.last.at.Sub(ends))
 		}
 	}
-	return append(killed.rows(goal, 0), begun.rows(goal, 0)...), nil
+	return append(killed.rows(median, slow), begun.rows(median, slow)...), nil
 }
 
 // watcher waits for what an observer sees.

@@ -41,6 +41,7 @@ var scenarios = []scenario{
 	{"apply", measureApply},
 	{"endpoints", measureEndpoints},
 	{"loss", measureLoss},
+	{"agent", measureAgent},
 }
 
 func main() {

@@ -108,6 +108,17 @@ func (f *Federation) Sites() []Site {
 // Host is an address of the zone's network that the demo leaves free, for n from 100 to 254.
 func (s Site) Host(n int) string { return s.s.host(n) }
 
+// Launchers are the numbers of the processes that run beside Envoys, by zone/proxy.
+func (f *Federation) Launchers() map[string]int {
+	out := map[string]int{}
+	for name, p := range f.f.running {
+		if level(name) == 2 && !strings.HasSuffix(name, "/app") {
+			out[name] = p.cmd.Process.Pid
+		}
+	}
+	return out
+}
+
 // KillProxy ends a workload's proxy, Envoy and all, as a crash of its machine does.
 func (f *Federation) KillProxy(s Site, workload string) { f.f.kill(s.Name + "/" + workload) }
 
