@@ -34,7 +34,7 @@ const (
 	MetadataDocument = "zoneforge.document"
 	// MetadataLogs is the file to which the zone may have Envoy write access logs for its launcher.
 	MetadataLogs = "zoneforge.logs"
-	// MetadataModules are the names of the WebAssembly modules that are there, a line each.
+	// MetadataModules are the WebAssembly modules that are there, a line each with the name, a space and the SHA-256.
 	MetadataModules = "zoneforge.modules"
 )
 
@@ -74,7 +74,7 @@ type Bootstrap struct {
 	TokenFile string
 	// SystemRoots is a file with PEM of the roots that prove servers outside the mesh; empty where the machine has none.
 	SystemRoots string
-	// Modules are the names of the WebAssembly modules in the folder ModuleFolder beside the bootstrap.
+	// Modules are the WebAssembly modules in the folder ModuleFolder beside the bootstrap: name, a space, SHA-256.
 	Modules []string
 	// AdminSocket is where Envoy's admin interface listens, a path of at most 107 bytes; only the owner may open it.
 	AdminSocket string

@@ -1,10 +1,13 @@
 package dataplane
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"go.uber.org/zap"
 
@@ -17,7 +20,7 @@ const ModuleFolder = "wasm"
 // maxModules bounds how many of them the zone is told of.
 const maxModules = 100
 
-// modules lists the modules that are there, by name. The zone is told of no other, as an Envoy that is told to load what isn't there, or
+// modules lists the modules that are there, by name, each with its SHA-256 behind it. The zone is told of no other, as an Envoy that is told to load what isn't there, or
 // is no module, refuses all routes of a listener. What can't be used is logged.
 func modules(dir string, log *zap.Logger) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(dir, ModuleFolder)) // sorted
@@ -31,6 +34,9 @@ func modules(dir string, log *zap.Logger) ([]string, error) {
 	for _, e := range entries {
 		path := filepath.Join(dir, ModuleFolder, e.Name())
 		code, err := os.ReadFile(path)
+		if err == nil && strings.ContainsAny(e.Name(), " \n") {
+			err = errors.New("no policy can say a name with a space or a line break")
+		}
 		if err == nil {
 			err = resource.CheckModule(code)
 		}
@@ -40,7 +46,8 @@ func modules(dir string, log *zap.Logger) ([]string, error) {
 		case len(out) == maxModules:
 			log.Warn("there are too many modules; this one can't be used", zap.String("file", path), zap.Int("most", maxModules))
 		default:
-			out = append(out, e.Name())
+			sum := sha256.Sum256(code)
+			out = append(out, e.Name()+" "+hex.EncodeToString(sum[:]))
 		}
 	}
 	return out, nil

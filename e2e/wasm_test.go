@@ -129,6 +129,21 @@ func TestWasm(t *testing.T) {
 	f.answersWith(client, url("/differs"), http.StatusServiceUnavailable, "X-Module", "")
 	f.answersWith(client, url("/differs-open"), http.StatusOK, "X-Module", "")
 
+	// A module that is not the one that is meant runs nowhere, wherever it comes from.
+	f.apply(route("summed", "{wasm: {file: module.wasm, sha256: "+strings.ToUpper(sum(module))+", configuration: summed}}"), route("summed-secret", "{wasm: {module: {secret: tiny}, sha256: "+sum(tinyModule())+"}}"))
+	f.answersWith(client, url("/summed"), http.StatusOK, "X-Module", "summed")
+	f.answersWith(client, url("/summed-secret"), http.StatusOK, "X-Tiny", "yes")
+	another := sum([]byte("another"))
+	f.refusesToApply([]string{"filters[0].wasm.sha256: the module has the SHA-256 " + sum(tinyModule()), "write what sha256sum prints"}, route("summed", "{wasm: {module: {inline: "+tiny+"}, sha256: "+another+"}}"))
+	f.answersWith(client, url("/summed"), http.StatusOK, "X-Module", "summed")
+	f.refusesToApply([]string{"MeshGatewayRoute default/summed", "module module.wasm in the folder wasm of this proxy had the SHA-256 " + sum(module)}, route("summed", "{wasm: {file: module.wasm, sha256: "+another+"}}"))
+	f.refusesToApply([]string{"MeshGatewayRoute default/summed-secret", "the module has the SHA-256 " + sum(tinyModule())}, route("summed-secret", "{wasm: {module: {secret: tiny}, sha256: "+another+"}}"))
+	f.answersWith(client, url("/summed"), http.StatusServiceUnavailable, "X-Module", "")
+	f.answersWith(client, url("/summed-secret"), http.StatusServiceUnavailable, "X-Tiny", "")
+	f.answersWith(client, url("/file"), http.StatusOK, "X-Module", `{"from": "file"}`)
+	f.cli("delete", "MeshGatewayRoute", "summed", "--wait")
+	f.cli("delete", "MeshGatewayRoute", "summed-secret", "--wait")
+
 	// What a Secret holds is looked at by the zone; the rule alone is left out.
 	f.refusesToApply([]string{"is no WebAssembly module"}, route("other", "{wasm: {module: {secret: other}}}"))
 	f.cli("delete", "MeshGatewayRoute", "other")

@@ -2,8 +2,11 @@ package resource
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"time"
@@ -31,10 +34,21 @@ func checkWasm(s scope, w *meshv1.Wasm) {
 		}
 	case *meshv1.Wasm_Module:
 		checkModuleSource(s.at("module"), v.Module)
+		if code := v.Module.GetInline(); len(code) > 0 && sha256Text.MatchString(w.GetSha256()) {
+			if err := CheckSum(code, w.GetSha256()); err != nil {
+				s.at("sha256").errorf("write what sha256sum prints for the module, or give the module that is meant", "%s", err)
+			}
+		}
 	case *meshv1.Wasm_Remote_:
 		checkRemoteModule(s.at("remote"), v.Remote)
+		if w.GetSha256() != "" {
+			s.at("sha256").errorf("write it into remote", "is for file and module")
+		}
 	default:
 		s.errorf("", "needs one of file, module and remote")
+	}
+	if w.GetSha256() != "" && !sha256Text.MatchString(w.GetSha256()) {
+		s.at("sha256").errorf("write what sha256sum prints for the module", "%q is no SHA-256 in 64 hexadecimal digits", w.GetSha256())
 	}
 	if n := len(w.GetConfiguration()); n > maxModuleConfiguration {
 		s.at("configuration").errorf("", "has %d bytes, more than %d", n, maxModuleConfiguration)
@@ -82,6 +96,15 @@ func checkRemoteModule(s scope, r *meshv1.Wasm_Remote) {
 		s.at("sha256").errorf("write what sha256sum prints for the module", "%q is no SHA-256 in 64 hexadecimal digits", r.GetSha256())
 	}
 	checkDuration(s.at("timeout"), r.GetTimeout(), time.Millisecond, time.Hour)
+}
+
+// CheckSum compares a module with a SHA-256 in hexadecimal digits; an empty one takes any.
+func CheckSum(code []byte, want string) error {
+	sum := sha256.Sum256(code)
+	if got := hex.EncodeToString(sum[:]); want != "" && !strings.EqualFold(got, want) {
+		return fmt.Errorf("the module has the SHA-256 %s", got)
+	}
+	return nil
 }
 
 // CheckModule finds what keeps bytes from being a module of the Proxy-Wasm ABI, as far as they tell without being run. A proxy that was

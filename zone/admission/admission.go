@@ -57,7 +57,7 @@ const (
 const (
 	// maxDocument bounds a document in bytes; the largest of ours has some ten thousand.
 	maxDocument = 512 << 10
-	// maxModules bounds the names of modules in bytes.
+	// maxModules bounds the names and sums of modules in bytes.
 	maxModules = 32 << 10
 	// maxViolations bounds an error, which travels in a trailer of HTTP.
 	maxViolations = 8
@@ -113,7 +113,7 @@ type Proxy struct {
 	ZoneIngress *meshv1.ZoneIngress
 	// LogPipe is the file from which the proxy's launcher takes access logs; empty where it takes none.
 	LogPipe string
-	// Modules are the names of the WebAssembly modules that the proxy's launcher found, sorted.
+	// Modules are the WebAssembly modules that the proxy's launcher found, each its name, a space and its SHA-256, sorted.
 	Modules []string
 	// Hash is that of Resource, by which a restarted proxy with another document is told from one that reconnects.
 	Hash resource.Hash

@@ -56,7 +56,7 @@ type Input struct {
 	HasAuthorities func(name string) bool
 	// LogPipe is the file from which the launcher of the proxy takes access logs; empty where it takes none.
 	LogPipe string
-	// Modules are the names of the WebAssembly modules that its launcher found, sorted.
+	// Modules are the WebAssembly modules that its launcher found, each its name, a space and its SHA-256, sorted.
 	Modules []string
 	// Without are policies that are passed over, as what they say has been refused.
 	Without map[resource.Key]bool

@@ -23,8 +23,12 @@ func (b *builder) wasm(f *ir.Filters, w *meshv1.Wasm) error {
 	out := &ir.Wasm{Configuration: w.GetConfiguration(), FailOpen: w.GetFailOpen()}
 	switch v := w.GetCode().(type) {
 	case *meshv1.Wasm_File:
-		if !slices.Contains(b.Modules, v.File) {
+		i := slices.IndexFunc(b.Modules, func(m string) bool { name, _, _ := strings.Cut(m, " "); return name == v.File })
+		if i < 0 {
 			return fmt.Errorf("wasm: no module %s was in the folder wasm of this proxy when it was started: put it there and start the proxy again", v.File)
+		}
+		if _, sum, _ := strings.Cut(b.Modules[i], " "); w.GetSha256() != "" && !strings.EqualFold(sum, w.GetSha256()) {
+			return fmt.Errorf("wasm: module %s in the folder wasm of this proxy had the SHA-256 %s when it was started, not the one that the policy says: put the right one there and start the proxy again", v.File, sum)
 		}
 		out.File = wasmFolder + "/" + v.File
 	case *meshv1.Wasm_Module:
@@ -34,6 +38,9 @@ func (b *builder) wasm(f *ir.Filters, w *meshv1.Wasm) error {
 		}
 		// That of a Secret was never looked at.
 		if err := resource.CheckModule(code); err != nil {
+			return fmt.Errorf("wasm: module: %w", err)
+		}
+		if err := resource.CheckSum(code, w.GetSha256()); err != nil {
 			return fmt.Errorf("wasm: module: %w", err)
 		}
 		out.Module = code

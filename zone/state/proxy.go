@@ -21,7 +21,7 @@ type Proxy struct {
 	ZoneIngress *meshv1.ZoneIngress
 	// LogPipe is the file from which its launcher takes access logs; empty where it takes none.
 	LogPipe string
-	// Modules are the names of the WebAssembly modules that its launcher found, sorted.
+	// Modules are the WebAssembly modules that its launcher found, each its name, a space and its SHA-256, sorted.
 	Modules []string
 	// Opening says that the proxy may not listen yet, so its endpoints are offered to nobody until Serve. A proxy whose
 	// endpoints are offered already keeps them.

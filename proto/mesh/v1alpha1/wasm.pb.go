@@ -34,7 +34,9 @@ type Wasm struct {
 	// What the module gets as its configuration, such as JSON.
 	Configuration string `protobuf:"bytes,4,opt,name=configuration,proto3" json:"configuration,omitempty"`
 	// Whether requests pass once the module has failed, or when it can't be fetched; default false: they are answered with 503.
-	FailOpen      bool `protobuf:"varint,5,opt,name=fail_open,json=failOpen,proto3" json:"fail_open,omitempty"`
+	FailOpen bool `protobuf:"varint,5,opt,name=fail_open,json=failOpen,proto3" json:"fail_open,omitempty"`
+	// SHA-256 of the module of file or module, in 64 hexadecimal digits; a module with another is not run. Default: any is.
+	Sha256        string `protobuf:"bytes,6,opt,name=sha256,proto3" json:"sha256,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -115,6 +117,13 @@ func (x *Wasm) GetFailOpen() bool {
 		return x.FailOpen
 	}
 	return false
+}
+
+func (x *Wasm) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
 }
 
 type isWasm_Code interface {
@@ -219,13 +228,14 @@ var File_mesh_v1alpha1_wasm_proto protoreflect.FileDescriptor
 
 const file_mesh_v1alpha1_wasm_proto_rawDesc = "" +
 	"\n" +
-	"\x18mesh/v1alpha1/wasm.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dmesh/v1alpha1/reference.proto\"\x8e\x03\n" +
+	"\x18mesh/v1alpha1/wasm.proto\x12\x17zoneforge.mesh.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dmesh/v1alpha1/reference.proto\"\xa6\x03\n" +
 	"\x04Wasm\x12\x14\n" +
 	"\x04file\x18\x01 \x01(\tH\x00R\x04file\x12=\n" +
 	"\x06module\x18\x02 \x01(\v2#.zoneforge.mesh.v1alpha1.DataSourceH\x00R\x06module\x12>\n" +
 	"\x06remote\x18\x03 \x01(\v2$.zoneforge.mesh.v1alpha1.Wasm.RemoteH\x00R\x06remote\x12$\n" +
 	"\rconfiguration\x18\x04 \x01(\tR\rconfiguration\x12\x1b\n" +
-	"\tfail_open\x18\x05 \x01(\bR\bfailOpen\x1a\xa5\x01\n" +
+	"\tfail_open\x18\x05 \x01(\bR\bfailOpen\x12\x16\n" +
+	"\x06sha256\x18\x06 \x01(\tR\x06sha256\x1a\xa5\x01\n" +
 	"\x06Remote\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\tR\x06sha256\x12<\n" +
