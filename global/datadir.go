@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/zoneforge/zoneforge/global/store"
 	"github.com/zoneforge/zoneforge/pki/certfile"
@@ -69,15 +70,15 @@ func closeDir(dir string) error {
 	return nil
 }
 
-// fits compares the mark with what is to be run from the directory.
-func (m *mark) fits(dir, epoch, domain string) error {
+// fits compares the mark with what is to be run from the directory. A store that was restored is also its ancestors'.
+func (m *mark) fits(dir, epoch string, ancestors []string, domain string) error {
 	if m.Domain != domain {
 		return fmt.Errorf("global: %s: %w: it is of the federation %q, not %q; set domain to %q, or choose another data-dir",
 			dir, ErrDataDir, m.Domain, domain, m.Domain)
 	}
-	if m.Epoch != epoch {
+	if m.Epoch != epoch && !slices.Contains(ancestors, m.Epoch) {
 		return fmt.Errorf("global: %s: %w: it belongs to the store of epoch %s, but the store here is of epoch %s; choose another data-dir or "+
-			"another etcd, or after a backup was restored delete %s", dir, ErrDataDir, m.Epoch, epoch, markName)
+			"another etcd, or delete %s when the store is meant to be this one", dir, ErrDataDir, m.Epoch, epoch, markName)
 	}
 	return nil
 }

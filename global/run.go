@@ -145,7 +145,7 @@ func (g *Global) Run(ctx context.Context) error {
 	entrance.open(rest.New(rest.Config{
 		Store: countingStore{s, g.metrics}, Tokens: authorities, Zones: zonesOf{registry}, Metrics: g.metrics.handler(),
 		Authenticator: &authenticator{users: &verifier{purpose: token.User, store: s, ca: authorities}, trustLoopback: g.cfg.TrustLoopback},
-		Ready:         ready.check, Done: ready.done, Logger: g.log,
+		Backup:        g.backup(s), Ready: ready.check, Done: ready.done, Logger: g.log,
 		Version: g.cfg.Version, Epoch: s.Epoch(), Replica: g.cfg.Replica, Schema: g.cfg.Schema,
 	}))
 	g.log.Info("global is ready", zap.String("replica", g.cfg.Replica), zap.String("rest", g.Addresses().REST), zap.String("kds", g.Addresses().KDS),
@@ -192,16 +192,9 @@ func (g *Global) open(ctx context.Context, known *mark) (*store.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg := store.Config{Seal: key, Logger: g.log}
-	limit := openEmbedded
-	if len(g.cfg.EtcdEndpoints) > 0 {
-		limit = g.openCluster
-		cfg.Endpoints, cfg.Username, cfg.Password = g.cfg.EtcdEndpoints, g.cfg.EtcdUsername, g.cfg.EtcdPassword
-		if cfg.TLS, err = g.etcdTLS(); err != nil {
-			return nil, err
-		}
-	} else {
-		cfg.DataDir = filepath.Join(g.cfg.DataDir, storeName)
+	cfg, limit, err := g.storeConfig(key)
+	if err != nil {
+		return nil, err
 	}
 	opening, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -220,6 +213,18 @@ func (g *Global) open(ctx context.Context, known *mark) (*store.Store, error) {
 			strings.Join(g.cfg.EtcdEndpoints, ", "), limit, err)
 	}
 	return nil, fmt.Errorf("global: %w", err)
+}
+
+// storeConfig says where the store is, and how long its opening may take.
+func (g *Global) storeConfig(key *store.KeyFile) (cfg store.Config, limit time.Duration, err error) {
+	cfg = store.Config{Seal: key, Logger: g.log}
+	if len(g.cfg.EtcdEndpoints) == 0 {
+		cfg.DataDir = filepath.Join(g.cfg.DataDir, storeName)
+		return cfg, openEmbedded, nil
+	}
+	cfg.Endpoints, cfg.Username, cfg.Password = g.cfg.EtcdEndpoints, g.cfg.EtcdUsername, g.cfg.EtcdPassword
+	cfg.TLS, err = g.etcdTLS()
+	return cfg, g.openCluster, err
 }
 
 func (g *Global) etcdTLS() (*tls.Config, error) {
@@ -259,7 +264,7 @@ func (g *Global) prepare(ctx context.Context, s *store.Store, known *mark) (*ca.
 		return nil, err
 	}
 	if known != nil {
-		if err := known.fits(g.cfg.DataDir, s.Epoch(), g.cfg.Domain); err != nil {
+		if err := known.fits(g.cfg.DataDir, s.Epoch(), s.Ancestors(), g.cfg.Domain); err != nil {
 			return nil, err
 		}
 	}
@@ -280,7 +285,7 @@ func (g *Global) prepare(ctx context.Context, s *store.Store, known *mark) (*ca.
 	if err := g.adminToken(ctx, authorities, known == nil); err != nil {
 		return nil, err
 	}
-	if known == nil { // last, so that a start that was cut short is a first one again
+	if known == nil || known.Epoch != s.Epoch() { // last, so that a start that was cut short is a first one again
 		err = mark{Role: role, Epoch: s.Epoch(), Domain: g.cfg.Domain}.write(g.cfg.DataDir)
 	}
 	return authorities, err

@@ -43,7 +43,16 @@ func newGlobal(streams cli.Streams) *cobra.Command {
 }
 
 func runGlobal(ctx context.Context, c config.Global, log *zap.Logger) error {
-	g, err := global.New(global.Config{
+	g, err := newGlobalOf(c, log)
+	if err != nil {
+		return err
+	}
+	return g.Run(ctx)
+}
+
+// newGlobalOf makes a replica from its settings.
+func newGlobalOf(c config.Global, log *zap.Logger) (*global.Global, error) {
+	return global.New(global.Config{
 		DataDir:       c.DataDir,
 		EtcdEndpoints: c.EtcdEndpoints,
 		EtcdTLS:       global.EtcdTLS{CA: c.EtcdCAFile, Cert: c.EtcdCertFile, Key: c.EtcdKeyFile},
@@ -54,8 +63,4 @@ func runGlobal(ctx context.Context, c config.Global, log *zap.Logger) error {
 		Domain: c.Domain, TrustLoopback: c.TrustLoopback, Replica: c.Replica, Version: cli.Version, Logger: log,
 		HeartbeatInterval: c.HeartbeatInterval, Schema: xds.Schema{},
 	})
-	if err != nil {
-		return err
-	}
-	return g.Run(ctx)
 }

@@ -22,7 +22,7 @@ func run(streams cli.Streams, args []string) int {
 	defer stop()
 	// The second signal ends the process at once: a person who presses Ctrl-C again means it.
 	defer context.AfterFunc(ctx, stop)()
-	return cli.Main(ctx, streams, args, newDataplane(streams), newGlobal(streams), newZone(streams), newDemo(streams))
+	return cli.Main(ctx, streams, args, newDataplane(streams), newGlobal(streams), newRestore(streams), newZone(streams), newDemo(streams))
 }
 
 // group is a command that only holds others.

@@ -77,6 +77,8 @@ type Config struct {
 	Tokens Tokens
 	// Zones knows the zones; without it there are no such routes.
 	Zones Zones
+	// Backup serves /v1/backup to admins; without it there is no such route.
+	Backup Backup
 	// Metrics serves /metrics to whoever may read; without it there is no such route.
 	Metrics http.Handler
 	// Done ends watches when it closes; nil for never.
@@ -96,6 +98,8 @@ type api struct {
 	kinds map[string]*resource.Kind // by plural
 	// writing holds one token: within one process a change is checked against exactly the state that it is committed to.
 	writing chan struct{}
+	// backingUp holds one token, as a backup reads much.
+	backingUp chan struct{}
 }
 
 // New makes the handler. It is safe for concurrent use and starts nothing.
@@ -106,7 +110,7 @@ func New(cfg Config) http.Handler {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	a := &api{Config: cfg, kinds: map[string]*resource.Kind{}, writing: make(chan struct{}, 1)}
+	a := &api{Config: cfg, kinds: map[string]*resource.Kind{}, writing: make(chan struct{}, 1), backingUp: make(chan struct{}, 1)}
 	for _, k := range resource.Kinds() {
 		a.kinds[k.Plural] = k
 	}
@@ -128,6 +132,9 @@ func New(cfg Config) http.Handler {
 		mux.HandleFunc("/v1/changes/{seq}/status", a.guard(methods{http.MethodGet: a.receipt}))
 		mux.HandleFunc("/v1/zones/{zone}/dataplanes", a.guard(methods{http.MethodGet: a.dataplanes}))
 		mux.HandleFunc("/v1/zones/{zone}/dataplanes/{mesh}/{name}", a.guard(methods{http.MethodGet: a.dataplane}))
+	}
+	if a.Backup != nil {
+		mux.HandleFunc("/v1/backup", a.guard(methods{http.MethodGet: a.download}))
 	}
 	if a.Metrics != nil {
 		mux.HandleFunc("/metrics", a.guard(methods{http.MethodGet: func(w http.ResponseWriter, r *http.Request, _ Principal) *problem {

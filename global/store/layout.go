@@ -61,6 +61,9 @@ func (s *Store) readHead(ctx context.Context) (head, error) {
 		return head{}, fmt.Errorf("store: read head: %w", err)
 	}
 	if len(res.Kvs) == 0 {
+		if place, err := s.place(ctx); err == nil && place != s.prefix {
+			return head{}, fmt.Errorf("store: %w; start again", ErrReplaced)
+		}
 		return head{}, errors.New("store: head is missing; restore a backup")
 	}
 	h, err := decodeHead(res.Kvs[0].Value)

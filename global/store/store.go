@@ -11,6 +11,9 @@
 //	change/<20 digits>           one history entry: author, time, message, per key the hashes before and after, and the contents
 //	ops/<id>/<8 digits>          contents of a change that is too large for one transaction
 //	staging/<id>                 marks such contents until they are committed, so that a dead writer's are swept
+//	ancestors                    epochs that this one was restored from
+//	backup                       when the last backup was made
+//	current                      where the whole layout above stands instead, below restored/<epoch>/, once a backup was restored
 //
 // Every commit is one transaction guarded by head's mod revision. Revisions are counted in head rather than taken from etcd:
 // a large change becomes visible by one small transaction that names its staged contents in head, and is rolled out into the
@@ -25,6 +28,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -59,9 +63,17 @@ var (
 	ErrFull = errors.New("disk is full")
 	// ErrForeignDir: the data directory holds something that is not ours.
 	ErrForeignDir = errors.New("directory does not belong to zoneforge")
+	// ErrReplaced: a backup was restored in place of the store that is open.
+	ErrReplaced = errors.New("store was replaced by a backup")
+	// ErrNotEmpty: the store holds something that a backup would replace.
+	ErrNotEmpty = errors.New("store is not empty")
 )
 
-const formatVersion = 1
+const (
+	formatVersion = 1
+	// formatMoved stands at the base once current does, so that software from before doesn't take it for an empty store.
+	formatMoved = 2
+)
 
 // Sealer encrypts the resources of sensitive kinds. aad binds the result to its key. Safe for concurrent use.
 type Sealer interface {
@@ -101,12 +113,15 @@ type Stats struct {
 // Store is the open store. All methods are safe for concurrent use; Run is called once.
 type Store struct {
 	// set once
-	cfg     Config
-	prefix  string
-	log     *zap.Logger
-	cli     *clientv3.Client
-	closeDB func()
-	epoch   string
+	cfg Config
+	// base is the prefix that is configured, and prefix where the layout stands: the same until a backup is restored.
+	base, prefix string
+	log          *zap.Logger
+	cli          *clientv3.Client
+	closeDB      func()
+	epoch        string
+	// ancestors are the epochs that epoch was restored from, the newest first.
+	ancestors []string
 
 	// turn admits one committer of this process at a time, as racing in etcd only costs retries.
 	turn chan struct{}
@@ -119,12 +134,26 @@ type Store struct {
 
 	// Faults for tests: between commit and roll-out, and a resource whose event is lost.
 	beforeRollOut func() error
+	beforeSwitch  func() error
 	loseEvent     func(resource.Key) bool
 }
 
 // Open connects, creates the layout where there is none, finishes a pending change and loads the first snapshot. The
 // caller calls Close; ctx bounds only the opening.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
+	s, err := connect(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.prepare(ctx); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// connect reaches etcd or starts it, and reads nothing.
+func connect(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Prefix == "" {
 		cfg.Prefix = "/zoneforge"
 	}
@@ -135,7 +164,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		cfg.Logger = zap.NewNop()
 	}
 	s := &Store{
-		cfg: cfg, prefix: strings.TrimRight(cfg.Prefix, "/") + "/", log: cfg.Logger,
+		cfg: cfg, base: strings.TrimRight(cfg.Prefix, "/") + "/", log: cfg.Logger,
 		turn: make(chan struct{}, 1), roomToWrite: roomToWrite,
 	}
 	switch {
@@ -160,14 +189,14 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	default:
 		return nil, errors.New("store: set etcd endpoints or a data directory")
 	}
-	if err := s.prepare(ctx); err != nil {
-		s.Close()
-		return nil, err
-	}
 	return s, nil
 }
 
 func (s *Store) prepare(ctx context.Context) error {
+	var err error
+	if s.prefix, err = s.place(ctx); err != nil {
+		return err
+	}
 	if err := s.initLayout(ctx); err != nil {
 		return err
 	}
@@ -183,7 +212,7 @@ func (s *Store) prepare(ctx context.Context) error {
 			return fmt.Errorf("store: finish change of revision %d: %w", h.Revision, err)
 		}
 	}
-	if err := s.sweep(ctx); err != nil {
+	if err := errors.Join(s.sweep(ctx), s.sweepRestored(ctx)); err != nil {
 		return err
 	}
 	snap, _, err := s.load(ctx, nil)
@@ -212,7 +241,7 @@ func (s *Store) initLayout(ctx context.Context) error {
 		return fmt.Errorf("store: reach etcd: %w", err)
 	}
 	res, err := s.cli.Txn(ctx).Then(clientv3.OpGet(s.prefix+"format"), clientv3.OpGet(s.prefix+"epoch"),
-		clientv3.OpGet(s.prefix+"seal")).Commit()
+		clientv3.OpGet(s.prefix+"seal"), clientv3.OpGet(s.prefix+"ancestors")).Commit()
 	if err != nil {
 		return fmt.Errorf("store: read the format: %w", err)
 	}
@@ -231,6 +260,11 @@ func (s *Store) initLayout(ctx context.Context) error {
 	}
 	if s.epoch = get(1); s.epoch == "" {
 		return fmt.Errorf("store: %sepoch is missing; restore a backup", s.prefix)
+	}
+	if text := get(3); text != "" {
+		if err := json.Unmarshal([]byte(text), &s.ancestors); err != nil {
+			return fmt.Errorf("store: %sancestors is malformed: %w; restore a backup", s.prefix, err)
+		}
 	}
 	return s.checkSeal(ctx, get(2))
 }
@@ -285,6 +319,9 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // Epoch is the store's identity; revisions of different epochs can't be compared.
 func (s *Store) Epoch() string { return s.epoch }
+
+// Ancestors are the epochs that the store was restored from, the newest first. What belonged to one of them belongs to it.
+func (s *Store) Ancestors() []string { return s.ancestors }
 
 // Stats are the counters up to now.
 func (s *Store) Stats() Stats {

@@ -234,7 +234,7 @@ func TestConcurrentWriters(t *testing.T) {
 // replica is a second store on the first one's embedded etcd.
 func replica(t *testing.T, s *Store) *Store {
 	t.Helper()
-	r := &Store{cfg: s.cfg, prefix: s.prefix, log: s.log, cli: s.cli, closeDB: func() {}, turn: make(chan struct{}, 1)}
+	r := &Store{cfg: s.cfg, base: s.base, log: s.log, cli: s.cli, closeDB: func() {}, turn: make(chan struct{}, 1)}
 	if err := r.prepare(testContext(t)); err != nil {
 		t.Fatal(err)
 	}

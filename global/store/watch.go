@@ -40,7 +40,7 @@ func (s *Store) publish(snap *Snapshot) {
 }
 
 // Run follows the store until ctx ends, and then returns nil. Lost connections, compaction and lost events are mended
-// by reloading; meanwhile the last snapshot stays.
+// by reloading; meanwhile the last snapshot stays. The error wraps ErrReplaced when there is nothing to follow any more.
 func (s *Store) Run(ctx context.Context) error {
 	const first, most = 50 * time.Millisecond, 5 * time.Second
 	delay := first
@@ -48,6 +48,9 @@ func (s *Store) Run(ctx context.Context) error {
 		progress, err := s.follow(ctx)
 		if ctx.Err() != nil {
 			break
+		}
+		if errors.Is(err, ErrReplaced) {
+			return err
 		}
 		s.log.Debug("reloading the store", zap.Error(err))
 		if progress {
@@ -147,6 +150,9 @@ func (s *Store) applyTxn(ctx context.Context, events []*clientv3.Event) error {
 	seen := false
 	for _, ev := range events {
 		if string(ev.Kv.Key) == s.prefix+"head" {
+			if ev.Type == clientv3.EventTypeDelete {
+				return fmt.Errorf("store: head is gone: %w", errReload)
+			}
 			var err error
 			if h, err = decodeHead(ev.Kv.Value); err != nil {
 				return err
