@@ -50,7 +50,7 @@ var impure = []string{"os", "net", "net/http", "os/exec", "go.uber.org/zap", "go
 // envoyAPI may be imported below these folders alone.
 const envoyAPI = "github.com/envoyproxy/go-control-plane/"
 
-var envoyUsers = []string{"xds", "dataplane", "bench"}
+var envoyUsers = []string{"xds", "dataplane", "bench", "deploy"}
 
 func TestImportTable(t *testing.T) {
 	eachGoFile(t, func(path string, importPaths []string) {

@@ -8,6 +8,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/zoneforge/zoneforge/deploy/demo/talk"
 )
 
 // startAcross runs zone east with a gateway at address 10, and zone west with its ingress at address 20. The gateway alone may
@@ -43,21 +45,7 @@ func (f *federation) startTLSTalker(address, name string, chain, key []byte) {
 		f.t.Fatal(err)
 	}
 	f.t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				buffer := make([]byte, 64)
-				if n, err := conn.Read(buffer); err == nil {
-					fmt.Fprintf(conn, "%s: %s", name, buffer[:n])
-				}
-			}()
-		}
-	}()
+	go talk.ServeLines(l, name)
 }
 
 // converse sends a word over a connection and reads the answer to its end.

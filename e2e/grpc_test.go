@@ -16,9 +16,10 @@ import (
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/reflection"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
+
+	"github.com/zoneforge/zoneforge/deploy/demo/talk"
 )
 
 // startGRPC serves gRPC at an address: health by unary calls and a stream of the server, reflection by a stream both ways. Each
@@ -29,19 +30,7 @@ func (f *federation) startGRPC(address string) *health.Server {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	trailer := metadata.Pairs("x-trailer", "behind the body")
-	s := grpc.NewServer(
-		grpc.UnaryInterceptor(func(ctx context.Context, in any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-			_ = grpc.SetTrailer(ctx, trailer) // it can't fail before the answer
-			return next(ctx, in)
-		}),
-		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-			stream.SetTrailer(trailer)
-			return next(srv, stream)
-		}))
-	h := health.NewServer()
-	healthv1.RegisterHealthServer(s, h)
-	reflection.Register(s)
+	s, h := talk.GRPC()
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(l) }()
 	f.t.Cleanup(func() { s.Stop(); <-done })

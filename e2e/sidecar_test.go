@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/zoneforge/zoneforge/deploy/demo/talk"
 )
 
 // startTalker serves connections by greeting them with a name and echoing one line.
@@ -20,26 +22,11 @@ func (f *federation) startTalker(address, name string) {
 		f.t.Fatal(err)
 	}
 	f.t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				buffer := make([]byte, 64)
-				n, err := conn.Read(buffer)
-				if err == nil {
-					fmt.Fprintf(conn, "%s: %s", name, buffer[:n])
-				}
-			}()
-		}
-	}()
+	go talk.ServeLines(l, name)
 }
 
-// talk sends a word and reads the answer to its end.
-func talk(address string) (string, error) {
+// saysHello sends a word and reads the answer to its end.
+func saysHello(address string) (string, error) {
 	conn, err := net.DialTimeout("tcp", address, 5*time.Second)
 	if err != nil {
 		return "", err
@@ -173,7 +160,7 @@ func TestSidecars(t *testing.T) {
 	})
 
 	t.Run("a service that nobody offers", func(t *testing.T) {
-		if _, err := talk(f.at(40, 7003)); err == nil {
+		if _, err := saysHello(f.at(40, 7003)); err == nil {
 			t.Error("a service that nobody offers answers")
 		}
 	})
@@ -182,7 +169,7 @@ func TestSidecars(t *testing.T) {
 		database := func(want string) {
 			t.Helper()
 			f.await("db", func() error {
-				got, err := talk(f.at(40, 7002))
+				got, err := saysHello(f.at(40, 7002))
 				if want == "" {
 					if err == nil {
 						return fmt.Errorf("it answers %q", got)
@@ -207,7 +194,7 @@ func TestSidecars(t *testing.T) {
 		if r, a, err := ask(client, "GET", "http://"+f.at(50, 7001)+"/"); err == nil && r.StatusCode == http.StatusOK {
 			t.Errorf("another mesh reaches echo, which answers as %q", a.Workload)
 		}
-		if got, err := talk(f.at(50, 7002)); err == nil {
+		if got, err := saysHello(f.at(50, 7002)); err == nil {
 			t.Errorf("another mesh reaches db, which answers %q", got)
 		}
 		// Nor by the certificate of a service of the same name.

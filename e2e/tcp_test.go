@@ -58,7 +58,7 @@ func TestTCPAndTLSListeners(t *testing.T) {
 	says := func(address, want string) {
 		t.Helper()
 		f.await(want, func() error {
-			got, err := talk(address)
+			got, err := saysHello(address)
 			if err == nil && got != want {
 				err = fmt.Errorf("%q", got)
 			}
@@ -112,7 +112,7 @@ func TestTCPAndTLSListeners(t *testing.T) {
 	// The workload's own proxy decides who may connect.
 	f.apply(permit("default", "no-db", "edge", "db", "DENY"))
 	f.await("the denial", func() error {
-		if got, err := talk(f.at(10, 5432)); err == nil {
+		if got, err := saysHello(f.at(10, 5432)); err == nil {
 			return fmt.Errorf("answered %q", got)
 		}
 		return nil

@@ -130,7 +130,7 @@ func TestTrafficLog(t *testing.T) {
 			lines, _ := fileLines(file)
 			return anyHolds(lines, `"GET /side HTTP/1.1" 200`, `"client" "echo" "`+f.host(40)+`"`)
 		})
-		if _, err := talk(f.at(40, 7002)); err != nil {
+		if _, err := saysHello(f.at(40, 7002)); err != nil {
 			t.Fatal(err)
 		}
 		f.await("the connection's line", func() error {

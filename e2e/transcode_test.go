@@ -8,15 +8,12 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protodesc"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/zoneforge/zoneforge/deploy/demo/talk"
 )
 
 // startHealth runs an edge and, at address 33, a workload that speaks the health service of gRPC: "orders" is well, "stock" is not.
@@ -37,22 +34,7 @@ const toHealth = "        backends: [{destination: {kuma.io/service: health}}]\n
 // healthDescriptor is the health service with paths for its methods.
 func healthDescriptor(t *testing.T, check, list string) []byte {
 	t.Helper()
-	set := &descriptorpb.FileDescriptorSet{}
-	for _, f := range []protoreflect.FileDescriptor{descriptorpb.File_google_protobuf_descriptor_proto, annotations.File_google_api_http_proto, annotations.File_google_api_annotations_proto} {
-		set.File = append(set.File, protodesc.ToFileDescriptorProto(f))
-	}
-	file := protodesc.ToFileDescriptorProto(healthv1.File_grpc_health_v1_health_proto)
-	file.Dependency = append(file.Dependency, annotations.File_google_api_annotations_proto.Path())
-	for _, m := range file.Service[0].Method {
-		path := map[string]string{"Check": check, "List": list}[m.GetName()]
-		if path == "" {
-			continue
-		}
-		m.Options = &descriptorpb.MethodOptions{}
-		proto.SetExtension(m.Options, annotations.E_Http, &annotations.HttpRule{Pattern: &annotations.HttpRule_Get{Get: path}})
-	}
-	set.File = append(set.File, file)
-	data, err := proto.Marshal(set)
+	data, err := talk.HealthDescriptor(check, list)
 	if err != nil {
 		t.Fatal(err)
 	}

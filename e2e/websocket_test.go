@@ -12,29 +12,9 @@ import (
 
 	"github.com/coder/websocket"
 	"golang.org/x/net/http2"
-)
 
-// chat takes WebSockets and sends every message back until one says "stop".
-func chat(w http.ResponseWriter, r *http.Request) {
-	conn, err := websocket.Accept(w, r, nil)
-	if err != nil {
-		return
-	}
-	defer conn.CloseNow()
-	for {
-		kind, message, err := conn.Read(r.Context())
-		if err != nil {
-			return
-		}
-		if string(message) == "stop" {
-			_ = conn.Close(websocket.StatusNormalClosure, "stopped") // the client may be gone
-			return
-		}
-		if err := conn.Write(r.Context(), kind, append([]byte("again: "), message...)); err != nil {
-			return
-		}
-	}
-}
+	"github.com/zoneforge/zoneforge/deploy/demo/talk"
+)
 
 func exchange(ctx context.Context, conn *websocket.Conn, message string) error {
 	if err := conn.Write(ctx, websocket.MessageText, []byte(message)); err != nil {
@@ -55,7 +35,7 @@ func TestWebSocket(t *testing.T) {
 		gatewayRoute("chat", "", "      - backends: [{destination: {kuma.io/service: chat}}]\n"),
 		fmt.Sprintf("type: Timeout\nmesh: default\nname: short\nsources: [{match: {kuma.io/service: '*'}}]\ndestinations: [{match: {kuma.io/service: chat}}]\nconf: {http: {requestTimeout: %s}}\n", timeout))
 	slow := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
-	f.workload(f.at(31, 8080), "chat", map[string]http.HandlerFunc{"/chat": chat, "/slow": slow})
+	f.workload(f.at(31, 8080), "chat", map[string]http.HandlerFunc{"/chat": talk.Chat, "/slow": slow})
 	f.startInWest("chat", "chat", "http", 31, "")
 	f.startProxy("east", 2, "client", sidecarDocument("default", "client", f.host(40), inboundOf("client", "http", f.host(40), 8080, "")+
 		fmt.Sprintf("  outbound:\n    - {port: 7001, address: %s, tags: {kuma.io/service: chat}}\n", f.host(40))), f.token("client", "dataplane", "--mesh", "default", "--service", "client"))
