@@ -32,6 +32,17 @@ func tinyModule() []byte {
 		section(11, "\x01\x00\x41\x00\x0b"+name("x-tinyyes")))
 }
 
+// TestTheTourShowsThisModule holds the module in the tour's document against its source above.
+func TestTheTourShowsThisModule(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "deploy", "demo", "tour", "54-wasm.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := base64.StdEncoding.EncodeToString(tinyModule()); !strings.Contains(string(text), "inline: "+want+"\n") {
+		t.Errorf("54-wasm.yaml has another module than %s", want)
+	}
+}
+
 // buildModule builds the module of testdata/wasm with the Go compiler.
 func buildModule(t *testing.T) []byte {
 	t.Helper()

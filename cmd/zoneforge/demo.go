@@ -41,22 +41,25 @@ func newDemo(streams cli.Streams) *cobra.Command {
 
 // newEcho is the demo's workload; it is a process of its own, as workloads are.
 func newEcho() *cobra.Command {
-	var address string
-	var who demo.Answer
+	var echo demo.Echo
 	cmd := &cobra.Command{
 		Use:    "echo",
 		Short:  "Run a workload of the demo",
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return cli.Exit(cli.ExitRefused, demo.ServeEcho(cmd.Context(), address, who))
+			return cli.Exit(cli.ExitRefused, echo.Serve(cmd.Context()))
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&address, "listen", "127.0.0.1:8080", "address to listen on")
-	flags.StringVar(&who.Service, "service", "echo", "name of the service")
-	flags.StringVar(&who.Version, "version", "", "version of the service")
-	flags.StringVar(&who.Zone, "zone", "", "zone it runs in")
-	flags.StringVar(&who.Proxy, "proxy", "", "name of its proxy")
+	flags.StringVar(&echo.Listen, "listen", "127.0.0.1:8080", "address to listen on")
+	flags.StringVar(&echo.Who.Service, "service", "echo", "name of the service")
+	flags.StringVar(&echo.Who.Version, "version", "", "version of the service")
+	flags.StringVar(&echo.Who.Zone, "zone", "", "zone it runs in")
+	flags.StringVar(&echo.Who.Proxy, "proxy", "", "name of its proxy")
+	flags.StringVar(&echo.GRPC, "grpc", "", "address for gRPC, where it speaks that too")
+	flags.StringVar(&echo.Lines, "lines", "", "address for lines over TCP")
+	flags.StringVar(&echo.TLS, "tls", "", "address for lines over TLS")
+	flags.StringVar(&echo.Certificate, "certificate", "", "file of the certificate and the key for TLS")
 	return cmd
 }

@@ -1,9 +1,9 @@
 package demo
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -11,45 +11,40 @@ import (
 // stop is one stop of the tour, read from a file of policies whose comments show what to ask and what to expect:
 //
 //	# CORS: browsers of other origins may read the answers.
+//	# docs: headers-cors
 //	# $ curl -i -H 'Origin: https://app.example.com' $GATEWAY/tour/cors
 //	# > 200
 //	# > access-control-allow-origin: https://app.example.com
 //	# > ~ "path": "/tour/cors"
 //
-// A line with $ is a request, with 11x before curl so many of them, of which the last counts. Those with > say what is expected of
-// its answer: a status, a header with its value, a text in the body (~), or one that isn't there (!).
+// A line with $ is a command, with 11x before it so many of them. Where watch stands before it, it is repeated until it is answered
+// as expected, for what takes a moment to come. Lines with > say what is expected, see parseExpectation. The line with docs names the
+// pages of docs/functions of which this is a picture.
 type stop struct {
-	file  string
-	title string
-	asks  []ask
+	file     string
+	document string
+	title    string
+	docs     []string
+	asks     []ask
 }
 
-// ask is one request with what is expected.
+// ask is one command with what is expected of its answers.
 type ask struct {
-	command string
-	times   int
-	method  string
-	// target is the path with the query, at the gateway of the first zone.
-	target string
-	header [][2]string
-	body   string
+	text   string
+	times  int
+	watch  bool
+	run    command
 	expect []expectation
 }
 
-// expectation is one of them; exactly one member beside text is set.
-type expectation struct {
-	text   string
-	status int
-	header string
-	value  string
-	holds  string
-	lacks  string
+// command is what a line with $ runs. The demo has its own of each, so that nothing has to be installed, and takes the part of their
+// words that the tour uses.
+type command interface {
+	send(ctx context.Context) reply
 }
 
-var headerLine = regexp.MustCompile(`^([A-Za-z0-9-]+): (.*)$`)
-
 func parseStop(file string, text string) (stop, error) {
-	out := stop{file: file}
+	out := stop{file: file, document: text}
 	for n, line := range strings.Split(text, "\n") {
 		line, comment := strings.CutPrefix(line, "# ")
 		if !comment {
@@ -65,92 +60,52 @@ func parseStop(file string, text string) (stop, error) {
 			out.asks = append(out.asks, a)
 		case strings.HasPrefix(line, "> "):
 			if len(out.asks) == 0 {
-				return wrong(errors.New("expects something of no request"))
+				return wrong(errors.New("expects something of no command"))
+			}
+			e, err := parseExpectation(strings.TrimPrefix(line, "> "))
+			if err != nil {
+				return wrong(err)
 			}
 			last := &out.asks[len(out.asks)-1]
-			last.expect = append(last.expect, parseExpectation(strings.TrimPrefix(line, "> ")))
+			last.expect = append(last.expect, e)
+		case strings.HasPrefix(line, "docs: "):
+			out.docs = strings.Split(strings.TrimPrefix(line, "docs: "), ", ")
 		case out.title == "":
 			out.title = line
 		}
 	}
 	if out.title == "" || len(out.asks) == 0 {
-		return stop{}, fmt.Errorf("%s: needs a title and a request", file)
+		return stop{}, fmt.Errorf("%s: needs a title and a command", file)
 	}
 	for _, a := range out.asks {
 		if len(a.expect) == 0 {
-			return stop{}, fmt.Errorf("%s: nothing is expected of %s", file, a.command)
+			return stop{}, fmt.Errorf("%s: nothing is expected of %s", file, a.text)
 		}
 	}
 	return out, nil
 }
 
-func parseExpectation(text string) expectation {
-	out := expectation{text: text}
-	if status, err := strconv.Atoi(text); err == nil {
-		out.status = status
-	} else if holds, ok := strings.CutPrefix(text, "~ "); ok {
-		out.holds = holds
-	} else if lacks, ok := strings.CutPrefix(text, "! "); ok {
-		out.lacks = lacks
-	} else if m := headerLine.FindStringSubmatch(text); m != nil {
-		out.header, out.value = m[1], m[2]
-	} else {
-		out.holds = text
-	}
-	return out
-}
-
-// gatewayWord stands for the URL of the first zone's gateway.
-const gatewayWord = "$GATEWAY"
-
-// parseAsk reads the part of curl's command line that the tour uses: -i, -s, -X, -H, -d and -u.
-func parseAsk(command string) (ask, error) {
-	out := ask{command: command, times: 1, method: "GET"}
-	words, err := shellWords(command)
+func parseAsk(text string) (ask, error) {
+	out := ask{text: text, times: 1}
+	words, err := shellWords(text)
 	if err != nil {
 		return ask{}, err
 	}
-	if n, ok := strings.CutSuffix(words[0], "x"); ok {
+	if words[0] == "watch" && len(words) > 1 {
+		out.watch, words = true, words[1:]
+	}
+	if n, ok := strings.CutSuffix(words[0], "x"); ok && len(words) > 1 {
 		if out.times, err = strconv.Atoi(n); err != nil || out.times < 1 {
-			return ask{}, fmt.Errorf("%q is no number of requests", words[0])
+			return ask{}, fmt.Errorf("%q is no number of commands", words[0])
 		}
 		words = words[1:]
 	}
-	if len(words) == 0 || words[0] != "curl" {
-		return ask{}, fmt.Errorf("%q is no request with curl", command)
+	parse := map[string]func([]string) (command, error){"curl": parseCurl, "grpcurl": parseGRPCurl, "echo": parseWord, "tail": parseTail}[words[0]]
+	if parse == nil {
+		return ask{}, fmt.Errorf("%q is no command of the tour: it has curl, grpcurl, tail, and echo into nc, openssl or websocat", text)
 	}
-	for i := 1; i < len(words); i++ {
-		value := func() string {
-			if i++; i < len(words) {
-				return words[i]
-			}
-			return ""
-		}
-		switch w := words[i]; {
-		case w == "-i" || w == "-s" || w == "-is":
-		case w == "-X":
-			out.method = value()
-		case w == "-H":
-			name, v, ok := strings.Cut(value(), ": ")
-			if !ok {
-				return ask{}, fmt.Errorf("%q: a header is NAME: VALUE", command)
-			}
-			out.header = append(out.header, [2]string{name, v})
-		case w == "-u":
-			out.header = append(out.header, [2]string{"Authorization", basic(value())})
-		case w == "-d":
-			out.body = value()
-			if out.method == "GET" {
-				out.method = "POST"
-			}
-		case strings.HasPrefix(w, gatewayWord):
-			out.target = strings.TrimPrefix(w, gatewayWord)
-		default:
-			return ask{}, fmt.Errorf("%q: %q is not known to the tour", command, w)
-		}
-	}
-	if !strings.HasPrefix(out.target, "/") {
-		return ask{}, fmt.Errorf("%q asks for no path of %s", command, gatewayWord)
+	if out.run, err = parse(words[1:]); err != nil {
+		return ask{}, fmt.Errorf("%q: %w", text, err)
 	}
 	return out, nil
 }
@@ -190,4 +145,14 @@ func shellWords(text string) ([]string, error) {
 		return nil, errors.New("the command is empty")
 	}
 	return out, nil
+}
+
+// option takes the value of an option off the words that follow it.
+func option(words *[]string, name string) (string, error) {
+	if len(*words) == 0 {
+		return "", fmt.Errorf("%s has no value", name)
+	}
+	value := (*words)[0]
+	*words = (*words)[1:]
+	return value, nil
 }

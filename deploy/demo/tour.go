@@ -3,11 +3,9 @@ package demo
 import (
 	"context"
 	"embed"
-	"encoding/base64"
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"strings"
 	"time"
 
@@ -17,8 +15,8 @@ import (
 //go:embed tour
 var tour embed.FS
 
-// stops reads the tour, in the order of its files.
-func stops() ([]stop, error) {
+// stops reads the tour, in the order of its files. Each text is explained before it is read.
+func stops(explain func(string) (string, error)) ([]stop, error) {
 	files, err := fs.ReadDir(tour, "tour")
 	if err != nil {
 		return nil, err
@@ -29,7 +27,11 @@ func stops() ([]stop, error) {
 		if err != nil {
 			return nil, err
 		}
-		s, err := parseStop(file.Name(), string(text))
+		document, err := explain(string(text))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file.Name(), err)
+		}
+		s, err := parseStop(file.Name(), document)
 		if err != nil {
 			return nil, err
 		}
@@ -38,11 +40,18 @@ func stops() ([]stop, error) {
 	return out, nil
 }
 
-// takeTour applies the policies of each stop, sends its requests and takes the policies away again. Without brief it shows each
-// request with its answer, else a line a stop. It goes on after a stop that fails, and fails in the end.
+// takeTour applies the policies of each stop, runs its commands and takes the policies away again. Without brief it shows each
+// command with its answer, else a line a stop. It goes on after a stop that fails, and fails in the end.
 func (f *federation) takeTour(ctx context.Context, out io.Writer, brief bool) error {
-	all, err := stops()
+	g, err := f.newGuide()
 	if err != nil {
+		return err
+	}
+	all, err := stops(g.explain)
+	if err != nil {
+		return err
+	}
+	if err := f.startServices(ctx, g); err != nil {
 		return err
 	}
 	fmt.Fprintln(out)
@@ -50,7 +59,7 @@ func (f *federation) takeTour(ctx context.Context, out io.Writer, brief bool) er
 	for i, s := range all {
 		began := time.Now()
 		if !brief {
-			fmt.Fprintf(out, "--- %d/%d %s\n    policies: %s\n", i+1, len(all), s.title, f.path("tour", s.file))
+			fmt.Fprintf(out, "--- %d/%d %s\n    policies: %s\n    docs: %s\n", i+1, len(all), s.title, f.path("tour", s.file), strings.Join(s.docs, ", "))
 		}
 		err := f.visit(ctx, s, out, brief)
 		if err == nil {
@@ -73,143 +82,61 @@ func (f *federation) takeTour(ctx context.Context, out io.Writer, brief bool) er
 }
 
 func (f *federation) visit(ctx context.Context, s stop, out io.Writer, brief bool) error {
-	text, err := tour.ReadFile("tour/" + s.file)
+	file, err := f.write("tour/"+s.file, s.document)
 	if err != nil {
 		return err
 	}
-	document := strings.ReplaceAll(string(text), "$NETWORK", f.first().network)
-	file, err := f.write("tour/"+s.file, document)
-	if err != nil {
-		return err
-	}
-	batch := resource.Decode(s.file, []byte(document), resource.Options{})
+	batch := resource.Decode(s.file, []byte(s.document), resource.Options{})
 	if err := batch.Err(); err != nil {
 		return err
 	}
-	if _, err := f.cli(ctx, "apply", "--wait", "--timeout", "30s", "--message", "the tour: "+s.title, "-f", file); err != nil {
-		return err
+	_, err = f.cli(ctx, "apply", "--wait", "--timeout", "30s", "--message", "the tour: "+s.title, "-f", file)
+	if err == nil {
+		err = f.askAll(ctx, s, out, brief)
 	}
-	err = f.askAll(ctx, s, out, brief)
 	for i := len(batch.Resources) - 1; i >= 0; i-- {
-		r := batch.Resources[i]
-		if _, gone := f.cli(ctx, "delete", r.Kind, r.Name, "-m", mesh); gone != nil && err == nil {
+		if gone := f.remove(ctx, batch.Resources[i]); gone != nil && err == nil {
 			err = gone
 		}
 	}
 	return err
 }
 
-// askAll sends the requests of a stop. The first one is repeated until it is answered as expected, as Envoy's workers take a change
+// remove takes a resource of a stop away. A Mesh can't go while it has proxies: the demo's own takes its place again.
+func (f *federation) remove(ctx context.Context, r *resource.Resource) error {
+	if r.Kind == "Mesh" {
+		_, err := f.cli(ctx, "apply", "--message", "the tour goes on", "-f", f.path("policies"))
+		return err
+	}
+	_, err := f.cli(ctx, "delete", r.Kind, r.Name, "-m", mesh)
+	return err
+}
+
+// askAll runs the commands of a stop. The first one is repeated until it is answered as expected, as Envoy's workers take a change
 // over a moment after it was acknowledged.
 func (f *federation) askAll(ctx context.Context, s stop, out io.Writer, brief bool) error {
 	for i, a := range s.asks {
-		var got reply
-		send := func() error {
+		var replies []reply
+		ask := func() error {
+			replies = replies[:0]
 			for range a.times {
-				var err error
-				if got, err = f.send(ctx, a); err != nil {
-					return err
-				}
+				replies = append(replies, a.run.send(ctx))
 			}
-			return got.meets(a.expect)
+			return checkReplies(replies, a.expect)
 		}
-		err := send()
-		if err != nil && i == 0 && a.times == 1 {
-			err = f.await(ctx, s.title, settleTime, send)
+		err := ask()
+		if err != nil && (a.watch || i == 0 && a.times == 1) {
+			err = f.await(ctx, s.title, settleTime, ask)
 		}
 		if !brief {
-			fmt.Fprintf(out, "\n$ %s\n%s", strings.ReplaceAll(a.command, gatewayWord, strings.TrimSuffix(f.first().url(""), "/")), got.text(a.expect))
+			fmt.Fprintf(out, "\n$ %s\n%s", a.text, show(replies, a.expect))
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", a.command, err)
+			return fmt.Errorf("%s: %w", a.text, err)
 		}
 	}
 	if !brief {
 		fmt.Fprintln(out)
 	}
 	return nil
-}
-
-// reply is what came back.
-type reply struct {
-	status string
-	code   int
-	header http.Header
-	body   string
-}
-
-func (f *federation) send(ctx context.Context, a ask) (reply, error) {
-	var body io.Reader
-	if a.body != "" {
-		body = strings.NewReader(a.body)
-	}
-	req, err := http.NewRequestWithContext(ctx, a.method, f.first().url(a.target), body)
-	if err != nil {
-		return reply{}, err
-	}
-	if a.body != "" {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	for _, h := range a.header {
-		if strings.EqualFold(h[0], "Host") {
-			req.Host = h[1]
-			continue
-		}
-		req.Header.Set(h[0], h[1])
-	}
-	resp, err := tourist.Do(req)
-	if err != nil {
-		return reply{}, err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-	return reply{resp.Status, resp.StatusCode, resp.Header, string(text)}, err
-}
-
-// tourist follows no redirect and decompresses nothing, so that answers are shown as they come.
-var tourist = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true, Proxy: nil},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-
-func (r reply) meets(all []expectation) error {
-	for _, e := range all {
-		ok := false
-		switch {
-		case e.status != 0:
-			ok = r.code == e.status
-		case e.header != "":
-			ok = strings.Join(r.header.Values(e.header), ", ") == e.value
-		case e.lacks != "":
-			ok = !strings.Contains(r.body, e.lacks)
-		default:
-			ok = strings.Contains(r.body, e.holds)
-		}
-		if !ok {
-			return fmt.Errorf("want %s, got %s %v: %.500s", e.text, r.status, r.header, strings.TrimSpace(r.body))
-		}
-	}
-	return nil
-}
-
-// text shows a reply: the headers that something is expected of, and a body that is a text.
-func (r reply) text(expected []expectation) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "HTTP/1.1 %s\n", r.status)
-	for _, e := range expected {
-		if e.header != "" {
-			fmt.Fprintf(&b, "%s: %s\n", e.header, strings.Join(r.header.Values(e.header), ", "))
-		}
-	}
-	body := strings.TrimSpace(r.body)
-	switch {
-	case body == "":
-	case r.header.Get("Content-Encoding") != "":
-		fmt.Fprintf(&b, "(%d bytes, %s)\n", len(r.body), r.header.Get("Content-Encoding"))
-	default:
-		fmt.Fprintf(&b, "%.1500s\n", body)
-	}
-	return b.String()
-}
-
-func basic(credentials string) string {
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(credentials))
 }
