@@ -111,8 +111,14 @@ func TestDemoRoutes(t *testing.T) {
 	resources := read(t, policies+"/*.yaml", resource.Options{RefuseProxy: true})
 	for _, zone := range []string{"east", "west"} {
 		p := gateway(t, zone, resources)
-		if len(p.Listeners) != 1 || p.Listeners[0].Port != 18080 {
-			t.Errorf("%s: listeners %+v, want port 18080 alone", zone, p.Listeners)
+		var ports []uint32
+		for _, l := range p.Listeners {
+			if l.Pipe == "" { // the others are the gateway's ways to itself
+				ports = append(ports, l.Port)
+			}
+		}
+		if !slices.Equal(ports, []uint32{18080}) {
+			t.Errorf("%s: listeners %v, want port 18080 alone", zone, ports)
 		}
 		got := backends(p)
 		for path, services := range map[string][]string{
