@@ -4,10 +4,11 @@ ENVOY_VERSION := 1.40.0
 BUF_VERSION := 1.75.0
 RATELIMIT_VERSION := v1.4.1-0.20260122083618-3fb702589d36
 OTELCOL_VERSION := 0.155.0
+PERF_VERSION := v0.0.0-20260908200009-22c9c6c9d4da
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X github.com/zoneforge/zoneforge/cli.Version=$(VERSION)
 
-.PHONY: help build tools tools-test redis test demo demo-check demo-tour demo-tour-check bench bench-publish bench-scale bench-scale-publish race fuzz-short lint check-tidy generate docs check-generate golden check
+.PHONY: help build tools tools-test redis test demo demo-check demo-tour demo-tour-check bench bench-publish bench-scale bench-scale-publish bench-compare race fuzz-short lint check-tidy generate docs check-generate golden check
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -30,6 +31,10 @@ tools: .tools/bin/envoy .tools/bin/buf ## install Envoy and buf into .tools
 .tools/bin/ratelimit:
 	GOBIN=$(CURDIR)/.tools/ratelimit-$(RATELIMIT_VERSION) go install github.com/envoyproxy/ratelimit/src/service_cmd@$(RATELIMIT_VERSION)
 	mkdir -p .tools/bin && ln -sfn ../ratelimit-$(RATELIMIT_VERSION)/service_cmd .tools/bin/ratelimit
+
+.tools/bin/benchstat:
+	GOBIN=$(CURDIR)/.tools/perf-$(PERF_VERSION) go install golang.org/x/perf/cmd/benchstat@$(PERF_VERSION)
+	mkdir -p .tools/bin && ln -sfn ../perf-$(PERF_VERSION)/benchstat .tools/bin/benchstat
 
 tools-test: tools redis .tools/bin/ratelimit .tools/bin/otelcol ## install what only tests need: Redis, envoyproxy/ratelimit, the OpenTelemetry Collector
 
@@ -70,6 +75,11 @@ bench-scale: build ## measure one zone with ten thousand simulated proxies and o
 
 bench-scale-publish: build ## the same, and write the figures into docs/performance.md
 	go run ./bench -scale -publish docs/performance.md
+
+# Such as: make bench-compare BASE=main COMPARE='-bench Build -rounds 10'
+bench-compare: .tools/bin/benchstat ## compare the Go benchmarks with those of the revision BASE
+	@[ -n "$(BASE)" ] || { echo "name the revision to compare with: make bench-compare BASE=main"; exit 2; }
+	go run ./bench/compare -base $(BASE) $(COMPARE)
 
 race: tools ## the tests of the concurrent packages under the race detector
 	go test -race ./global/... ./zone/... ./gossip/... ./sync/stream/... ./xds/server/... ./dataplane/... ./e2e/fault/...
