@@ -37,13 +37,12 @@ const (
 
 // grpcServer makes the server of KDS.
 func grpcServer(t *tls.Config) *grpc.Server {
-	return grpc.NewServer(
+	return grpc.NewServer(append(stream.ServerOptions(),
 		grpc.Creds(credentials.NewTLS(t)),
-		grpc.MaxRecvMsgSize(stream.MaxFrame),
 		grpc.ConnectionTimeout(handshake), grpc.MaxConcurrentStreams(streamsPerConnection), grpc.MaxHeaderListSize(64<<10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveAfter, Timeout: keepaliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
-	)
+	)...)
 }
 
 // serveKDS serves zones on a listener until its stage ends by stopKDS.

@@ -72,6 +72,8 @@ type view struct {
 }
 
 func (v view) Position() kds.Position                                      { return v.at }
+func (v view) Kinds() map[string]resource.Digest                           { return v.set.Kinds() }
+func (v view) Memo() *kds.Memo                                             { return new(kds.Memo) }
 func (v view) Since(string, uint64) ([]resource.Key, bool)                 { return nil, false }
 func (v view) Get(k resource.Key) (*kdsv1.Record, bool)                    { return v.set.Get(k) }
 func (v view) Each(kind string, fn func(resource.Key, *kdsv1.Record) bool) { v.set.Each(kind, fn) }
@@ -129,7 +131,7 @@ func (g *global) start() {
 	g.server = s
 	lis := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	g.address = lis.Addr().String()
-	gs := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{cert.Certificate}})), grpc.MaxRecvMsgSize(stream.MaxFrame))
+	gs := grpc.NewServer(append(stream.ServerOptions(), grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{cert.Certificate}})))...)
 	kdsv1.RegisterKDSServer(gs, s)
 	done := make(chan struct{})
 	go func() { defer close(done); _ = gs.Serve(lis) }()
@@ -209,18 +211,18 @@ func (g *global) Certificate(_ context.Context, r *kdsv1.CertificateRequest) *kd
 	return out
 }
 
-func (g *global) Status(_ context.Context, s *kdsv1.Status) {
+func (g *global) Status(s *kdsv1.Status) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.status = s
 	g.moveLocked()
 }
 
-func (g *global) Confirmed(context.Context, kds.Position, []*kdsv1.Rejection) {}
-func (g *global) Nacked(context.Context, kds.Nacked)                          {}
-func (g *global) Repaired(context.Context, []string)                          {}
-func (g *global) Seen(time.Time)                                              {}
-func (g *global) Close()                                                      {}
+func (g *global) Confirmed(kds.Position, []*kdsv1.Rejection) {}
+func (g *global) Nacked(kds.Nacked)                          {}
+func (g *global) Repaired([]string)                          {}
+func (g *global) Seen(time.Time)                             {}
+func (g *global) Close()                                     {}
 
 func (g *global) moveLocked() {
 	close(g.moved)

@@ -33,6 +33,8 @@ type view struct {
 
 func (v view) Position() kds.Position { return v.at }
 
+func (v view) Memo() *kds.Memo { return new(kds.Memo) }
+
 func (v view) Since(epoch string, revision uint64) ([]resource.Key, bool) {
 	if epoch != v.at.Epoch || revision+1 < v.at.Revision {
 		return nil, false
@@ -106,14 +108,14 @@ func (s session) Report(_ context.Context, r *kdsv1.Report) ([]*kdsv1.Rejection,
 	return nil, nil
 }
 
-func (s session) Status(_ context.Context, st *kdsv1.Status) {
+func (s session) Status(st *kdsv1.Status) {
 	s.note(func() { s.g.status[s.zone] = st })
 }
 
 func (session) Certificate(context.Context, *kdsv1.CertificateRequest) *kdsv1.Certificate { return nil }
-func (session) Confirmed(context.Context, kds.Position, []*kdsv1.Rejection)               {}
-func (session) Nacked(context.Context, kds.Nacked)                                        {}
-func (session) Repaired(context.Context, []string)                                        {}
+func (session) Confirmed(kds.Position, []*kdsv1.Rejection)                                {}
+func (session) Nacked(kds.Nacked)                                                         {}
+func (session) Repaired([]string)                                                         {}
 func (session) Seen(time.Time)                                                            {}
 func (session) Close()                                                                    {}
 
@@ -147,7 +149,7 @@ func serve(t *testing.T, g *global, at string, cert tls.Certificate) (address st
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{cert}})), grpc.MaxRecvMsgSize(stream.MaxFrame))
+	server := grpc.NewServer(append(stream.ServerOptions(), grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{cert}})))...)
 	kdsv1.RegisterKDSServer(server, s)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()

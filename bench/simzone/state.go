@@ -98,6 +98,22 @@ func (s *states) fingerprint(upserts []*kdsv1.Record, deletes []*kdsv1.Key) uint
 	return h.Sum64()
 }
 
+// differing are the kinds whose digests are not these.
+func (s *state) differing(want map[string]*kdsv1.Digest) (out []string) {
+	have := s.set.Kinds()
+	for kind, d := range want {
+		if h := have[kind]; h.Count() != d.GetCount() || !bytes.Equal(h.Sum(), d.GetSum()) {
+			out = append(out, kind)
+		}
+	}
+	for kind := range have {
+		if want[kind] == nil {
+			out = append(out, kind)
+		}
+	}
+	return out
+}
+
 // inventory are the entries of some kinds.
 func (s *state) inventory(kinds []string) (out []*kdsv1.Inventory_Entry) {
 	for _, kind := range kinds {

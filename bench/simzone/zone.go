@@ -1,6 +1,7 @@
 package simzone
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ const (
 	maxBackoff = 30 * time.Second
 )
 
-// maxLive is how many of the newest revisions' times a zone tells of.
+// maxLive is of how many of the newest revisions a zone tells since when they are live.
 const maxLive = 100
 
 // taken says when a zone acknowledged a revision.
@@ -56,7 +57,8 @@ type Zone struct {
 	state    *state
 	epoch    string
 	revision uint64
-	live     []*kdsv1.Status_Live
+	live     []*kdsv1.Status_Live // not told yet on this stream
+	told     []*kdsv1.Status_Live
 	due      *time.Timer // of the next status
 	offer    *kds.Set
 }
@@ -139,7 +141,7 @@ func (z *Zone) run(ctx context.Context) {
 
 // serve is one stream, over a connection of its own.
 func (z *Zone) serve(ctx context.Context) (welcomed bool, err error) {
-	opts := append(z.wire.options(credentials.NewTLS(z.fleet.tls)), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(stream.MaxFrame)))
+	opts := append(z.wire.options(credentials.NewTLS(z.fleet.tls)), stream.DialOptions()...)
 	conn, err := grpc.NewClient("passthrough:///"+z.fleet.cfg.Target, opts...)
 	if err != nil {
 		return false, err
@@ -231,17 +233,19 @@ func (z *Zone) sendLocked(f *kdsv1.ZoneFrame) {
 	}
 }
 
-func (z *Zone) enter(s kdsv1.KDS_StreamClient, _ *kdsv1.Welcome) {
+func (z *Zone) enter(s kdsv1.KDS_StreamClient, w *kdsv1.Welcome) {
 	z.mu.Lock()
 	z.stream = s
 	z.statusLocked()
-	report := &kdsv1.Report{Sequence: 1, Snapshot: true}
-	z.offer.Each("", func(_ resource.Key, r *kdsv1.Record) bool {
-		report.Upserts = append(report.Upserts, r)
-		return true
-	})
-	z.reports.Add(1)
-	z.sendLocked(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Report{Report: report}})
+	if d := z.offer.Digest(); d.Count() != w.GetOffered().GetCount() || !bytes.Equal(d.Sum(), w.GetOffered().GetSum()) {
+		report := &kdsv1.Report{Sequence: 1, Snapshot: true}
+		z.offer.Each("", func(_ resource.Key, r *kdsv1.Record) bool {
+			report.Upserts = append(report.Upserts, r)
+			return true
+		})
+		z.reports.Add(1)
+		z.sendLocked(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Report{Report: report}})
+	}
 	at := &taken{z.revision, time.Now()}
 	z.mu.Unlock()
 	z.fleet.took(z, at)
@@ -251,6 +255,8 @@ func (z *Zone) enter(s kdsv1.KDS_StreamClient, _ *kdsv1.Welcome) {
 func (z *Zone) leave() {
 	z.mu.Lock()
 	z.stream = nil
+	z.live, z.told = append(z.told, z.live...), nil // the next stream is told all
+	z.live = z.live[max(0, len(z.live)-maxLive):]
 	z.mu.Unlock()
 	z.fleet.count(-1)
 }
@@ -275,9 +281,6 @@ func (z *Zone) apply(c *kdsv1.Chunk) error {
 	z.sendLocked(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Ack{Ack: &kdsv1.Ack{Nonce: c.GetNonce(), Revision: z.revision}}})
 	at := &taken{z.revision, time.Now()}
 	z.live = append(z.live, &kdsv1.Status_Live{Revision: z.revision, Since: timestamppb.New(at.at), Proxies: uint32(z.fleet.proxies.Load())})
-	if len(z.live) > maxLive {
-		z.live = slices.Delete(z.live, 0, 1)
-	}
 	z.due.Reset(z.fleet.cfg.StatusHold)
 	z.mu.Unlock()
 	if c.GetSnapshot() {
@@ -302,6 +305,10 @@ func (z *Zone) sendStatus() {
 func (z *Zone) statusLocked() {
 	n := uint32(z.fleet.proxies.Load())
 	z.sendLocked(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Status{Status: &kdsv1.Status{Revision: z.revision, Proxies: n, Acked: n, Live: z.live}}})
+	if z.stream != nil {
+		z.told, z.live = append(z.told, z.live...), nil
+		z.told = slices.Delete(z.told, 0, max(0, len(z.told)-maxLive))
+	}
 }
 
 func (z *Zone) heartbeat() {
@@ -332,7 +339,8 @@ func (z *Zone) compare(p *kdsv1.Position) {
 func (z *Zone) inventory(q *kdsv1.InventoryRequest) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
+	kinds := z.state.differing(q.GetKinds())
 	z.sendLocked(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Inventory{Inventory: &kdsv1.Inventory{
-		Nonce: q.GetNonce(), Kinds: q.GetKinds(), Entries: z.state.inventory(q.GetKinds()),
+		Nonce: q.GetNonce(), Kinds: kinds, Entries: z.state.inventory(kinds),
 	}}})
 }

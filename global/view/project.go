@@ -37,9 +37,20 @@ type projection struct {
 
 	// named has the Secrets that a policy names, authority those that hold a Mesh's root.
 	named, authority references
-	// zoneOf has the zone of each offered resource, offered the inverse.
-	zoneOf  map[resource.Key]string
-	offered map[string]map[resource.Key]bool
+	// zoneOf has the zone of each offered resource, with the resource's hash; offered is the inverse.
+	zoneOf  map[resource.Key]offering
+	offered map[string]*offers
+}
+
+type offering struct {
+	zone string
+	hash resource.Hash
+}
+
+// offers are what one zone offers, with their digest.
+type offers struct {
+	keys   map[resource.Key]bool
+	digest resource.Digest
 }
 
 // references counts, per Secret, the resources that name it.
@@ -72,8 +83,8 @@ func (r references) set(from resource.Key, to []resource.Key) (touched []resourc
 
 func project(snap *store.Snapshot, log *zap.Logger) *projection {
 	p := &projection{
-		set: kds.NewSet(), log: log, named: newReferences(), authority: newReferences(), zoneOf: map[resource.Key]string{},
-		offered: map[string]map[resource.Key]bool{},
+		set: kds.NewSet(), log: log, named: newReferences(), authority: newReferences(), zoneOf: map[resource.Key]offering{},
+		offered: map[string]*offers{},
 	}
 	var keys []resource.Key
 	for _, k := range resource.Kinds() {
@@ -101,11 +112,10 @@ func (p *projection) apply(snap *store.Snapshot, keys []resource.Key) (changed [
 			}
 			mark(look, p.authority.set(key, to))
 		case kindIngress, kindAvailability:
-			zone := ""
+			p.withdraw(key)
 			if ok {
-				zone = zoneOf(e.Resource)
+				p.offer(key, offering{zoneOf(e.Resource), e.Hash})
 			}
-			p.offer(key, zone, ok)
 		case kindSecret:
 		default:
 			var to []resource.Key
@@ -117,8 +127,8 @@ func (p *projection) apply(snap *store.Snapshot, keys []resource.Key) (changed [
 	}
 	// After all offers are known: a Zone decides over those of before and of now.
 	for _, key := range keys {
-		if key.Kind == kindZone {
-			for k := range p.offered[key.Name] {
+		if o := p.offered[key.Name]; key.Kind == kindZone && o != nil {
+			for k := range o.keys {
 				look[k] = true
 			}
 		}
@@ -137,24 +147,36 @@ func mark(look map[resource.Key]bool, keys []resource.Key) {
 	}
 }
 
-func (p *projection) offer(key resource.Key, zone string, there bool) {
-	if old, had := p.zoneOf[key]; had {
-		delete(p.offered[old], key)
-		if len(p.offered[old]) == 0 {
-			delete(p.offered, old)
-		}
-		delete(p.zoneOf, key)
+func (p *projection) withdraw(key resource.Key) {
+	old, had := p.zoneOf[key]
+	if !had {
+		return
 	}
-	if there {
-		if p.offered[zone] == nil {
-			p.offered[zone] = map[resource.Key]bool{}
-		}
-		p.offered[zone][key], p.zoneOf[key] = true, zone
+	delete(p.zoneOf, key)
+	o := p.offered[old.zone]
+	delete(o.keys, key)
+	o.digest.Remove(old.hash)
+	if len(o.keys) == 0 {
+		delete(p.offered, old.zone)
 	}
 }
 
+func (p *projection) offer(key resource.Key, by offering) {
+	o := p.offered[by.zone]
+	if o == nil {
+		o = &offers{keys: map[resource.Key]bool{}}
+		p.offered[by.zone] = o
+	}
+	o.keys[key], p.zoneOf[key] = true, by
+	o.digest.Add(by.hash)
+}
+
 func (p *projection) offers(zone string) []resource.Key {
-	return slices.SortedFunc(maps.Keys(p.offered[zone]), resource.Key.Compare)
+	o := p.offered[zone]
+	if o == nil {
+		return nil
+	}
+	return slices.SortedFunc(maps.Keys(o.keys), resource.Key.Compare)
 }
 
 // refresh makes the set right about one key and reports whether that changed it.

@@ -7,6 +7,7 @@ package view
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -33,9 +34,12 @@ type Views struct {
 	source Source
 	log    *zap.Logger
 
+	// cur is what now was when it was last brought up to date. It is stored with mu held, and read without, as a thousand streams ask
+	// for a newer view at the same time.
+	cur atomic.Pointer[View]
+
 	mu  sync.Mutex
 	now *projection // follows the source; guarded by mu
-	cur *View       // what now was when it was last brought up to date; guarded by mu
 	// skewed are kinds whose digest differs from the store's even when projected anew, as their records were written in the
 	// bytes of another version: comparing them finds nothing. Guarded by mu.
 	skewed map[string]bool
@@ -60,10 +64,18 @@ func New(source Source, log *zap.Logger) *Views {
 
 // View is what the zone should hold now; stale closes when there may be a newer one.
 func (v *Views) View(zone string) (kds.View, <-chan struct{}) {
+	cur := v.newest()
+	return v.view(zone, cur), cur.snap.Stale()
+}
+
+// newest is the view of the source's newest state.
+func (v *Views) newest() *View {
+	if cur := v.cur.Load(); cur != nil && cur.snap == v.source.Snapshot() {
+		return cur
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.update()
-	return v.view(zone, v.cur), v.cur.snap.Stale()
+	return v.update()
 }
 
 // view is the seam for what applies to some zones only: overlays of a change that is rolled out zone by zone are laid over
@@ -71,20 +83,26 @@ func (v *Views) View(zone string) (kds.View, <-chan struct{}) {
 func (v *Views) view(_ string, stable *View) *View { return stable }
 
 // Stable is the view without what applies to some zones only.
-func (v *Views) Stable() *View {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.update()
-	return v.cur
-}
+func (v *Views) Stable() *View { return v.newest() }
 
 // Offers lists, ordered, the keys of what a zone offers to others (ZoneIngress, ServiceAvailability), whether or not the
 // zone is enabled, with the snapshot in which they are.
 func (v *Views) Offers(zone string) ([]resource.Key, *store.Snapshot) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	cur := v.update()
+	return v.now.offers(zone), cur.snap
+}
+
+// Offered is the digest of what a zone offers, as Offers lists it.
+func (v *Views) Offered(zone string) resource.Digest {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.update()
-	return v.now.offers(zone), v.cur.snap
+	if o := v.now.offered[zone]; o != nil {
+		return o.digest
+	}
+	return resource.Digest{}
 }
 
 // Stats are the counts so far.
@@ -94,34 +112,32 @@ func (v *Views) Stats() Stats {
 	return v.stats
 }
 
-// update brings cur up to the source's snapshot.
-func (v *Views) update() {
-	snap := v.source.Snapshot()
-	if v.cur != nil && snap == v.cur.snap {
-		return
+// update brings cur up to the source's snapshot and gives it.
+func (v *Views) update() *View {
+	snap, cur := v.source.Snapshot(), v.cur.Load()
+	if cur != nil && snap == cur.snap {
+		return cur
 	}
-	if v.cur == nil || snap.Epoch() != v.cur.snap.Epoch() {
+	if cur == nil || snap.Epoch() != cur.snap.Epoch() {
 		v.rebuild(snap)
-		v.publish(snap, nil)
-		return
+		return v.publish(snap, nil)
 	}
-	keys, ok := snap.Since(v.cur.snap.Revision())
-	if !ok || snap.Revision() == v.cur.snap.Revision() {
+	keys, ok := snap.Since(cur.snap.Revision())
+	if !ok || snap.Revision() == cur.snap.Revision() {
 		v.rebuild(snap)
-		v.publish(snap, v.differing())
-		return
+		return v.publish(snap, v.differing(cur))
 	}
 	changed := v.now.apply(snap, keys)
 	if kind := v.mismatch(snap); kind != "" {
 		v.stats.Mismatches++
 		v.log.Warn("view differs from the store and is made anew", zap.String("kind", kind), zap.Int64("revision", snap.Revision()))
 		v.rebuild(snap)
-		changed = v.differing()
+		changed = v.differing(cur)
 		for kind = v.mismatch(snap); kind != ""; kind = v.mismatch(snap) {
 			v.skewed[kind] = true
 		}
 	}
-	v.publish(snap, changed)
+	return v.publish(snap, changed)
 }
 
 func (v *Views) rebuild(snap *store.Snapshot) {
@@ -132,9 +148,9 @@ func (v *Views) rebuild(snap *store.Snapshot) {
 
 // mismatch compares the kinds that go to zones whole with the store's own digests, which costs one comparison a kind.
 func (v *Views) mismatch(snap *store.Snapshot) string {
-	at := v.now.set.Position("", 0)
+	have := v.now.set.Kinds()
 	for _, k := range resource.Kinds() {
-		if k.ToZones && !filtered(k.Name) && !v.skewed[k.Name] && at.Kinds[k.Name] != snap.Digest(k.Name) {
+		if k.ToZones && !filtered(k.Name) && !v.skewed[k.Name] && have[k.Name] != snap.Digest(k.Name) {
 			return k.Name
 		}
 	}
@@ -142,8 +158,8 @@ func (v *Views) mismatch(snap *store.Snapshot) string {
 }
 
 // differing lists the keys in which a rebuilt projection differs from the view before.
-func (v *Views) differing() []resource.Key {
-	upserts, deletes := kds.Diff(v.cur.set, v.now.set)
+func (v *Views) differing(before *View) []resource.Key {
+	upserts, deletes := kds.Diff(before.set, v.now.set)
 	keys := make([]resource.Key, 0, len(upserts)+len(deletes))
 	for _, r := range upserts {
 		keys = append(keys, keyOf(r.GetKey()))
@@ -159,21 +175,24 @@ func keyOf(k *kdsv1.Key) resource.Key {
 }
 
 // publish makes cur of what now is; changed are the keys that differ from the view before.
-func (v *Views) publish(snap *store.Snapshot, changed []resource.Key) {
-	next := &View{snap: snap, set: v.now.set.Clone()}
-	next.at = next.set.Position(snap.Epoch(), uint64(snap.Revision()))
-	if v.cur != nil && v.cur.snap.Epoch() == snap.Epoch() {
-		next.log = extend(v.cur.log, logEntry{from: v.cur.at.Revision, to: next.at.Revision, keys: changed})
+func (v *Views) publish(snap *store.Snapshot, changed []resource.Key) *View {
+	next, cur := &View{snap: snap, set: v.now.set.Clone(), memo: &kds.Memo{}}, v.cur.Load()
+	next.at, next.kinds = next.set.Position(snap.Epoch(), uint64(snap.Revision())), next.set.Kinds()
+	if cur != nil && cur.snap.Epoch() == snap.Epoch() {
+		next.log = extend(cur.log, logEntry{from: cur.at.Revision, to: next.at.Revision, keys: changed})
 	}
-	v.cur = next
+	v.cur.Store(next)
+	return next
 }
 
 // View is one state. It is immutable and safe for concurrent use.
 type View struct {
-	snap *store.Snapshot
-	set  *kds.Set
-	at   kds.Position
-	log  []logEntry
+	snap  *store.Snapshot
+	set   *kds.Set
+	at    kds.Position
+	kinds map[string]resource.Digest
+	memo  *kds.Memo
+	log   []logEntry
 }
 
 // logEntry says what differs between two revisions.
@@ -197,6 +216,12 @@ func extend(log []logEntry, e logEntry) []logEntry {
 
 // Position is of this view. Read-only.
 func (w *View) Position() kds.Position { return w.at }
+
+// Kinds has the digest of each kind of which there are records. Read-only.
+func (w *View) Kinds() map[string]resource.Digest { return w.kinds }
+
+// Memo keeps the deltas that are made to this view.
+func (w *View) Memo() *kds.Memo { return w.memo }
 
 // Since lists the keys that changed or went after a revision; ok is false when the log doesn't reach there.
 func (w *View) Since(epoch string, revision uint64) (keys []resource.Key, ok bool) {

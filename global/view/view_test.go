@@ -3,6 +3,7 @@ package view
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -208,7 +209,7 @@ func TestFollowingEqualsProjecting(t *testing.T) {
 			op = remove(key("Zone", "", n(3)))
 		}
 		w := f.commit(op)
-		if fresh := New(f.store, nil).Stable(); !fresh.at.Equal(w.at) {
+		if fresh := New(f.store, nil).Stable(); fresh.at != w.at || !maps.Equal(fresh.kinds, w.kinds) {
 			t.Fatalf("after change %d (%s) the view is %v, made anew %v:\n%q\n%q", i, op.Key, w.at, fresh.at, names(w), names(fresh))
 		}
 	}

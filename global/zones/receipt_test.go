@@ -187,23 +187,23 @@ func TestStatusBeforeItsPosition(t *testing.T) {
 	}
 	defer s.Close()
 	done := &kdsv1.Status{Revision: uint64(c.Revision) + 1, Proxies: 1, Acked: 1}
-	s.Status(f.ctx, done)
+	s.Status(done)
 	if r := f.Receipt(c); r.Live || r.Zones[0].Taken {
 		t.Fatalf("before it has anything: %+v", r)
 	}
 	at := f.views.Stable().Position()
-	s.Confirmed(f.ctx, at, nil)
+	s.Confirmed(at, nil)
 	if r := f.Receipt(c); !r.Live {
 		t.Fatalf("after it has it: %+v", r)
 	}
 	other := at
 	other.Epoch = "restored"
-	s.Confirmed(f.ctx, other, nil)
-	s.Status(f.ctx, done)
+	s.Confirmed(other, nil)
+	s.Status(done)
 	if r := f.Receipt(c); r.Live || r.Zones[0].Taken {
 		t.Fatalf("in another epoch: %+v", r)
 	}
-	s.Confirmed(f.ctx, at, nil)
+	s.Confirmed(at, nil)
 	if r := f.Receipt(c); r.Live {
 		t.Fatalf("by what it said of another epoch: %+v", r)
 	}

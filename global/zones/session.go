@@ -78,7 +78,7 @@ func (s *session) update(fn func(rep *replica)) {
 func (s *session) Seen(at time.Time) { s.seen.Store(at.UnixNano()) }
 
 // Confirmed takes what the zone has on its disk.
-func (s *session) Confirmed(_ context.Context, p kds.Position, rejected []*kdsv1.Rejection) {
+func (s *session) Confirmed(p kds.Position, rejected []*kdsv1.Rejection) {
 	s.update(func(rep *replica) {
 		if rep.held.Epoch != p.Epoch && rep.held.Epoch != "" {
 			// Revisions of another epoch say nothing about this one's. A zone that had none may have said how its proxies are
@@ -90,17 +90,17 @@ func (s *session) Confirmed(_ context.Context, p kds.Position, rejected []*kdsv1
 }
 
 // Nacked takes why the zone could not apply a delta.
-func (s *session) Nacked(_ context.Context, n kds.Nacked) {
+func (s *session) Nacked(n kds.Nacked) {
 	s.update(func(rep *replica) { rep.problem = text(n.Reason) })
 }
 
 // Repaired counts that the zone differed from what it had confirmed.
-func (s *session) Repaired(context.Context, []string) {
+func (s *session) Repaired([]string) {
 	s.update(func(*replica) { s.z.repairs++ })
 }
 
 // Status takes a summary of the zone's proxies.
-func (s *session) Status(_ context.Context, st *kdsv1.Status) {
+func (s *session) Status(st *kdsv1.Status) {
 	now := s.r.cfg.Now()
 	st.Nacks, st.Rejected = bound(st.GetNacks(), maxNacks), bound(st.GetRejected(), maxRejected)
 	s.update(func(rep *replica) {
@@ -112,6 +112,7 @@ func (s *session) Status(_ context.Context, st *kdsv1.Status) {
 		for _, l := range bound(st.GetLive(), maxLive) {
 			rep.lives(l.GetRevision(), within(l.GetSince(), now), true)
 		}
+		st.Live = nil // all of it is in rep.live
 		if st.GetAcked() == st.GetProxies() && len(st.GetNacks()) == 0 {
 			rep.lives(st.GetRevision(), now, false)
 		}

@@ -142,7 +142,7 @@ func (r *Registry) status(name string, stable *view.View) Status {
 		if connected := rep.session != nil; i == 0 || connected == rep.since.Before(s.Since) {
 			s.Connected, s.Since, s.Version = connected, rep.since, rep.version
 		}
-		s.InSync = s.InSync && rep.held.Equal(at)
+		s.InSync = s.InSync && rep.held == at
 		s.Problem = cmp.Or(s.Problem, rep.problem)
 		if rep.session != nil {
 			s.Proxies += uint64(rep.status.GetProxies())

@@ -101,7 +101,7 @@ func New(cfg Config) (*Registry, error) {
 	return r, err
 }
 
-// Server is to be registered with kdsv1.RegisterKDSServer, on a gRPC server made with grpc.MaxRecvMsgSize(stream.MaxFrame). To
+// Server is to be registered with kdsv1.RegisterKDSServer, on a gRPC server made with stream.ServerOptions. To
 // stop: its Shutdown, the gRPC server's Stop, then its Wait.
 func (r *Registry) Server() *stream.Server { return r.server }
 
@@ -245,7 +245,7 @@ func (r *Registry) Open(ctx context.Context, name string, h *kdsv1.Hello) (strea
 	if err != nil {
 		return nil, kds.Verdict{Code: kdsv1.Refusal_CODE_BAD_FRAME, Reason: err.Error()}
 	}
-	now := r.cfg.Now()
+	now, offered := r.cfg.Now(), r.cfg.Views.Offered(name)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	z := r.zones[name]
@@ -275,7 +275,7 @@ func (r *Registry) Open(ctx context.Context, name string, h *kdsv1.Hello) (strea
 	rep.rejected, rep.problem = nil, ""
 	r.notifyLocked()
 	r.cfg.Logger.Info("zone connected", zap.String("zone", name), zap.String("replica", rep.name), zap.Uint64("revision", held.Revision))
-	return s, kds.Verdict{}
+	return s, kds.Verdict{Offered: &offered}
 }
 
 // forget drops replicas that went long ago, and if need be those that went first, and reports whether there is room for one.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,9 +22,13 @@ type testView struct {
 	pos Position
 	log map[uint64][]resource.Key // by revision
 	min uint64                    // Since reaches down to it
+
+	memo *Memo
 }
 
 func (v *testView) Position() Position { return v.pos }
+
+func (v *testView) Memo() *Memo { return v.memo }
 
 func (v *testView) Since(epoch string, revision uint64) ([]resource.Key, bool) {
 	if epoch != v.pos.Epoch || revision < v.min {
@@ -50,13 +56,15 @@ type cluster struct {
 	cfg    GlobalConfig
 	// offered is what global has committed of the zone's reports.
 	offered *Set
-	errs    []error
+	// stored is its digest, as the Welcome tells it; nil before the first report.
+	stored *resource.Digest
+	errs   []error
 }
 
 func newCluster() *cluster {
 	c := &cluster{
 		now:  time.Unix(1000, 0),
-		view: &testView{Set: NewSet(), pos: Position{Epoch: "a"}, log: map[uint64][]resource.Key{}},
+		view: &testView{Set: NewSet(), pos: Position{Epoch: "a"}, log: map[uint64][]resource.Key{}, memo: &Memo{}},
 		cfg:  GlobalConfig{Zone: "west", Interval: time.Second, MaxChunk: 400},
 	}
 	c.zone = NewZone(ZoneConfig{Zone: "west", Replica: "0"}, NewSet(), Position{})
@@ -70,7 +78,7 @@ func key(s string) resource.Key {
 
 // change commits a revision: "Kind/name=payload" or "Kind/name" to delete.
 func (c *cluster) change(items ...string) {
-	next := &testView{Set: c.view.Clone(), log: c.view.log, min: c.view.min}
+	next := &testView{Set: c.view.Clone(), log: c.view.log, min: c.view.min, memo: &Memo{}}
 	rev := c.view.pos.Revision + 1
 	for _, item := range items {
 		k, v, put := strings.Cut(item, "=")
@@ -105,8 +113,8 @@ func (c *cluster) collect() {
 		if c.global != nil {
 			r := c.global.Ready()
 			for _, f := range r.Frames {
-				c.logf("down %s", describe(f))
-				c.down = append(c.down, f)
+				c.logf("down %s", describe(f.GlobalFrame))
+				c.down = append(c.down, decoded(f))
 			}
 			for _, e := range r.Events {
 				again = true
@@ -143,7 +151,7 @@ func (c *cluster) collect() {
 func (c *cluster) globalEvent(e GlobalEvent) {
 	switch {
 	case e.Hello != nil:
-		c.global.Admit(Verdict{}, c.now)
+		c.global.Admit(Verdict{Offered: c.stored}, c.now)
 	case e.Confirmed != nil:
 		c.logf("confirmed %s", *e.Confirmed)
 	case e.Nacked != nil:
@@ -155,7 +163,7 @@ func (c *cluster) globalEvent(e GlobalEvent) {
 			c.logf("rejected %s: %s", r.GetKey().GetName(), r.GetReason())
 		}
 	case e.Report != nil:
-		if e.Report.GetSnapshot() {
+		if e.Report.GetSnapshot() || c.offered == nil {
 			c.offered = NewSet()
 		}
 		for _, r := range e.Report.GetUpserts() {
@@ -167,6 +175,8 @@ func (c *cluster) globalEvent(e GlobalEvent) {
 			k, _ := KeyFrom(k)
 			c.offered.Delete(k)
 		}
+		digest := c.offered.Digest()
+		c.stored = &digest
 		c.global.Reported(e.Report.GetSequence(), nil)
 	}
 }
@@ -180,7 +190,7 @@ func (c *cluster) applied() {
 	c.apply = nil
 	if c.fail > 0 {
 		c.fail--
-		c.zone.Applied(a.Nonce, nil, errors.New("disk full"))
+		c.zone.Applied(a.Nonce, nil, errors.New("disk full"), c.now)
 		c.collect()
 		return
 	}
@@ -190,7 +200,7 @@ func (c *cluster) applied() {
 			rejected = append(rejected, &kdsv1.Rejection{Key: r.GetKey(), Hash: r.GetHash(), Reason: "poison"})
 		}
 	}
-	c.zone.Applied(a.Nonce, rejected, nil)
+	c.zone.Applied(a.Nonce, rejected, nil, c.now)
 	c.collect()
 }
 
@@ -237,6 +247,18 @@ func (c *cluster) logf(format string, args ...any) {
 	c.log = append(c.log, fmt.Sprintf(format, args...))
 }
 
+// decoded is a frame as its bytes say, where they were made already.
+func decoded(f Frame) *kdsv1.GlobalFrame {
+	if f.Encoded == nil {
+		return f.GlobalFrame
+	}
+	var out kdsv1.GlobalFrame
+	if err := proto.Unmarshal(f.Encoded, &out); err != nil {
+		panic(err)
+	}
+	return &out
+}
+
 func describe(m proto.Message) string {
 	switch f := m.(type) {
 	case *kdsv1.ZoneFrame:
@@ -275,7 +297,8 @@ func describe(m proto.Message) string {
 			p, _ := PositionFrom(f.GetHeartbeat().GetPosition())
 			return fmt.Sprintf("heartbeat %s", p)
 		case f.GetInventoryRequest() != nil:
-			return fmt.Sprintf("inventory request %d of %v", f.GetInventoryRequest().GetNonce(), f.GetInventoryRequest().GetKinds())
+			r := f.GetInventoryRequest()
+			return fmt.Sprintf("inventory request %d against %v", r.GetNonce(), slices.Sorted(maps.Keys(r.GetKinds())))
 		case f.GetReportAck() != nil:
 			return fmt.Sprintf("report ack %d", f.GetReportAck().GetSequence())
 		}

@@ -3,6 +3,7 @@ package kds
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -103,11 +104,11 @@ func converge(t *testing.T, seed uint64) {
 				t.Fatal(err)
 			}
 		case k < 95:
-			c.view.min = c.view.pos.Revision
+			c.view.min, c.view.memo = c.view.pos.Revision, &Memo{}
 		case k < 96 && rnd.IntN(4) == 0: // a backup is restored: a new epoch, with a lower revision
 			v := *c.view
 			v.log, v.min = map[uint64][]resource.Key{}, 0
-			v.pos = v.Set.Position(fmt.Sprint("epoch", n), v.pos.Revision/2)
+			v.pos, v.memo = v.Set.Position(fmt.Sprint("epoch", n), v.pos.Revision/2), &Memo{}
 			v.min = v.pos.Revision
 			c.view = &v
 			if c.global != nil {
@@ -151,7 +152,7 @@ func converge(t *testing.T, seed uint64) {
 	}
 	same(t, "zone", c.zone.held, model)
 	same(t, "offer", c.offered, offered)
-	if !c.global.Confirmed().Equal(c.view.Position()) || !c.zone.Position().Equal(c.view.Position()) {
+	if c.global.Confirmed() != c.view.Position() || c.zone.Position() != c.view.Position() {
 		t.Fatalf("global believes %s, zone %s, view %s", c.global.Confirmed(), c.zone.Position(), c.view.Position())
 	}
 	for _, err := range c.errs {
@@ -177,7 +178,7 @@ func same(t *testing.T, what string, got *Set, want map[string]string) {
 			t.Fatal(err)
 		}
 	}
-	if !fresh.Position("", 0).Equal(got.Position("", 0)) {
+	if fresh.Position("", 0) != got.Position("", 0) || !maps.Equal(fresh.Kinds(), got.Kinds()) {
 		t.Fatalf("%s: incremental digest differs from one made anew", what)
 	}
 }
@@ -205,7 +206,7 @@ func TestDiff(t *testing.T) {
 			k, _ := KeyFrom(k)
 			a.Delete(k)
 		}
-		if !a.Position("", 0).Equal(b.Position("", 0)) {
+		if a.Position("", 0) != b.Position("", 0) || !maps.Equal(a.Kinds(), b.Kinds()) {
 			t.Fatal("the difference does not lead there")
 		}
 		if keep.Len() == 0 {
@@ -245,7 +246,7 @@ func FuzzZoneReceive(f *testing.F) {
 	seed := func(m *kdsv1.GlobalFrame) { f.Add(marshal(m)) }
 	seed(&kdsv1.GlobalFrame{Frame: &kdsv1.GlobalFrame_Chunk{Chunk: &kdsv1.Chunk{Nonce: 1, Last: true, Snapshot: true,
 		Position: NewSet().Position("a", 1).Proto()}}})
-	seed(&kdsv1.GlobalFrame{Frame: &kdsv1.GlobalFrame_InventoryRequest{InventoryRequest: &kdsv1.InventoryRequest{Nonce: 1, Kinds: []string{"Mesh"}}}})
+	seed(&kdsv1.GlobalFrame{Frame: &kdsv1.GlobalFrame_InventoryRequest{InventoryRequest: &kdsv1.InventoryRequest{Nonce: 1, Kinds: map[string]*kdsv1.Digest{"Mesh": {Sum: make([]byte, 32), Count: 1}}}}})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, online := range []bool{true, false} {
 			c := newCluster()
@@ -263,7 +264,7 @@ func FuzzZoneReceive(f *testing.F) {
 			for range 2 {
 				c.zone.Receive(&m, c.now)
 				if a := c.zone.Ready().Apply; a != nil {
-					c.zone.Applied(a.Nonce, nil, nil)
+					c.zone.Applied(a.Nonce, nil, nil, c.now)
 				}
 				c.zone.Tick(c.now.Add(time.Minute))
 				c.zone.Ready()

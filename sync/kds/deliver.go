@@ -21,124 +21,131 @@ type delta struct {
 	snapshot, repair bool
 	upserts          []*kdsv1.Record
 	deletes          []*kdsv1.Key
-	// covers are the suspect kinds that it mends.
-	covers map[string]bool
 }
 
-// inventories are what the zone has said it holds, by kind, since the last delta it applied.
+// inventories are what the zone says that it holds of the kinds in which it differs, as far as it has come.
 type inventories struct {
 	kinds map[string]map[resource.Key]resource.Hash
 	count int
-	// open are kinds of which more parts follow.
-	open map[string]bool
 }
 
 // advance starts what the state allows, from what the zone holds to the newest view.
 func (g *Global) advance(now time.Time) {
-	if g.state != Steady || g.view == nil || g.inv.open != nil {
+	if g.state != Steady || g.view == nil {
 		return
 	}
 	target := g.view.Position()
-	if len(g.suspect) == 0 && g.held.Equal(target) {
+	if !g.doubt && g.held == target {
 		return
 	}
 	// Another replica of global was ahead: wait until this one has caught up, as a revision never goes backwards.
 	if g.held.Epoch == target.Epoch && g.held.Revision > target.Revision {
 		return
 	}
-	if g.failures > 0 && g.nacked.Equal(target) && now.Before(g.retry) {
+	if g.failures > 0 && g.nacked == target && now.Before(g.retry) {
 		return
 	}
-	d, ask := g.plan(target)
-	g.nonce++
-	if d == nil {
-		g.asked, g.state = g.nonce, Comparing
-		g.send(&kdsv1.GlobalFrame{Frame: &kdsv1.GlobalFrame_InventoryRequest{
-			InventoryRequest: &kdsv1.InventoryRequest{Nonce: g.nonce, Kinds: ask},
-		}})
+	if !g.doubt && g.shared(target) {
 		return
 	}
-	d.nonce, d.position, d.repair, d.covers = g.nonce, target, g.repairing, maps.Clone(g.suspect)
-	g.flight, g.state = d, Delivering
-	for _, c := range d.chunks(g.cfg.MaxChunk) {
-		g.send(&kdsv1.GlobalFrame{Frame: &kdsv1.GlobalFrame_Chunk{Chunk: c}})
-	}
+	g.compare()
 }
 
-// plan chooses the cheapest way to target: the log, the exact difference to an inventory, or a snapshot. It gives a delta, or
-// the kinds to ask for first.
-func (g *Global) plan(target Position) (*delta, []string) {
-	if d := g.fromLog(target); d != nil {
-		return d, nil
+// shared delivers what all zones that hold the same are given, made once for all of them: a snapshot to those that hold nothing, else
+// what changed since. It reports false when the zone must be compared with the view first.
+func (g *Global) shared(target Position) bool {
+	at := start{size: g.cfg.MaxChunk}
+	switch {
+	case g.held.Digest.Count() == 0:
+		at.snapshot = true
+	case g.held.Epoch != target.Epoch || g.held.Revision == target.Revision:
+		return false
+	default:
+		at.epoch, at.revision = g.held.Epoch, g.held.Revision
 	}
-	differ := g.held.differing(target)
-	for kind := range g.suspect {
-		differ = append(differ, kind)
+	// Where the stream allows it, the nonce is the revision's number, so that the same delta has the same bytes for all zones.
+	nonce := max(g.nonce+1, target.Revision)
+	fill := func() *made {
+		d := &delta{nonce: nonce, position: target, snapshot: at.snapshot}
+		if at.snapshot {
+			d.fill(g.view)
+		} else if !d.fromLog(g.view, at) {
+			return nil
+		}
+		return d.made(at.size)
 	}
-	slices.Sort(differ)
-	differ = slices.Compact(differ)
-	if g.held.Digest.Count() == 0 && len(g.suspect) == 0 || g.inv.count > maxInventory {
-		d := &delta{snapshot: true}
-		g.view.Each("", func(_ resource.Key, r *kdsv1.Record) bool {
+	var m *made
+	if nonce == target.Revision {
+		m = g.view.Memo().get(at, fill)
+	} else {
+		m = fill()
+	}
+	if m == nil {
+		return false
+	}
+	g.deliver(m)
+	return true
+}
+
+func (g *Global) deliver(m *made) {
+	g.nonce, g.flight, g.state = m.delta.nonce, m.delta, Delivering
+	g.out.Frames = append(g.out.Frames, m.frames...)
+}
+
+// compare asks the zone in which kinds it differs from the newest view.
+func (g *Global) compare() {
+	g.nonce++
+	g.asked, g.compared, g.inv, g.state = g.nonce, g.view, inventories{}, Comparing
+	kinds := map[string]*kdsv1.Digest{}
+	for kind, d := range g.view.Kinds() {
+		kinds[kind] = digestProto(d)
+	}
+	g.send(&kdsv1.GlobalFrame{Frame: &kdsv1.GlobalFrame_InventoryRequest{InventoryRequest: &kdsv1.InventoryRequest{Nonce: g.nonce, Kinds: kinds}}})
+}
+
+// fill makes the delta a snapshot of a view.
+func (d *delta) fill(v View) {
+	v.Each("", func(_ resource.Key, r *kdsv1.Record) bool {
+		d.upserts = append(d.upserts, r)
+		return true
+	})
+}
+
+// fromLog makes the delta of the keys that changed since the zone's revision, and reports whether the log reaches there. Should the
+// zone not hold what its revision says, it finds so by the digest of the result.
+func (d *delta) fromLog(v View, from start) bool {
+	keys, ok := v.Since(from.epoch, from.revision)
+	if !ok {
+		return false
+	}
+	keys = slices.Clone(keys)
+	slices.SortFunc(keys, resource.Key.Compare)
+	for _, key := range slices.Compact(keys) {
+		if r, ok := v.Get(key); ok {
 			d.upserts = append(d.upserts, r)
-			return true
-		})
-		return d, nil
-	}
-	var ask []string
-	for _, kind := range differ {
-		if _, ok := g.inv.kinds[kind]; !ok {
-			ask = append(ask, kind)
+		} else {
+			d.deletes = append(d.deletes, KeyProto(key))
 		}
 	}
-	if len(ask) > 0 {
-		return nil, ask
-	}
-	d := &delta{}
-	for _, kind := range differ {
-		has := g.inv.kinds[kind]
-		g.view.Each(kind, func(key resource.Key, r *kdsv1.Record) bool {
+	return true
+}
+
+// difference makes the delta of what an inventory lacks and has too much.
+func (d *delta) difference(v View, inv inventories) {
+	for _, kind := range slices.Sorted(maps.Keys(inv.kinds)) {
+		has := inv.kinds[kind]
+		v.Each(kind, func(key resource.Key, r *kdsv1.Record) bool {
 			if h, ok := has[key]; !ok || !bytes.Equal(h[:], r.GetHash()) {
 				d.upserts = append(d.upserts, r)
 			}
 			return true
 		})
 		for _, key := range slices.SortedFunc(maps.Keys(has), resource.Key.Compare) {
-			if _, ok := g.view.Get(key); !ok {
+			if _, ok := v.Get(key); !ok {
 				d.deletes = append(d.deletes, KeyProto(key))
 			}
 		}
 	}
-	return d, nil
-}
-
-// fromLog makes the delta of the keys that changed since the zone's revision; nil when the log doesn't reach there, or when a
-// kind differs in which nothing changed, so that the zone can't hold what its revision says.
-func (g *Global) fromLog(target Position) *delta {
-	if len(g.suspect) > 0 || g.held.Epoch != target.Epoch || g.held.Revision == target.Revision {
-		return nil
-	}
-	keys, ok := g.view.Since(g.held.Epoch, g.held.Revision)
-	if !ok {
-		return nil
-	}
-	keys = slices.Clone(keys)
-	slices.SortFunc(keys, resource.Key.Compare)
-	d, changed := &delta{}, map[string]bool{}
-	for _, key := range slices.Compact(keys) {
-		changed[key.Kind] = true
-		if r, ok := g.view.Get(key); ok {
-			d.upserts = append(d.upserts, r)
-		} else {
-			d.deletes = append(d.deletes, KeyProto(key))
-		}
-	}
-	for _, kind := range g.held.differing(target) {
-		if !changed[kind] {
-			return nil
-		}
-	}
-	return d
 }
 
 // chunks cuts the delta into chunks of at most size bytes; a record that is larger travels alone.
@@ -183,10 +190,7 @@ func (g *Global) ack(a *kdsv1.Ack, now time.Time) {
 		return
 	}
 	g.held, g.flight, g.state = d.position, nil, Steady
-	for kind := range d.covers {
-		delete(g.suspect, kind)
-	}
-	g.failures, g.repairing, g.inv = 0, len(g.suspect) > 0, inventories{}
+	g.failures, g.repairing = 0, g.doubt
 	held := g.held
 	g.event(GlobalEvent{Confirmed: &held})
 	if len(fresh) > 0 {
@@ -197,6 +201,9 @@ func (g *Global) ack(a *kdsv1.Ack, now time.Time) {
 
 // reject brings the rejected records up to date with an acknowledged delta and returns those not known with that hash.
 func (g *Global) reject(d *delta, now []*kdsv1.Rejection) (fresh []*kdsv1.Rejection, err error) {
+	if len(g.rejected)+len(now) == 0 {
+		return nil, nil
+	}
 	was := maps.Clone(g.rejected)
 	if d.snapshot {
 		clear(g.rejected)
@@ -238,79 +245,46 @@ func (g *Global) nack(n *kdsv1.Nack, now time.Time) {
 	g.advance(now)
 }
 
-// heartbeat compares what the zone holds with what it has confirmed. While something is on its way they may differ.
+// heartbeat compares what the zone holds with what it has confirmed.
 func (g *Global) heartbeat(h *kdsv1.ZoneHeartbeat, now time.Time) {
 	p, err := PositionFrom(h.GetPosition())
 	if err != nil {
 		g.bad("heartbeat: " + err.Error())
 		return
 	}
-	if g.state != Steady {
+	// While a delta is on its way this was sent before it was applied, as frames come in order.
+	if g.state != Steady && g.state != Delivering {
 		return
 	}
-	if !p.Equal(g.held) {
-		g.distrust(p.differing(g.held))
-		g.held = p
+	if p != g.held {
+		if !g.repairing {
+			g.repairs++
+		}
+		g.held, g.doubt, g.repairing = p, true, true
 	}
 	g.advance(now)
 }
 
-// distrust notes that the zone differs in kinds from what it had confirmed.
-func (g *Global) distrust(kinds []string) {
-	for _, kind := range kinds {
-		g.suspect[kind] = true
-	}
-	// What was inventoried earlier belongs to a state that the zone is no longer in.
-	g.inv = inventories{}
-	g.repairing = true
-	g.repairs++
-	g.event(GlobalEvent{Repair: kinds})
-}
-
+// inventory takes what the zone holds of the kinds in which it differs from the view that it was compared with.
 func (g *Global) inventory(i *kdsv1.Inventory, now time.Time) {
 	long := func(kind string) bool { return len(kind) > maxKey }
-	if len(i.GetKinds())+len(g.suspect)+len(g.inv.open) > 3*maxKinds || len(i.GetKinds()) > maxKinds || slices.ContainsFunc(i.GetKinds(), long) {
+	if len(i.GetKinds()) > maxKinds || slices.ContainsFunc(i.GetKinds(), long) {
 		g.bad("inventory: too many kinds, or one with too long a name")
 		return
 	}
-	asked := g.state == Comparing && i.GetNonce() == g.asked
-	switch {
-	case asked:
-	case i.GetNonce() == 0 && g.state == Steady:
-		if g.inv.open == nil {
-			g.distrust(slices.Sorted(slices.Values(i.GetKinds())))
-		}
-	case i.GetNonce() == 0:
-		// It describes the state before what is on its way: ask again after that.
-		for _, kind := range i.GetKinds() {
-			g.suspect[kind] = true
-			if g.flight != nil {
-				delete(g.flight.covers, kind)
-			}
-		}
-		if !g.repairing || g.flight != nil {
-			g.repairs++
-		}
-		g.repairing = true
-		return
-	default:
+	if g.state != Comparing || i.GetNonce() != g.asked {
 		return
 	}
 	if g.inv.kinds == nil {
-		g.inv.kinds = map[string]map[resource.Key]resource.Hash{}
-	}
-	if g.inv.open == nil {
-		g.inv.open = map[string]bool{}
-	}
-	for _, kind := range i.GetKinds() {
-		if !g.inv.open[kind] {
-			g.inv.open[kind] = true
+		g.inv.kinds = make(map[string]map[resource.Key]resource.Hash, len(i.GetKinds()))
+		for _, kind := range i.GetKinds() {
 			g.inv.kinds[kind] = map[resource.Key]resource.Hash{}
 		}
 	}
 	for _, e := range i.GetEntries() {
 		key, err := KeyFrom(e.GetKey())
-		if err != nil || len(e.GetHash()) != len(resource.Hash{}) || !g.inv.open[key.Kind] {
+		has := g.inv.kinds[key.Kind]
+		if err != nil || len(e.GetHash()) != len(resource.Hash{}) || has == nil {
 			g.bad(fmt.Sprintf("inventory: entry %.200s is malformed or of a kind that is not listed", key))
 			return
 		}
@@ -321,39 +295,27 @@ func (g *Global) inventory(i *kdsv1.Inventory, now time.Time) {
 		if g.inv.count++; g.inv.count > maxInventory {
 			break
 		}
-		g.inv.kinds[key.Kind][key] = resource.Hash(e.GetHash())
+		has[key] = resource.Hash(e.GetHash())
 	}
 	if i.GetMore() {
 		return
 	}
-	for kind := range g.inv.open {
-		g.settle(kind)
+	v, inv := g.compared, g.inv
+	g.asked, g.compared, g.inv, g.state = 0, nil, inventories{}, Steady
+	if g.doubt {
+		g.event(GlobalEvent{Repair: slices.Sorted(maps.Keys(inv.kinds))})
 	}
-	g.inv.open = nil
-	if asked {
-		g.asked, g.state = 0, Steady
-	}
-	g.advance(now)
-}
-
-// settle corrects held in a kind by its inventory.
-func (g *Global) settle(kind string) {
-	var d resource.Digest
-	for _, h := range g.inv.kinds[kind] {
-		d.Add(h)
-	}
-	if g.held.Kinds[kind] == d {
+	if at := v.Position(); at.Epoch != g.view.Position().Epoch {
+		// Restored meanwhile: what was compared is gone.
+		g.advance(now)
 		return
 	}
-	// held shares its maps with views.
-	g.held.Kinds = maps.Clone(g.held.Kinds)
-	if g.held.Kinds == nil {
-		g.held.Kinds = map[string]resource.Digest{}
-	}
-	if d.Count() == 0 {
-		delete(g.held.Kinds, kind)
+	d := &delta{nonce: g.nonce + 1, position: v.Position(), repair: g.doubt, snapshot: inv.count > maxInventory}
+	if d.snapshot {
+		d.fill(v)
 	} else {
-		g.held.Kinds[kind] = d
+		d.difference(v, inv)
 	}
-	g.held.Digest = sum(g.held.Kinds)
+	g.doubt = false
+	g.deliver(d.made(g.cfg.MaxChunk))
 }

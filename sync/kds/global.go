@@ -55,11 +55,13 @@ type Verdict struct {
 	Code       kdsv1.Refusal_Code
 	Reason     string
 	RetryAfter time.Duration
+	// Offered is what is stored of the offers of a zone that is admitted; nil when that is not known.
+	Offered *resource.Digest
 }
 
 // GlobalReady is what the driver does next, in the order of the fields.
 type GlobalReady struct {
-	Frames []*kdsv1.GlobalFrame
+	Frames []Frame
 	Events []GlobalEvent
 	// Closed is why the stream ends after Frames; nil while it lives.
 	Closed error
@@ -103,14 +105,15 @@ type Global struct {
 	held Position
 	// flight is set exactly in Delivering.
 	flight *delta
-	// asked is nonzero exactly in Comparing.
-	asked uint64
-	nonce uint64 // last one used
-	inv   inventories
+	// asked is nonzero, and compared the view that the zone is held against, exactly in Comparing.
+	asked    uint64
+	compared View
+	inv      inventories
+	nonce    uint64 // last one used
 
-	// suspect has kinds of which held can't be trusted, until they are inventoried.
-	suspect map[string]bool
-	// repairing marks the next delta as a repair.
+	// doubt says that the zone is not what it had confirmed, until it is compared with a view.
+	doubt bool
+	// repairing is set from then until the zone has confirmed what mends it.
 	repairing bool
 	repairs   uint64
 
@@ -123,6 +126,7 @@ type Global struct {
 
 	heard, sent time.Time // last frame received, last heartbeat sent
 	reported    uint64    // sequence of the newest report
+	offered     bool      // the Welcome told what is stored of the zone's offers, so that a report needs no snapshot before it
 	queries     map[uint64]bool
 	lastQuery   uint64
 }
@@ -134,7 +138,7 @@ func NewGlobal(cfg GlobalConfig, now time.Time) *Global {
 	cfg.MinBackoff = cmp.Or(cfg.MinBackoff, time.Second)
 	cfg.MaxBackoff = cmp.Or(cfg.MaxBackoff, time.Minute)
 	return &Global{
-		cfg: cfg, heard: now, sent: now, suspect: map[string]bool{},
+		cfg: cfg, heard: now, sent: now,
 		rejected: map[resource.Key]*kdsv1.Rejection{}, queries: map[uint64]bool{},
 	}
 }
@@ -198,6 +202,9 @@ func (g *Global) Admit(v Verdict, now time.Time) {
 	if g.view != nil {
 		w.Epoch = g.view.Position().Epoch
 	}
+	if v.Offered != nil {
+		w.Offered, g.offered = digestProto(*v.Offered), true
+	}
 	g.send(&kdsv1.GlobalFrame{Frame: &kdsv1.GlobalFrame_Welcome{Welcome: w}})
 	g.state, g.sent = Steady, now
 	g.advance(now)
@@ -225,7 +232,7 @@ func (g *Global) Tick(now time.Time) {
 	g.advance(now)
 	if !now.Before(g.sent.Add(g.cfg.Interval)) {
 		hb := &kdsv1.GlobalHeartbeat{Sent: timestamppb.New(now)}
-		if g.state == Steady && len(g.suspect) == 0 {
+		if g.state == Steady && !g.doubt {
 			hb.Position = g.held.Proto()
 		}
 		g.send(&kdsv1.GlobalFrame{Frame: &kdsv1.GlobalFrame_Heartbeat{Heartbeat: hb}})
@@ -245,7 +252,7 @@ func (g *Global) Next() time.Time {
 	if t := g.sent.Add(g.cfg.Interval); t.Before(next) {
 		next = t
 	}
-	if g.failures > 0 && g.state == Steady && g.view != nil && g.nacked.Equal(g.view.Position()) && g.retry.Before(next) {
+	if g.failures > 0 && g.state == Steady && g.view != nil && g.nacked == g.view.Position() && g.retry.Before(next) {
 		next = g.retry
 	}
 	return next
@@ -353,7 +360,7 @@ func (g *Global) hello(h *kdsv1.Hello) {
 }
 
 func (g *Global) report(r *kdsv1.Report) {
-	if r.GetSequence() <= g.reported || (g.reported == 0 && !r.GetSnapshot()) {
+	if r.GetSequence() <= g.reported || (g.reported == 0 && !g.offered && !r.GetSnapshot()) {
 		g.bad("reports must begin with a snapshot and grow in sequence")
 		return
 	}
@@ -373,7 +380,9 @@ func (g *Global) report(r *kdsv1.Report) {
 	g.event(GlobalEvent{Report: r})
 }
 
-func (g *Global) send(f *kdsv1.GlobalFrame) { g.out.Frames = append(g.out.Frames, f) }
+func (g *Global) send(f *kdsv1.GlobalFrame) {
+	g.out.Frames = append(g.out.Frames, Frame{GlobalFrame: f})
+}
 
 func (g *Global) event(e GlobalEvent) { g.out.Events = append(g.out.Events, e) }
 
@@ -393,6 +402,6 @@ func (g *Global) refuse(v Verdict) {
 }
 
 func (g *Global) close(err error) {
-	g.state, g.flight, g.asked = Closed, nil, 0
+	g.state, g.flight, g.asked, g.compared = Closed, nil, 0, nil
 	g.out.Closed = err
 }

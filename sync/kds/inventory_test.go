@@ -27,6 +27,11 @@ func TestInventoryIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		g := c.global
+		g.doubt = true
+		g.Tick(c.now)
+		if i.Nonce = g.asked; g.state != Comparing {
+			t.Fatalf("global is %s", g.state)
+		}
 		g.Receive(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Inventory{Inventory: i}}, c.now)
 		r := g.Ready()
 		if r.Closed == nil || len(r.Frames) == 0 || r.Frames[len(r.Frames)-1].GetRefusal().GetCode() != kdsv1.Refusal_CODE_BAD_FRAME {

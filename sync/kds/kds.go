@@ -2,18 +2,15 @@
 // proto/kds/v1, and the Set of records whose digests both compare.
 //
 // It never does I/O, starts no goroutine, reads no clock and takes no logger: frames and time go in, and Ready says which
-// frames to send, which delta to apply and what happened. Nothing here is safe for concurrent use; one goroutine drives a
-// machine. Records are shared and never changed.
+// frames to send, which delta to apply and what happened. Nothing here but Memo is safe for concurrent use; one goroutine drives a
+// machine. Records and encoded frames are shared and never changed.
 package kds
 
 import (
 	"bytes"
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/zoneforge/zoneforge/resource"
@@ -94,49 +91,17 @@ type Position struct {
 	Epoch    string
 	Revision uint64
 	Digest   resource.Digest
-	// Kinds holds no entry for a kind without records. Read-only.
-	Kinds map[string]resource.Digest
 }
 
-// PositionFrom reads a position as it travels; nil gives the empty one. It fails when a digest is malformed or the total is
-// not the sum of the kinds.
+// PositionFrom reads a position as it travels; nil gives the empty one. It fails when the digest is malformed.
 func PositionFrom(p *kdsv1.Position) (Position, error) {
-	out := Position{Epoch: p.GetEpoch(), Revision: p.GetRevision(), Kinds: map[string]resource.Digest{}}
-	for _, kind := range slices.Sorted(maps.Keys(p.GetKinds())) {
-		d := p.GetKinds()[kind]
-		digest, ok := resource.DigestFrom(d.GetSum(), d.GetCount())
-		if !ok {
-			return Position{}, fmt.Errorf("digest of kind %s has %d bytes, not 32", kind, len(d.GetSum()))
-		}
-		if digest != (resource.Digest{}) {
-			out.Kinds[kind] = digest
-		}
-	}
-	if d := p.GetDigest(); d != nil {
-		digest, ok := resource.DigestFrom(d.GetSum(), d.GetCount())
-		if !ok {
-			return Position{}, fmt.Errorf("total digest has %d bytes, not 32", len(d.GetSum()))
-		}
-		out.Digest = digest
-	}
-	if out.Digest != sum(out.Kinds) {
-		return Position{}, fmt.Errorf("total digest of %d records is not the sum of the kinds'", out.Digest.Count())
-	}
-	return out, nil
+	digest, err := digestFrom(p.GetDigest())
+	return Position{Epoch: p.GetEpoch(), Revision: p.GetRevision(), Digest: digest}, err
 }
 
 // Proto is the position as it travels.
 func (p Position) Proto() *kdsv1.Position {
-	out := &kdsv1.Position{Epoch: p.Epoch, Revision: p.Revision, Digest: digestProto(p.Digest), Kinds: map[string]*kdsv1.Digest{}}
-	for kind, d := range p.Kinds {
-		out.Kinds[kind] = digestProto(d)
-	}
-	return out
-}
-
-// Equal reports whether both name the same state with the same content.
-func (p Position) Equal(o Position) bool {
-	return p.Epoch == o.Epoch && p.Revision == o.Revision && p.Digest == o.Digest && maps.Equal(p.Kinds, o.Kinds)
+	return &kdsv1.Position{Epoch: p.Epoch, Revision: p.Revision, Digest: digestProto(p.Digest)}
 }
 
 // String is epoch/revision and the digest, for people.
@@ -144,40 +109,16 @@ func (p Position) String() string {
 	return fmt.Sprintf("%s/%d %d records %s", cmp.Or(p.Epoch, "-"), p.Revision, p.Digest.Count(), p.Digest)
 }
 
-// differing lists, in order, the kinds whose digests differ.
-func (p Position) differing(o Position) []string {
-	var out []string
-	for kind, d := range p.Kinds {
-		if o.Kinds[kind] != d {
-			out = append(out, kind)
-		}
+// digestFrom reads a digest as it travels; nil gives that of nothing.
+func digestFrom(d *kdsv1.Digest) (resource.Digest, error) {
+	if d == nil {
+		return resource.Digest{}, nil
 	}
-	for kind := range o.Kinds {
-		if _, ok := p.Kinds[kind]; !ok {
-			out = append(out, kind)
-		}
+	digest, ok := resource.DigestFrom(d.GetSum(), d.GetCount())
+	if !ok {
+		return resource.Digest{}, fmt.Errorf("digest has %d bytes, not 32", len(d.GetSum()))
 	}
-	slices.Sort(out)
-	return out
-}
-
-// sum is the digest of all kinds together.
-func sum(kinds map[string]resource.Digest) resource.Digest {
-	var lanes [4]uint64
-	var count uint64
-	for _, d := range kinds {
-		b := d.Sum()
-		for i := range lanes {
-			lanes[i] += binary.BigEndian.Uint64(b[i*8:])
-		}
-		count += d.Count()
-	}
-	var b []byte
-	for _, l := range lanes {
-		b = binary.BigEndian.AppendUint64(b, l)
-	}
-	d, _ := resource.DigestFrom(b, count)
-	return d
+	return digest, nil
 }
 
 func digestProto(d resource.Digest) *kdsv1.Digest {
@@ -188,6 +129,10 @@ func digestProto(d resource.Digest) *kdsv1.Digest {
 type View interface {
 	// Position is of this view.
 	Position() Position
+	// Kinds has the digest of each kind of which there are records. Read-only.
+	Kinds() map[string]resource.Digest
+	// Memo is where the machines of all streams that serve this view keep what they make of it.
+	Memo() *Memo
 	// Since lists the keys that changed or went after a revision of an epoch; ok is false when the log doesn't reach there.
 	Since(epoch string, revision uint64) (keys []resource.Key, ok bool)
 	// Get finds a record; ok is false when the view has none of the key.

@@ -14,18 +14,24 @@ type reports struct {
 	offer *Set
 	// acked is what global has of this stream; nil before the snapshot is acknowledged.
 	acked *Set
+	// stored is what global has from before, as the Welcome said it; nil when it didn't.
+	stored *resource.Digest
 	// flight is the offer that report sequence carries; nil when none is on its way.
 	flight   *Set
 	sequence uint64
 }
 
-func (r *reports) reset() { r.acked, r.flight, r.sequence = nil, nil, 0 }
+func (r *reports) reset() { r.acked, r.flight, r.stored, r.sequence = nil, nil, nil, 0 }
 
 // next makes the report that is due; nil when there is none.
 func (r *reports) next() *kdsv1.Report {
 	if r.offer == nil || r.flight != nil {
 		return nil
 	}
+	if r.stored != nil && *r.stored == r.offer.Digest() {
+		r.acked = r.offer
+	}
+	r.stored = nil
 	upserts, deletes := Diff(r.acked, r.offer)
 	if r.acked != nil && len(upserts)+len(deletes) == 0 {
 		return nil
@@ -76,7 +82,7 @@ func (z *Zone) report() {
 }
 
 // SetStatus sends a status, and sends it again at the next Welcome. Of several between two calls of Ready only the newest is
-// sent; debouncing is the driver's.
+// sent; debouncing is the driver's. Since when a revision is live is told once in a stream.
 func (z *Zone) SetStatus(s *kdsv1.Status) {
 	z.status = s
 	if z.state == Online {
@@ -85,7 +91,17 @@ func (z *Zone) SetStatus(s *kdsv1.Status) {
 }
 
 func (z *Zone) sendStatus() {
-	f := &kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Status{Status: z.status}}
+	s := z.status
+	if z.told > 0 {
+		known := 0
+		for known < len(s.GetLive()) && s.GetLive()[known].GetRevision() <= z.told {
+			known++
+		}
+		s = &kdsv1.Status{
+			Revision: s.GetRevision(), Proxies: s.GetProxies(), Acked: s.GetAcked(), Nacks: s.GetNacks(), Rejected: s.GetRejected(), Live: s.GetLive()[known:],
+		}
+	}
+	f := &kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Status{Status: s}}
 	for i, old := range z.out.Frames {
 		if _, ok := old.GetFrame().(*kdsv1.ZoneFrame_Status); ok {
 			z.out.Frames[i] = f
@@ -93,6 +109,13 @@ func (z *Zone) sendStatus() {
 		}
 	}
 	z.send(f)
+}
+
+// tell notes which times a status that goes out tells.
+func (z *Zone) tell(s *kdsv1.Status) {
+	if n := len(s.GetLive()); n > 0 {
+		z.told = s.GetLive()[n-1].GetRevision()
+	}
 }
 
 // RequestCertificate asks for the intermediate of a mesh; csr is DER. It returns the id of the answering event, or 0 when no

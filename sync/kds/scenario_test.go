@@ -89,14 +89,14 @@ func TestScenarios(t *testing.T) {
 					}
 				}
 			case "truncate":
-				c.view.min = c.view.pos.Revision
+				c.view.min, c.view.memo = c.view.pos.Revision, &Memo{}
 			case "restore":
 				v := *c.view
 				var epoch string
 				var revision uint64
 				d.ScanArgs(t, "epoch", &epoch)
 				d.ScanArgs(t, "revision", &revision)
-				v.pos, v.min = v.Set.Position(epoch, revision), revision
+				v.pos, v.min, v.memo = v.Set.Position(epoch, revision), revision, &Memo{}
 				c.view = &v
 				if c.global != nil {
 					c.global.SetView(c.view, c.now)
@@ -158,7 +158,7 @@ func TestVerdicts(t *testing.T) {
 		}
 		g.Admit(Verdict{Code: code, Reason: "because", RetryAfter: time.Minute}, c.now)
 		r := g.Ready()
-		c.zone.Receive(r.Frames[0], c.now)
+		c.zone.Receive(r.Frames[0].GlobalFrame, c.now)
 		z := c.zone.Ready()
 		if r.Closed == nil || z.Closed == nil || z.Events[0].Refusal.GetCode() != code {
 			t.Errorf("%s: global %v, zone %v", code, r.Closed, z)

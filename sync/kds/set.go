@@ -97,9 +97,12 @@ func (s *Set) Clone() *Set {
 	return &Set{tree: s.tree.Clone(), kinds: maps.Clone(s.kinds), total: s.total}
 }
 
+// Kinds has the digest of each kind of which there are records.
+func (s *Set) Kinds() map[string]resource.Digest { return maps.Clone(s.kinds) }
+
 // Position is that of the set's records at a revision.
 func (s *Set) Position(epoch string, revision uint64) Position {
-	return Position{Epoch: epoch, Revision: revision, Digest: s.total, Kinds: maps.Clone(s.kinds)}
+	return Position{Epoch: epoch, Revision: revision, Digest: s.total}
 }
 
 // Diff lists, ordered by key, what turns from into to. A nil set is empty.

@@ -98,10 +98,13 @@ type Zone struct {
 	partial *Apply
 	next    uint32
 	size    int
+	// differs says that held is not what global meant it to be, until global has compared them.
+	differs bool
 
 	heard, sent time.Time
 	reports     reports
 	status      *kdsv1.Status
+	told        uint64 // newest revision whose time as live global was told on this stream
 	requests    map[uint64]bool
 	lastRequest uint64
 }
@@ -118,6 +121,11 @@ func NewZone(cfg ZoneConfig, held *Set, at Position) *Zone {
 func (z *Zone) Ready() ZoneReady {
 	out := z.out
 	z.out = ZoneReady{}
+	for _, f := range out.Frames {
+		if s := f.GetStatus(); s != nil {
+			z.tell(s)
+		}
+	}
 	return out
 }
 
@@ -145,9 +153,10 @@ func (z *Zone) Connect(now time.Time) {
 // Disconnect forgets the stream. What was collected of a delta is dropped; a pending Apply still wants Applied. Certificates
 // that were asked for won't come.
 func (z *Zone) Disconnect() {
-	z.state, z.partial = Offline, nil
+	z.state, z.partial, z.differs = Offline, nil, false
 	z.out.Frames = nil
 	z.reports.reset()
+	z.told = 0
 	clear(z.requests)
 }
 
@@ -177,11 +186,15 @@ func (z *Zone) Tick(now time.Time) {
 		return
 	}
 	if z.state == Online && !now.Before(z.sent.Add(z.cfg.Interval)) {
-		z.sent = now
-		z.send(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Heartbeat{Heartbeat: &kdsv1.ZoneHeartbeat{
-			Position: z.position(), Sent: timestamppb.New(now),
-		}}})
+		z.beat(now)
 	}
+}
+
+func (z *Zone) beat(now time.Time) {
+	z.sent = now
+	z.send(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Heartbeat{Heartbeat: &kdsv1.ZoneHeartbeat{
+		Position: z.position(), Sent: timestamppb.New(now),
+	}}})
 }
 
 // Next is when Tick has something to do; the zero time when it never will.
@@ -224,9 +237,9 @@ func (z *Zone) Receive(f *kdsv1.GlobalFrame, now time.Time) {
 	case *kdsv1.GlobalFrame_Chunk:
 		z.chunk(f.Chunk)
 	case *kdsv1.GlobalFrame_Heartbeat:
-		z.heartbeat(f.Heartbeat)
+		z.heartbeat(f.Heartbeat, now)
 	case *kdsv1.GlobalFrame_InventoryRequest:
-		z.inventory(f.InventoryRequest.GetNonce(), f.InventoryRequest.GetKinds())
+		z.inventory(f.InventoryRequest)
 	case *kdsv1.GlobalFrame_ReportAck:
 		if z.reports.ack(f.ReportAck.GetSequence()) {
 			z.event(ZoneEvent{ReportAck: f.ReportAck})
@@ -254,7 +267,16 @@ func (z *Zone) welcome(w *kdsv1.Welcome, now time.Time) {
 	if ms := w.GetHeartbeatMillis(); ms > 0 {
 		z.cfg.Interval = time.Duration(ms) * time.Millisecond
 	}
-	z.state, z.sent = Online, now
+	var offered *resource.Digest
+	if w.GetOffered() != nil {
+		d, err := digestFrom(w.GetOffered())
+		if err != nil {
+			z.bad("offers: " + err.Error())
+			return
+		}
+		offered = &d
+	}
+	z.state, z.sent, z.reports.stored = Online, now, offered
 	z.event(ZoneEvent{Welcome: w})
 	if z.status != nil {
 		z.sendStatus()
@@ -321,7 +343,7 @@ func (z *Zone) chunk(c *kdsv1.Chunk) {
 
 // Applied answers an Apply: with err nil it is on disk, and rejected lists records that are kept but can't be used here; with
 // an error nothing of it is. Another nonce than the pending one's is ignored.
-func (z *Zone) Applied(nonce uint64, rejected []*kdsv1.Rejection, err error) {
+func (z *Zone) Applied(nonce uint64, rejected []*kdsv1.Rejection, err error, now time.Time) {
 	d := z.pending
 	if d == nil || d.Nonce != nonce {
 		return
@@ -341,7 +363,7 @@ func (z *Zone) Applied(nonce uint64, rejected []*kdsv1.Rejection, err error) {
 		return
 	}
 	z.send(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Ack{Ack: &kdsv1.Ack{Nonce: nonce, Revision: z.revision, Rejected: rejected}}})
-	z.compare(d.Position)
+	z.compare(d.Position, now)
 }
 
 func (z *Zone) take(d *Apply) {
@@ -355,10 +377,13 @@ func (z *Zone) take(d *Apply) {
 		key, _ := KeyFrom(r.GetKey())
 		z.held.put(entry{key, resource.Hash(r.GetHash()), r})
 	}
+	if d.Position.Epoch != z.epoch {
+		z.told = 0 // revisions of another epoch are others
+	}
 	z.epoch, z.revision = d.Position.Epoch, d.Position.Revision
 }
 
-func (z *Zone) heartbeat(h *kdsv1.GlobalHeartbeat) {
+func (z *Zone) heartbeat(h *kdsv1.GlobalHeartbeat, now time.Time) {
 	if h.GetPosition() == nil || z.pending != nil || z.partial != nil {
 		return
 	}
@@ -368,30 +393,48 @@ func (z *Zone) heartbeat(h *kdsv1.GlobalHeartbeat) {
 		return
 	}
 	if p.Epoch == z.epoch && p.Revision == z.revision {
-		z.compare(p)
+		z.compare(p, now)
 	}
 }
 
-// compare asks for a repair of the kinds in which the zone is not as global means it to be.
-func (z *Zone) compare(want Position) {
-	if kinds := z.Position().differing(want); len(kinds) > 0 {
-		z.event(ZoneEvent{Mismatch: kinds})
-		z.inventory(0, kinds)
+// compare tells global at once when the zone is not as global means it to be.
+func (z *Zone) compare(want Position, now time.Time) {
+	if z.held.Digest() != want.Digest {
+		z.differs = true
+		z.beat(now)
 	}
 }
 
-func (z *Zone) inventory(nonce uint64, kinds []string) {
-	kinds = slices.Compact(slices.Sorted(slices.Values(kinds)))
-	part := &kdsv1.Inventory{Nonce: nonce, Kinds: kinds}
-	for _, kind := range kinds {
-		if kind == "" {
-			continue
+// inventory answers with what the zone holds of the kinds in which it differs from what it should hold.
+func (z *Zone) inventory(q *kdsv1.InventoryRequest) {
+	var kinds []string
+	for kind, d := range q.GetKinds() {
+		digest, err := digestFrom(d)
+		if err != nil {
+			z.bad("inventory request: " + err.Error())
+			return
 		}
+		if z.held.kinds[kind] != digest {
+			kinds = append(kinds, kind)
+		}
+	}
+	for kind := range z.held.kinds {
+		if q.GetKinds()[kind] == nil {
+			kinds = append(kinds, kind)
+		}
+	}
+	slices.Sort(kinds)
+	if z.differs {
+		z.differs = false
+		z.event(ZoneEvent{Mismatch: kinds})
+	}
+	part := &kdsv1.Inventory{Nonce: q.GetNonce(), Kinds: kinds}
+	for _, kind := range kinds {
 		z.held.each(kind, func(e entry) bool {
 			if len(part.Entries) == inventoryPart {
 				part.More = true
 				z.send(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Inventory{Inventory: part}})
-				part = &kdsv1.Inventory{Nonce: nonce, Kinds: kinds}
+				part = &kdsv1.Inventory{Nonce: q.GetNonce(), Kinds: kinds}
 			}
 			part.Entries = append(part.Entries, &kdsv1.Inventory_Entry{Key: KeyProto(e.key), Hash: e.hash[:]})
 			return true

@@ -100,7 +100,7 @@ var numbers = regexp.MustCompile(`[0-9]+`)
 // Run keeps a stream until ctx ends, and then joins all goroutines and returns nil. It fails only when Target or credentials
 // can't be used. Call it once.
 func (c *Client) Run(ctx context.Context) error {
-	opts := append([]grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxFrame))}, c.cfg.DialOptions...)
+	opts := append(DialOptions(), c.cfg.DialOptions...)
 	if c.cfg.TLS != nil {
 		opts = append(opts, grpc.WithTransportCredentials(credentials.NewTLS(c.cfg.TLS)))
 	}
@@ -204,7 +204,7 @@ func (c *Client) Run(ctx context.Context) error {
 		case fn := <-c.do:
 			fn(c.zone)
 		case a := <-results:
-			c.zone.Applied(a.nonce, a.rejected, a.err)
+			c.zone.Applied(a.nonce, a.rejected, a.err, time.Now())
 		case f := <-in:
 			c.zone.Receive(f, time.Now())
 		case out <- head:
@@ -275,4 +275,31 @@ func (c *Client) open(ctx context.Context, opts []grpc.DialOption, wg *sync.Wait
 	// A failed Send has its cause in Recv, which may still hold a Refusal: only Recv ends the stream.
 	wg.Go(func() { _ = send(ctx, s.Send, l.out) })
 	return l, nil
+}
+
+func receive[F any](ctx context.Context, recv func() (F, error), to chan<- F) error {
+	for {
+		f, err := recv()
+		if err != nil {
+			return err
+		}
+		select {
+		case to <- f:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func send[F any](ctx context.Context, put func(F) error, from <-chan F) error {
+	for {
+		select {
+		case f := <-from:
+			if err := put(f); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }

@@ -43,26 +43,6 @@ const (
 	spread = 2 * time.Second
 )
 
-// conn is one stream, as others reach it.
-type conn struct {
-	zone   string
-	do     chan func(*kds.Global) // runs on the stream's loop
-	done   <-chan struct{}
-	cancel context.CancelFunc
-
-	// live is set once welcomed; guarded by the server's mu.
-	live bool
-
-	// These belong to the loop; others read replica only once live.
-	replica string
-	session Session
-	broken  error
-	quiet   bool
-	asked   map[uint64]*question
-
-	opened Session // belongs to the caller of Sessions
-}
-
 type question struct {
 	max  int
 	body []byte
@@ -114,7 +94,7 @@ func (s *Server) welcomed(c *conn) {
 	delete(s.warned, c.zone)
 	for _, o := range s.conns[c.zone] {
 		if o != c && o.live && o.replica == c.replica && c.replica != "" {
-			o.cancel()
+			o.finish(nil)
 		}
 	}
 }
@@ -155,21 +135,10 @@ func (s *Server) of(zone string) (out []*conn) {
 	return out
 }
 
-// run runs fn on the stream's loop; false when the stream has ended or ctx ends first.
-func (c *conn) run(ctx context.Context, fn func(*kds.Global)) bool {
-	select {
-	case c.do <- fn:
-		return true
-	case <-c.done:
-	case <-ctx.Done():
-	}
-	return false
-}
-
 // Refuse ends all streams of a zone with a reason, as when it is disabled.
 func (s *Server) Refuse(zone string, v kds.Verdict) {
 	for _, c := range s.of(zone) {
-		c.run(context.Background(), func(g *kds.Global) { g.Refuse(v) })
+		c.run(func(g *kds.Global) { g.Refuse(v) })
 	}
 }
 
@@ -180,7 +149,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.closing = true
 	s.mu.Unlock()
 	for _, c := range s.of("") {
-		c.run(ctx, func(g *kds.Global) { c.quiet = true; g.Refuse(shuttingDown()) })
+		c.run(func(g *kds.Global) { c.quiet = true; g.Refuse(shuttingDown()) })
 	}
 	for {
 		s.mu.Lock()
@@ -251,8 +220,8 @@ func (c *conn) ask(ctx context.Context, q *kdsv1.Query) ([]byte, error) {
 		q.TimeoutMillis = uint32(max(time.Until(until).Milliseconds(), 1))
 	}
 	qn := &question{max: int(q.GetMaxBytes()), done: make(chan reply, 1)}
-	var id uint64 // set on the loop before anything is answered, and read there
-	if !c.run(ctx, func(g *kds.Global) {
+	var id uint64 // set with the lock held, before anything is answered
+	if !c.run(func(g *kds.Global) {
 		if len(c.asked) >= maxQuestions {
 			qn.done <- reply{err: fmt.Errorf("%w: %d", ErrBusy, len(c.asked))}
 			return
@@ -263,15 +232,15 @@ func (c *conn) ask(ctx context.Context, q *kdsv1.Query) ([]byte, error) {
 		}
 		c.asked[id] = qn
 	}) {
-		return nil, cmp.Or(ctx.Err(), ErrNotConnected)
+		return nil, ErrNotConnected
 	}
 	select {
 	case r := <-qn.done:
 		return r.body, r.err
-	case <-c.done:
+	case <-c.ctx.Done():
 		return nil, fmt.Errorf("%w: its stream ended before the answer", ErrNotConnected)
 	case <-ctx.Done():
-		c.run(context.Background(), func(g *kds.Global) {
+		c.run(func(g *kds.Global) {
 			delete(c.asked, id)
 			g.Forget(id)
 		})
@@ -279,8 +248,8 @@ func (c *conn) ask(ctx context.Context, q *kdsv1.Query) ([]byte, error) {
 	}
 }
 
-// answer takes a part of an answer, on the loop.
-func (c *conn) answer(g *kds.Global, a *kdsv1.Answer) {
+// answer takes a part of an answer, with the lock held.
+func (c *conn) answer(a *kdsv1.Answer) {
 	id := a.GetId()
 	qn := c.asked[id]
 	if qn == nil {
@@ -288,7 +257,7 @@ func (c *conn) answer(g *kds.Global, a *kdsv1.Answer) {
 	}
 	finish := func(r reply) {
 		delete(c.asked, id)
-		g.Forget(id)
+		c.global.Forget(id)
 		qn.done <- r
 	}
 	switch {

@@ -37,6 +37,8 @@ func newView(revision uint64, names ...string) view {
 	return view{s, s.Position("e", revision)}
 }
 func (v view) Position() kds.Position                      { return v.at }
+func (v view) Kinds() map[string]resource.Digest           { return v.set.Kinds() }
+func (v view) Memo() *kds.Memo                             { return new(kds.Memo) }
 func (v view) Since(string, uint64) ([]resource.Key, bool) { return nil, false }
 func (v view) Get(k resource.Key) (*kdsv1.Record, bool)    { return v.set.Get(k) }
 func (v view) Each(kind string, fn func(resource.Key, *kdsv1.Record) bool) {
@@ -106,15 +108,15 @@ func (g *session) Report(_ context.Context, r *kdsv1.Report) ([]*kdsv1.Rejection
 func (g *session) Certificate(_ context.Context, r *kdsv1.CertificateRequest) *kdsv1.Certificate {
 	return &kdsv1.Certificate{Mesh: r.GetMesh()}
 }
-func (g *session) Status(_ context.Context, s *kdsv1.Status) { g.statuses <- s }
-func (g *session) Confirmed(_ context.Context, p kds.Position, rejected []*kdsv1.Rejection) {
+func (g *session) Status(s *kdsv1.Status) { g.statuses <- s }
+func (g *session) Confirmed(p kds.Position, rejected []*kdsv1.Rejection) {
 	g.rejected <- rejected
 	g.confirmed <- p
 }
-func (g *session) Nacked(_ context.Context, n kds.Nacked)     { g.nacks <- n }
-func (g *session) Repaired(_ context.Context, kinds []string) { g.repairs <- kinds }
-func (g *session) Seen(time.Time)                             {}
-func (g *session) Close()                                     { g.closed <- g.replica }
+func (g *session) Nacked(n kds.Nacked)     { g.nacks <- n }
+func (g *session) Repaired(kinds []string) { g.repairs <- kinds }
+func (g *session) Seen(time.Time)          {}
+func (g *session) Close()                  { g.closed <- g.replica }
 
 // applier takes all deltas but those with a record named huge, and can't use records named bad.
 type applier chan *kds.Apply
@@ -159,7 +161,7 @@ func start(t *testing.T, token string) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lis, gs := bufconn.Listen(1<<16), grpc.NewServer()
+	lis, gs := bufconn.Listen(1<<16), grpc.NewServer(ServerOptions()...)
 	f.dial = func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }
 	kdsv1.RegisterKDSServer(gs, s)
 	c, err := NewClient(ClientConfig{

@@ -64,7 +64,7 @@ func TestReopenKeepsAll(t *testing.T) {
 	must(t, err)
 	r, err := s.Registrations()
 	must(t, err)
-	if !got.Equal(at) || s.Identity != identity || s.Recovered != "" || len(i) != 1 || len(r) != 1 || !r[0].Seen.Equal(time.Unix(5, 6)) {
+	if got != at || s.Identity != identity || s.Recovered != "" || len(i) != 1 || len(r) != 1 || !r[0].Seen.Equal(time.Unix(5, 6)) {
 		t.Errorf("reopened: %v %v %q %v %v", got, s.Identity, s.Recovered, i, r)
 	}
 	if info, _ := os.Stat(filepath.Join(dir, fileName)); info.Mode().Perm() != 0o600 {
@@ -86,7 +86,7 @@ func TestFullDiskKeepsTheOldState(t *testing.T) {
 	if err := s.Apply(all, nil, false, next); err == nil {
 		t.Fatal("no error")
 	}
-	if _, got, err := s.Load(); err != nil || !got.Equal(at) {
+	if _, got, err := s.Load(); err != nil || got != at {
 		t.Errorf("after a failed write: %v %v", got, err)
 	}
 }
@@ -123,7 +123,7 @@ func TestDamageNeverPanics(t *testing.T) {
 			recovered++
 			must(t, os.Remove(path+".corrupt-1"))
 		}
-		if s.Identity != identity || s.Recovered == "" && !got.Equal(at) || s.Recovered != "" && got.Revision != 0 {
+		if s.Identity != identity || s.Recovered == "" && got != at || s.Recovered != "" && got.Revision != 0 {
 			t.Errorf("%s: %v %q", what, got, s.Recovered)
 		}
 		must(t, s.Close())
@@ -149,7 +149,7 @@ func TestApplyIsWholeOrNothing(t *testing.T) {
 	if err := s.Apply([]*kdsv1.Record{all[30], {}}, nil, false, at); err == nil {
 		t.Error("a record without key was taken")
 	}
-	if _, got, err := s.Load(); err != nil || !got.Equal(at) {
+	if _, got, err := s.Load(); err != nil || got != at {
 		t.Errorf("after a refused delta: %v %v", got, err)
 	}
 	gone, err := kds.KeyFrom(all[0].GetKey())
@@ -165,7 +165,7 @@ func TestApplyIsWholeOrNothing(t *testing.T) {
 	must(t, s.Close())
 	s, err = Open(dir)
 	must(t, err)
-	if _, got, err := s.Load(); err != nil || !got.Equal(next) || s.Recovered != "" {
+	if _, got, err := s.Load(); err != nil || got != next || s.Recovered != "" {
 		t.Errorf("after the delta: %v %v %q", got, err, s.Recovered)
 	}
 	if r, err := s.Registrations(); err != nil || len(r) != 0 {

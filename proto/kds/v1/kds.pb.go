@@ -528,11 +528,10 @@ func (x *Digest) GetCount() uint64 {
 type Position struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Changes when the operator restores a backup; revisions of different epochs are not compared.
-	Epoch    string  `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Revision uint64  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	Digest   *Digest `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
-	// Per kind, by name of the kind.
-	Kinds         map[string]*Digest `protobuf:"bytes,4,rep,name=kinds,proto3" json:"kinds,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Epoch    string `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Over all records.
+	Digest        *Digest `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -584,13 +583,6 @@ func (x *Position) GetRevision() uint64 {
 func (x *Position) GetDigest() *Digest {
 	if x != nil {
 		return x.Digest
-	}
-	return nil
-}
-
-func (x *Position) GetKinds() map[string]*Digest {
-	if x != nil {
-		return x.Kinds
 	}
 	return nil
 }
@@ -707,7 +699,9 @@ type Welcome struct {
 	// Name of the replica of global.
 	Replica string `protobuf:"bytes,6,opt,name=replica,proto3" json:"replica,omitempty"`
 	// See TrustBundle.domain.
-	Domain        string `protobuf:"bytes,7,opt,name=domain,proto3" json:"domain,omitempty"`
+	Domain string `protobuf:"bytes,7,opt,name=domain,proto3" json:"domain,omitempty"`
+	// What is stored of the zone's offers. A zone that offers just that reports nothing until its offers change.
+	Offered       *Digest `protobuf:"bytes,8,opt,name=offered,proto3" json:"offered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -789,6 +783,13 @@ func (x *Welcome) GetDomain() string {
 		return x.Domain
 	}
 	return ""
+}
+
+func (x *Welcome) GetOffered() *Digest {
+	if x != nil {
+		return x.Offered
+	}
+	return nil
 }
 
 // Refusal ends the stream.
@@ -1262,7 +1263,7 @@ func (x *Nack) GetReason() string {
 	return ""
 }
 
-// ZoneHeartbeat goes up at every interval.
+// ZoneHeartbeat goes up at every interval, and at once when the zone finds that it does not hold what it should.
 type ZoneHeartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Position      *Position              `protobuf:"bytes,1,opt,name=position,proto3" json:"position,omitempty"`
@@ -1369,11 +1370,12 @@ func (x *GlobalHeartbeat) GetSent() *timestamppb.Timestamp {
 	return nil
 }
 
-// InventoryRequest asks for what the zone holds of some kinds, so that only the difference is sent.
+// InventoryRequest asks for what the zone holds of the kinds in which it is not as it should be, so that only the difference is sent.
 type InventoryRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Nonce         uint64                 `protobuf:"varint,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
-	Kinds         []string               `protobuf:"bytes,2,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Nonce uint64                 `protobuf:"varint,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// What it should hold of each kind; of others nothing.
+	Kinds         map[string]*Digest `protobuf:"bytes,2,rep,name=kinds,proto3" json:"kinds,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1415,19 +1417,21 @@ func (x *InventoryRequest) GetNonce() uint64 {
 	return 0
 }
 
-func (x *InventoryRequest) GetKinds() []string {
+func (x *InventoryRequest) GetKinds() map[string]*Digest {
 	if x != nil {
 		return x.Kinds
 	}
 	return nil
 }
 
-// Inventory answers, or is sent unasked when a heartbeat's digest differs (then nonce is 0).
+// Inventory answers.
 type Inventory struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Nonce   uint64                 `protobuf:"varint,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
-	Kinds   []string               `protobuf:"bytes,2,rep,name=kinds,proto3" json:"kinds,omitempty"`
-	Entries []*Inventory_Entry     `protobuf:"bytes,3,rep,name=entries,proto3" json:"entries,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Nonce uint64                 `protobuf:"varint,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// Those that differ, the same in all parts.
+	Kinds []string `protobuf:"bytes,2,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	// What the zone holds of them.
+	Entries []*Inventory_Entry `protobuf:"bytes,3,rep,name=entries,proto3" json:"entries,omitempty"`
 	// More parts follow.
 	More          bool `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1492,7 +1496,7 @@ func (x *Inventory) GetMore() bool {
 	return false
 }
 
-// Report says what the zone offers to others. Upserts and removals, or a snapshot after a connect.
+// Report says what the zone offers to others. Upserts and removals, after a snapshot unless Welcome.offered is what the zone offers.
 type Report struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Grows within a stream.
@@ -1630,7 +1634,7 @@ type Status struct {
 	Nacks []*Status_ProxyNack `protobuf:"bytes,4,rep,name=nacks,proto3" json:"nacks,omitempty"`
 	// Records in force in no proxy, because this zone can't use them.
 	Rejected []*Rejection `protobuf:"bytes,5,rep,name=rejected,proto3" json:"rejected,omitempty"`
-	// For each of the newest revisions (at most 100), when the last of the proxies acknowledged it.
+	// For each of the newest revisions (at most 100), when the last of the proxies acknowledged it. Each is told once in a stream.
 	Live          []*Status_Live `protobuf:"bytes,6,rep,name=live,proto3" json:"live,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2353,16 +2357,11 @@ const file_kds_v1_kds_proto_rawDesc = "" +
 	"\x05frame\"0\n" +
 	"\x06Digest\x12\x10\n" +
 	"\x03sum\x18\x01 \x01(\fR\x03sum\x12\x14\n" +
-	"\x05count\x18\x02 \x01(\x04R\x05count\"\xff\x01\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\"n\n" +
 	"\bPosition\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x120\n" +
-	"\x06digest\x18\x03 \x01(\v2\x18.zoneforge.kds.v1.DigestR\x06digest\x12;\n" +
-	"\x05kinds\x18\x04 \x03(\v2%.zoneforge.kds.v1.Position.KindsEntryR\x05kinds\x1aR\n" +
-	"\n" +
-	"KindsEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12.\n" +
-	"\x05value\x18\x02 \x01(\v2\x18.zoneforge.kds.v1.DigestR\x05value:\x028\x01\"\xdd\x01\n" +
+	"\x06digest\x18\x03 \x01(\v2\x18.zoneforge.kds.v1.DigestR\x06digest\"\xdd\x01\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04zone\x18\x01 \x01(\tR\x04zone\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\tR\areplica\x12\x1a\n" +
@@ -2370,7 +2369,7 @@ const file_kds_v1_kds_proto_rawDesc = "" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x1c\n" +
 	"\tprotocols\x18\x05 \x03(\rR\tprotocols\x12\x1a\n" +
 	"\bfeatures\x18\x06 \x03(\tR\bfeatures\x126\n" +
-	"\bposition\x18\a \x01(\v2\x1a.zoneforge.kds.v1.PositionR\bposition\"\xce\x01\n" +
+	"\bposition\x18\a \x01(\v2\x1a.zoneforge.kds.v1.PositionR\bposition\"\x82\x02\n" +
 	"\aWelcome\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -2378,7 +2377,8 @@ const file_kds_v1_kds_proto_rawDesc = "" +
 	"\bfeatures\x18\x04 \x03(\tR\bfeatures\x12)\n" +
 	"\x10heartbeat_millis\x18\x05 \x01(\rR\x0fheartbeatMillis\x12\x18\n" +
 	"\areplica\x18\x06 \x01(\tR\areplica\x12\x16\n" +
-	"\x06domain\x18\a \x01(\tR\x06domain\"\xba\x02\n" +
+	"\x06domain\x18\a \x01(\tR\x06domain\x122\n" +
+	"\aoffered\x18\b \x01(\v2\x18.zoneforge.kds.v1.DigestR\aoffered\"\xba\x02\n" +
 	"\aRefusal\x122\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1e.zoneforge.kds.v1.Refusal.CodeR\x04code\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12,\n" +
@@ -2425,10 +2425,14 @@ const file_kds_v1_kds_proto_rawDesc = "" +
 	"\x04sent\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04sent\"y\n" +
 	"\x0fGlobalHeartbeat\x126\n" +
 	"\bposition\x18\x01 \x01(\v2\x1a.zoneforge.kds.v1.PositionR\bposition\x12.\n" +
-	"\x04sent\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04sent\">\n" +
+	"\x04sent\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04sent\"\xc1\x01\n" +
 	"\x10InventoryRequest\x12\x14\n" +
-	"\x05nonce\x18\x01 \x01(\x04R\x05nonce\x12\x14\n" +
-	"\x05kinds\x18\x02 \x03(\tR\x05kinds\"\xce\x01\n" +
+	"\x05nonce\x18\x01 \x01(\x04R\x05nonce\x12C\n" +
+	"\x05kinds\x18\x02 \x03(\v2-.zoneforge.kds.v1.InventoryRequest.KindsEntryR\x05kinds\x1aR\n" +
+	"\n" +
+	"KindsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12.\n" +
+	"\x05value\x18\x02 \x01(\v2\x18.zoneforge.kds.v1.DigestR\x05value:\x028\x01\"\xce\x01\n" +
 	"\tInventory\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\x04R\x05nonce\x12\x14\n" +
 	"\x05kinds\x18\x02 \x03(\tR\x05kinds\x12;\n" +
@@ -2533,7 +2537,7 @@ var file_kds_v1_kds_proto_goTypes = []any{
 	(*Certificate)(nil),             // 22: zoneforge.kds.v1.Certificate
 	(*Query)(nil),                   // 23: zoneforge.kds.v1.Query
 	(*Answer)(nil),                  // 24: zoneforge.kds.v1.Answer
-	nil,                             // 25: zoneforge.kds.v1.Position.KindsEntry
+	nil,                             // 25: zoneforge.kds.v1.InventoryRequest.KindsEntry
 	(*Inventory_Entry)(nil),         // 26: zoneforge.kds.v1.Inventory.Entry
 	(*Status_ProxyNack)(nil),        // 27: zoneforge.kds.v1.Status.ProxyNack
 	(*Status_Live)(nil),             // 28: zoneforge.kds.v1.Status.Live
@@ -2560,8 +2564,8 @@ var file_kds_v1_kds_proto_depIdxs = []int32{
 	23, // 15: zoneforge.kds.v1.GlobalFrame.query:type_name -> zoneforge.kds.v1.Query
 	19, // 16: zoneforge.kds.v1.GlobalFrame.report_ack:type_name -> zoneforge.kds.v1.ReportAck
 	3,  // 17: zoneforge.kds.v1.Position.digest:type_name -> zoneforge.kds.v1.Digest
-	25, // 18: zoneforge.kds.v1.Position.kinds:type_name -> zoneforge.kds.v1.Position.KindsEntry
-	4,  // 19: zoneforge.kds.v1.Hello.position:type_name -> zoneforge.kds.v1.Position
+	4,  // 18: zoneforge.kds.v1.Hello.position:type_name -> zoneforge.kds.v1.Position
+	3,  // 19: zoneforge.kds.v1.Welcome.offered:type_name -> zoneforge.kds.v1.Digest
 	0,  // 20: zoneforge.kds.v1.Refusal.code:type_name -> zoneforge.kds.v1.Refusal.Code
 	8,  // 21: zoneforge.kds.v1.Record.key:type_name -> zoneforge.kds.v1.Key
 	4,  // 22: zoneforge.kds.v1.Chunk.position:type_name -> zoneforge.kds.v1.Position
@@ -2573,26 +2577,27 @@ var file_kds_v1_kds_proto_depIdxs = []int32{
 	31, // 28: zoneforge.kds.v1.ZoneHeartbeat.sent:type_name -> google.protobuf.Timestamp
 	4,  // 29: zoneforge.kds.v1.GlobalHeartbeat.position:type_name -> zoneforge.kds.v1.Position
 	31, // 30: zoneforge.kds.v1.GlobalHeartbeat.sent:type_name -> google.protobuf.Timestamp
-	26, // 31: zoneforge.kds.v1.Inventory.entries:type_name -> zoneforge.kds.v1.Inventory.Entry
-	9,  // 32: zoneforge.kds.v1.Report.upserts:type_name -> zoneforge.kds.v1.Record
-	8,  // 33: zoneforge.kds.v1.Report.deletes:type_name -> zoneforge.kds.v1.Key
-	12, // 34: zoneforge.kds.v1.ReportAck.rejected:type_name -> zoneforge.kds.v1.Rejection
-	27, // 35: zoneforge.kds.v1.Status.nacks:type_name -> zoneforge.kds.v1.Status.ProxyNack
-	12, // 36: zoneforge.kds.v1.Status.rejected:type_name -> zoneforge.kds.v1.Rejection
-	28, // 37: zoneforge.kds.v1.Status.live:type_name -> zoneforge.kds.v1.Status.Live
-	29, // 38: zoneforge.kds.v1.Query.list_dataplanes:type_name -> zoneforge.kds.v1.Query.ListDataplanes
-	30, // 39: zoneforge.kds.v1.Query.describe_dataplane:type_name -> zoneforge.kds.v1.Query.DescribeDataplane
-	3,  // 40: zoneforge.kds.v1.Position.KindsEntry.value:type_name -> zoneforge.kds.v1.Digest
-	8,  // 41: zoneforge.kds.v1.Inventory.Entry.key:type_name -> zoneforge.kds.v1.Key
-	31, // 42: zoneforge.kds.v1.Status.ProxyNack.time:type_name -> google.protobuf.Timestamp
-	31, // 43: zoneforge.kds.v1.Status.Live.since:type_name -> google.protobuf.Timestamp
-	1,  // 44: zoneforge.kds.v1.KDS.Stream:input_type -> zoneforge.kds.v1.ZoneFrame
-	2,  // 45: zoneforge.kds.v1.KDS.Stream:output_type -> zoneforge.kds.v1.GlobalFrame
-	45, // [45:46] is the sub-list for method output_type
-	44, // [44:45] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	25, // 31: zoneforge.kds.v1.InventoryRequest.kinds:type_name -> zoneforge.kds.v1.InventoryRequest.KindsEntry
+	26, // 32: zoneforge.kds.v1.Inventory.entries:type_name -> zoneforge.kds.v1.Inventory.Entry
+	9,  // 33: zoneforge.kds.v1.Report.upserts:type_name -> zoneforge.kds.v1.Record
+	8,  // 34: zoneforge.kds.v1.Report.deletes:type_name -> zoneforge.kds.v1.Key
+	12, // 35: zoneforge.kds.v1.ReportAck.rejected:type_name -> zoneforge.kds.v1.Rejection
+	27, // 36: zoneforge.kds.v1.Status.nacks:type_name -> zoneforge.kds.v1.Status.ProxyNack
+	12, // 37: zoneforge.kds.v1.Status.rejected:type_name -> zoneforge.kds.v1.Rejection
+	28, // 38: zoneforge.kds.v1.Status.live:type_name -> zoneforge.kds.v1.Status.Live
+	29, // 39: zoneforge.kds.v1.Query.list_dataplanes:type_name -> zoneforge.kds.v1.Query.ListDataplanes
+	30, // 40: zoneforge.kds.v1.Query.describe_dataplane:type_name -> zoneforge.kds.v1.Query.DescribeDataplane
+	3,  // 41: zoneforge.kds.v1.InventoryRequest.KindsEntry.value:type_name -> zoneforge.kds.v1.Digest
+	8,  // 42: zoneforge.kds.v1.Inventory.Entry.key:type_name -> zoneforge.kds.v1.Key
+	31, // 43: zoneforge.kds.v1.Status.ProxyNack.time:type_name -> google.protobuf.Timestamp
+	31, // 44: zoneforge.kds.v1.Status.Live.since:type_name -> google.protobuf.Timestamp
+	1,  // 45: zoneforge.kds.v1.KDS.Stream:input_type -> zoneforge.kds.v1.ZoneFrame
+	2,  // 46: zoneforge.kds.v1.KDS.Stream:output_type -> zoneforge.kds.v1.GlobalFrame
+	46, // [46:47] is the sub-list for method output_type
+	45, // [45:46] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_kds_v1_kds_proto_init() }
