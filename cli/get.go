@@ -82,9 +82,18 @@ func getResources(ctx context.Context, streams Streams, c *client, kind *resourc
 		if mesh != "" {
 			route += "?mesh=" + url.QueryEscape(mesh)
 		}
-		var list struct{ Items []json.RawMessage }
+		var list struct {
+			Items      []json.RawMessage
+			Unreadable []struct {
+				keyOf
+				Reason string `json:"reason"`
+			}
+		}
 		if err := c.get(ctx, route, &list); err != nil {
 			return err
+		}
+		for _, u := range list.Unreadable {
+			fmt.Fprintf(streams.Err, "%s is not listed: %s\n", u.keyOf, u.Reason)
 		}
 		if f != asTable {
 			return printList(streams.Out, f, list.Items)

@@ -27,7 +27,8 @@ type EncodeOption func(*encoder)
 func WithSecrets() EncodeOption { return func(e *encoder) { e.secrets = true } }
 
 // EncodeYAML gives the universal spelling: type, mesh, name, labels by key, then the spec's fields in the order of its
-// schema. Equal resources give equal bytes, and Decode reads them back. It fails on an enum number without a name.
+// schema. Equal resources give equal bytes, and Decode reads them back. It fails on what this version doesn't know: an enum number
+// without a name, or a field.
 func EncodeYAML(r *Resource, opts ...EncodeOption) ([]byte, error) {
 	n, err := universal(r, opts)
 	if err != nil {
@@ -84,6 +85,9 @@ func universal(r *Resource, opts []EncodeOption) (*yaml.Node, error) {
 			put(labels, k, text(r.Labels[k]))
 		}
 		put(n, "labels", labels)
+	}
+	if unknown := Unknown(r.Spec); len(unknown) > 0 {
+		return nil, fmt.Errorf("encode %s: %s is not known to this version", r.Key, unknown[0])
 	}
 	m := r.Spec.ProtoReflect()
 	spec, err := e.message(m)

@@ -105,6 +105,7 @@ func (c *core) load(set *kds.Set, at kds.Position, registrations []disk.Registra
 	}
 	var first *pending
 	if at.Epoch != "" {
+		c.revisions.begin(at.Epoch)
 		first = c.revisions.take(at.Revision)
 		first.known = true
 	}
@@ -207,6 +208,7 @@ func (c *core) apply(a *kds.Apply) []*kdsv1.Rejection {
 	for _, r := range rejected {
 		c.warnRejected(a.Position.Revision, r)
 	}
+	c.revisions.begin(a.Position.Epoch)
 	c.applied, c.changed = &a.Position.Revision, true
 	c.heldRecords = int(a.Position.Digest.Count())
 	return rejected

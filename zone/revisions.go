@@ -13,6 +13,7 @@ const maxLive = 100
 // something by a revision owes it an acknowledgement; a revision is live when nothing is owed to it or to one before it.
 // It is pure and for one goroutine.
 type revisions struct {
+	epoch string
 	// taken is the newest revision that became configuration.
 	taken   uint64
 	pending []*pending // by revision, growing
@@ -53,7 +54,15 @@ func payable(debts []debt, config uint64) {
 	}
 }
 
-// take begins a revision. Revisions of a new epoch may be lower; what was pending before is void then.
+// begin is told of the epoch before each revision. What was of another one is void, as a restored backup may reach the same numbers.
+func (r *revisions) begin(epoch string) {
+	if r.epoch != epoch {
+		r.pending, r.live = nil, nil
+	}
+	r.epoch = epoch
+}
+
+// take begins a revision. One that is lower voids what was pending before.
 func (r *revisions) take(revision uint64) *pending {
 	if n := len(r.pending); n > 0 && r.pending[n-1].revision == revision {
 		return r.pending[n-1]

@@ -85,3 +85,24 @@ func TestNoRevisionWaitsForProxiesThatDidNotComeBack(t *testing.T) {
 		t.Errorf("live %v", r.live)
 	}
 }
+
+// After a restore the same numbers mean other changes, so nothing of the old epoch counts for the new one.
+func TestNewEpochForgetsTheOldOne(t *testing.T) {
+	var r revisions
+	now := time.Unix(100, 0)
+	r.begin("a")
+	for n := uint64(1); n <= 5; n++ {
+		r.take(n)
+		r.settle(now, 1)
+	}
+	r.begin("a")
+	if len(r.live) != 5 {
+		t.Fatalf("live: %v", r.live)
+	}
+	r.begin("b")
+	r.take(9) // it was away while the restored store grew beyond what was there
+	r.settle(now.Add(time.Hour), 1)
+	if len(r.live) != 1 || r.live[0].revision != 9 {
+		t.Errorf("live: %v", r.live)
+	}
+}

@@ -204,6 +204,7 @@ func (a *api) carryOut(ctx context.Context, who Principal, pl plan) (*result, *p
 		}
 	}
 	vs, notes := references(snap, pl, a.Now())
+	vs = append(vs, beyond(snap, pl)...)
 	if len(vs) > 0 {
 		return nil, invalid(vs)
 	}
@@ -254,6 +255,21 @@ func (a *api) carryOut(ctx context.Context, who Principal, pl plan) (*result, *p
 	// The writer's next read must see the change; when this fails the change still stands.
 	_, _ = a.Store.Wait(ctx, done.Revision)
 	return res, nil
+}
+
+// beyond finds what would be lost by a change: what newer software wrote and this version doesn't know.
+func beyond(snap *store.Snapshot, pl plan) (vs []resource.Violation) {
+	for _, r := range pl.puts {
+		e, ok := snap.Get(r.Key)
+		if !ok {
+			continue
+		}
+		if unknown := resource.Unknown(e.Resource.Spec); len(unknown) > 0 {
+			vs = append(vs, resource.Violation{Message: fmt.Sprintf("%s holds what this version doesn't know and would drop: %s", r.Key, unknown[0]),
+				Hint: "apply it by the newer version that wrote it, or delete it first"})
+		}
+	}
+	return vs
 }
 
 type infoJSON struct {

@@ -30,16 +30,27 @@ func (a *api) list(w http.ResponseWriter, r *http.Request, _ Principal) *problem
 		mesh = r.URL.Query().Get("mesh")
 	}
 	snap := a.Store.Snapshot()
-	items := []json.RawMessage{}
+	out := struct {
+		Items    []json.RawMessage `json:"items"`
+		Revision int64             `json:"revision"`
+		// Unreadable are those of newer software, which hide no others.
+		Unreadable []unreadableJSON `json:"unreadable,omitempty"`
+	}{Items: []json.RawMessage{}, Revision: snap.Revision()}
 	for e := range snap.Each(kind.Name, mesh) {
 		b, err := resource.EncodeJSON(e.Resource)
 		if err != nil {
-			return unreadable(e.Resource.Key, err)
+			out.Unreadable = append(out.Unreadable, unreadableJSON{keyJSON(e.Resource.Key), err.Error()})
+			continue
 		}
-		items = append(items, b)
+		out.Items = append(out.Items, b)
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"items": items, "revision": snap.Revision()})
+	writeJSON(w, http.StatusOK, out)
 	return nil
+}
+
+type unreadableJSON struct {
+	keyJSON
+	Reason string `json:"reason"`
 }
 
 func unreadable(k resource.Key, err error) *problem {

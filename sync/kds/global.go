@@ -110,6 +110,8 @@ type Global struct {
 	compared View
 	inv      inventories
 	nonce    uint64 // last one used
+	// protocol is what both ends speak, from AwaitVerdict on.
+	protocol uint32
 
 	// doubt says that the zone is not what it had confirmed, until it is compared with a view.
 	doubt bool
@@ -196,7 +198,7 @@ func (g *Global) Admit(v Verdict, now time.Time) {
 		return
 	}
 	w := &kdsv1.Welcome{
-		Protocol: Protocol, Version: g.cfg.Version, Features: g.cfg.Features, Replica: g.cfg.Replica, Domain: g.cfg.Domain,
+		Protocol: g.protocol, Version: g.cfg.Version, Features: g.cfg.Features, Replica: g.cfg.Replica, Domain: g.cfg.Domain,
 		HeartbeatMillis: uint32(g.cfg.Interval.Milliseconds()),
 	}
 	if g.view != nil {
@@ -344,9 +346,10 @@ func (g *Global) hello(h *kdsv1.Hello) {
 			"the token is for zone %q, the Hello says %q: use that zone's token or mend the zone's name", g.cfg.Zone, h.GetZone())})
 		return
 	}
-	if !slices.Contains(h.GetProtocols(), Protocol) {
+	protocol, ok := common(protocols, h.GetProtocols())
+	if !ok {
 		g.refuse(Verdict{Code: kdsv1.Refusal_CODE_PROTOCOL, Reason: fmt.Sprintf(
-			"global speaks protocol %d, the zone %v: upgrade the older one", Protocol, h.GetProtocols())})
+			"global speaks the protocols %v, the zone %v: upgrade the older one", protocols, h.GetProtocols()[:min(len(h.GetProtocols()), maxProtocols)])})
 		return
 	}
 	held, err := PositionFrom(h.GetPosition())
@@ -354,7 +357,7 @@ func (g *Global) hello(h *kdsv1.Hello) {
 		g.bad("position: " + err.Error())
 		return
 	}
-	g.held = held
+	g.held, g.protocol = held, protocol
 	g.state = AwaitVerdict
 	g.event(GlobalEvent{Hello: h})
 }

@@ -11,6 +11,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/zoneforge/zoneforge/resource"
@@ -18,8 +19,23 @@ import (
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
 )
 
-// Protocol is the newest version of the protocol that this software speaks.
+// Protocol is the newest version of the protocol that this software speaks. It grows when an end would be misunderstood by one that
+// ignores what it doesn't know; docs/kds.md says what each brought.
 const Protocol uint32 = 1
+
+// protocols are all versions that this software speaks, newest first. That of the minor version before stays, so that zones and
+// global can be upgraded one after the other.
+var protocols = []uint32{Protocol}
+
+// common is the newest version that both speak.
+func common(ours, theirs []uint32) (version uint32, ok bool) {
+	for _, p := range ours {
+		if slices.Contains(theirs, p) && p > version {
+			version, ok = p, true
+		}
+	}
+	return version, ok
+}
 
 // Limits and defaults.
 const (
@@ -41,6 +57,8 @@ const (
 	// maxKinds bounds the kinds of an inventory, and maxKey the bytes of one of its keys.
 	maxKinds = 256
 	maxKey   = 1 << 10
+	// maxProtocols bounds what a refusal says of a zone's protocols.
+	maxProtocols = 8
 	// inventoryPart is how many entries go into one Inventory frame.
 	inventoryPart = 4096
 )

@@ -164,7 +164,7 @@ func (z *Zone) hello() {
 	z.state = AwaitWelcome
 	z.send(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Hello{Hello: &kdsv1.Hello{
 		Zone: z.cfg.Zone, Replica: z.cfg.Replica, Identity: z.cfg.Identity, Version: z.cfg.Version,
-		Protocols: []uint32{Protocol}, Features: z.cfg.Features, Position: z.position(),
+		Protocols: protocols, Features: z.cfg.Features, Position: z.position(),
 	}}})
 }
 
@@ -260,7 +260,7 @@ func (z *Zone) welcome(w *kdsv1.Welcome, now time.Time) {
 		z.bad("a second Welcome")
 		return
 	}
-	if w.GetProtocol() != Protocol {
+	if !slices.Contains(protocols, w.GetProtocol()) {
 		z.bad(fmt.Sprintf("global chose protocol %d, which was not offered", w.GetProtocol()))
 		return
 	}

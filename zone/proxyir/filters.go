@@ -14,6 +14,10 @@ import (
 // filter adds what one filter does to a route. It is the one place that knows all filters; what says where a request goes
 // (rewrite, redirect, mirror, directResponse) is action's.
 func (b *builder) filter(f *meshv1.Filter, r *ir.Route) error {
+	// Without what isn't known here it may let pass what it should not.
+	if unknown := resource.Unknown(f); len(unknown) > 0 {
+		return fmt.Errorf("a filter has what this version doesn't know: %s; upgrade the zone", unknown[0])
+	}
 	switch v := f.GetFilter().(type) {
 	case *meshv1.Filter_RequestHeader:
 		headerChange(&r.RequestHeaders, v.RequestHeader)

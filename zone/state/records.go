@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -16,8 +17,8 @@ import (
 	"github.com/zoneforge/zoneforge/sync/kds"
 )
 
-// Apply takes a delta, or a snapshot of which everything that it doesn't hold goes. It returns the records that can't be used:
-// the last good version of each stays in force. Records that are equal to what is held change nothing.
+// Apply takes a delta, or a snapshot of which everything that it doesn't hold goes. It returns the records that can't be used,
+// of which the last good version stays in force, and those that are used without what this version doesn't know. Records that are equal to what is held change nothing.
 func (s *State) Apply(upserts []*kdsv1.Record, deletes []resource.Key, snapshot bool) []*kdsv1.Rejection {
 	keep := make(map[resource.Key]bool, len(upserts))
 	var rejected []*kdsv1.Rejection
@@ -74,10 +75,17 @@ func (s *State) put(key resource.Key, u *kdsv1.Record) {
 		s.refused[key] = struct{}{}
 		return
 	}
+	if unknown := resource.Unknown(next.Spec); len(unknown) > 0 {
+		r.reason = fmt.Sprintf("it is in force without what this version doesn't know: %s; upgrade the zone", strings.Join(unknown[:min(len(unknown), maxNamed)], ", "))
+		s.refused[key] = struct{}{}
+	}
 	old := r.resource
 	r.resource = next
 	s.changed(key, old, next)
 }
+
+// maxNamed bounds the unknown fields that a reason names.
+const maxNamed = 5
 
 // usable decodes a record and checks it, as a newer global may send what this version can't take. What control planes write
 // has no rules for users.
@@ -93,6 +101,12 @@ func usable(key resource.Key, payload []byte) (*resource.Resource, error) {
 		}
 		if err := errors.Join(errs...); err != nil {
 			return nil, fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	// What isn't known here may say that less is permitted.
+	if p, ok := r.Spec.(*meshv1.TrafficPermission); ok && p.GetConf().GetAction() != meshv1.TrafficPermission_ACTION_DENY {
+		if unknown := resource.Unknown(p); len(unknown) > 0 {
+			return nil, fmt.Errorf("%s permits nothing new, as this version doesn't know all of it: %s; upgrade the zone", key, unknown[0])
 		}
 	}
 	if key.Kind == "Secret" {

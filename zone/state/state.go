@@ -35,7 +35,7 @@ type State struct {
 	reaches   map[string]set[serviceKey]
 	proxies   map[string]*proxy
 	ingresses set[string]
-	// refused are the records that are not in force, refusing the proxies that leave something out.
+	// refused are the records that are not in force, or not with all that they say; refusing the proxies that leave something out.
 	refused  set[resource.Key]
 	refusing set[string]
 	// astray is what unknownZones gives; nil when that may have changed.
