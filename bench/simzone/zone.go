@@ -29,7 +29,7 @@ import (
 // The product's waits between streams.
 const (
 	minBackoff = 500 * time.Millisecond
-	maxBackoff = 30 * time.Second
+	maxBackoff = 10 * time.Second
 )
 
 // maxLive is of how many of the newest revisions a zone tells since when they are live.

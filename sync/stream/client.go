@@ -40,7 +40,7 @@ type ClientConfig struct {
 	// Event, if set, gets every event on the client's loop, so it must not block nor call Do.
 	Event func(kds.ZoneEvent)
 	Log   *zap.Logger
-	// MinBackoff and MaxBackoff bound the wait before the next stream: 500 ms and 30 s.
+	// MinBackoff and MaxBackoff bound the wait before the next stream: 500 ms and 10 s.
 	MinBackoff, MaxBackoff time.Duration
 }
 
@@ -60,7 +60,7 @@ func NewClient(cfg ClientConfig, zone *kds.Zone) (*Client, error) {
 		cfg.Log = zap.NewNop()
 	}
 	cfg.MinBackoff = cmp.Or(cfg.MinBackoff, 500*time.Millisecond)
-	cfg.MaxBackoff = max(cmp.Or(cfg.MaxBackoff, 30*time.Second), cfg.MinBackoff)
+	cfg.MaxBackoff = max(cmp.Or(cfg.MaxBackoff, 10*time.Second), cfg.MinBackoff)
 	return &Client{cfg: cfg, zone: zone, do: make(chan func(*kds.Zone))}, nil
 }
 
