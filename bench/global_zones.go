@@ -198,12 +198,18 @@ func (g *server) newest(ctx context.Context) (revision uint64, inSync int, err e
 	return revision, inSync, nil
 }
 
+// askAgain is how long to wait before global is asked for the status of all zones again, which takes it some work itself.
+const askAgain = 200 * time.Millisecond
+
 // inSync waits until global itself says that all zones hold exactly what they should.
 func (g *server) inSync(ctx context.Context, zones int) (revision uint64, err error) {
 	err = g.await(ctx, "all zones to be in sync", func() error {
 		var n int
 		if revision, n, err = g.newest(ctx); err == nil && n != zones {
 			err = fmt.Errorf("%d of %d zones are", n, zones)
+		}
+		if err != nil {
+			err = errors.Join(err, pause(ctx, askAgain))
 		}
 		return err
 	})

@@ -51,6 +51,7 @@ type offering struct {
 type offers struct {
 	keys   map[resource.Key]bool
 	digest resource.Digest
+	list   []resource.Key // keys in order, once it was asked for; nil after a change
 }
 
 // references counts, per Secret, the resources that name it.
@@ -156,6 +157,7 @@ func (p *projection) withdraw(key resource.Key) {
 	o := p.offered[old.zone]
 	delete(o.keys, key)
 	o.digest.Remove(old.hash)
+	o.list = nil
 	if len(o.keys) == 0 {
 		delete(p.offered, old.zone)
 	}
@@ -169,14 +171,19 @@ func (p *projection) offer(key resource.Key, by offering) {
 	}
 	o.keys[key], p.zoneOf[key] = true, by
 	o.digest.Add(by.hash)
+	o.list = nil
 }
 
+// offers lists, ordered, what a zone offers. Read-only.
 func (p *projection) offers(zone string) []resource.Key {
 	o := p.offered[zone]
 	if o == nil {
 		return nil
 	}
-	return slices.SortedFunc(maps.Keys(o.keys), resource.Key.Compare)
+	if o.list == nil {
+		o.list = slices.SortedFunc(maps.Keys(o.keys), resource.Key.Compare)
+	}
+	return o.list
 }
 
 // refresh makes the set right about one key and reports whether that changed it.

@@ -86,7 +86,7 @@ func (v *Views) view(_ string, stable *View) *View { return stable }
 func (v *Views) Stable() *View { return v.newest() }
 
 // Offers lists, ordered, the keys of what a zone offers to others (ZoneIngress, ServiceAvailability), whether or not the
-// zone is enabled, with the snapshot in which they are.
+// zone is enabled, with the snapshot in which they are. Read-only.
 func (v *Views) Offers(zone string) ([]resource.Key, *store.Snapshot) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/zoneforge/zoneforge/global/store"
+	"github.com/zoneforge/zoneforge/global/view"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/sync/kds"
 
@@ -83,10 +84,12 @@ func (r *Registry) ReceiptOf(revision int64) Receipt {
 
 func (r *Registry) receipt(seq, revision int64, of func(*kdsv1.Rejection) bool) Receipt {
 	snap, now := r.cfg.Store.Snapshot(), r.cfg.Now()
-	out := Receipt{Change: seq, Revision: revision, Complete: true, Zones: []ZoneReceipt{}}
+	out := Receipt{Change: seq, Revision: revision, Complete: true}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, name := range enabledZones(snap) {
+	names := r.enabledLocked(snap)
+	out.Zones = make([]ZoneReceipt, 0, len(names))
+	for _, name := range names {
 		z := r.zones[name].receipt(name, snap.Epoch(), uint64(revision), now, of)
 		out.Zones = append(out.Zones, z)
 		out.ZonesTotal++
@@ -106,6 +109,28 @@ func (r *Registry) receipt(seq, revision int64, of func(*kdsv1.Rejection) bool) 
 		out.LiveSince = time.Time{}
 	}
 	return out
+}
+
+// enabled are the zones that a change is to reach, as of a digest over all Zones: that of one revision is almost always that of the
+// next.
+type enabled struct {
+	epoch string
+	zones resource.Digest
+	names []string
+}
+
+// enabledLocked lists them, ordered.
+func (r *Registry) enabledLocked(snap *store.Snapshot) []string {
+	epoch, digest := snap.Epoch(), snap.Digest(kindZone)
+	if r.enabled.names == nil || r.enabled.epoch != epoch || r.enabled.zones != digest {
+		r.enabled = enabled{epoch, digest, make([]string, 0, digest.Count())}
+		for e := range snap.Each(kindZone, "") {
+			if view.Enabled(snap, e.Resource.Name) {
+				r.enabled.names = append(r.enabled.names, e.Resource.Name)
+			}
+		}
+	}
+	return r.enabled.names
 }
 
 // receipt is the zone's part; a nil zone was never seen.

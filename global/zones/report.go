@@ -32,7 +32,7 @@ var (
 	meshName    = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 )
 
-// Report commits what the zone offers, as one change without a history entry. Records that it may not offer are rejected and
+// Report commits what the zone offers, in one change without a history entry. Records that it may not offer are rejected and
 // hold up nothing else.
 func (s *session) Report(ctx context.Context, rep *kdsv1.Report) ([]*kdsv1.Rejection, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
@@ -50,11 +50,11 @@ func (s *session) Report(ctx context.Context, rep *kdsv1.Report) ([]*kdsv1.Rejec
 		if len(ops) == 0 {
 			return s.told(append(rejected, surplus...)), nil
 		}
-		done, err := s.r.cfg.Store.Commit(ctx, store.Change{Author: author(s.zone), Time: s.r.cfg.Now(), Ops: ops, Internal: true})
+		revision, err := s.r.commits.commit(ctx, s.zone, ops)
 		switch {
 		case err == nil:
 			// The next report is compared with what this one wrote.
-			if _, err := s.r.cfg.Store.Wait(ctx, done.Revision); err != nil {
+			if _, err := s.r.cfg.Store.Wait(ctx, revision); err != nil {
 				return nil, err
 			}
 			return s.told(append(rejected, surplus...)), nil

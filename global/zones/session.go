@@ -52,6 +52,11 @@ type live struct {
 }
 
 func (z *zone) sorted() []*replica {
+	if len(z.replicas) == 1 {
+		for _, rep := range z.replicas {
+			return []*replica{rep}
+		}
+	}
 	return slices.SortedFunc(maps.Values(z.replicas), func(a, b *replica) int { return cmp.Compare(a.name, b.name) })
 }
 
@@ -163,10 +168,12 @@ func (rep *replica) lives(revision uint64, since time.Time, said bool) {
 		rep.live[i].since = since
 	case known:
 	default:
-		rep.live = slices.Insert(rep.live, i, live{revision, since})
-		if len(rep.live) > maxLive {
-			rep.live = slices.Delete(rep.live, 0, 1)
+		if len(rep.live) >= maxLive {
+			// Many at once, as each moves all others.
+			rep.live = slices.Delete(rep.live, 0, maxLive/8)
+			i = max(0, i-maxLive/8)
 		}
+		rep.live = slices.Insert(rep.live, i, live{revision, since})
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/zoneforge/zoneforge/global/store"
 	"github.com/zoneforge/zoneforge/global/view"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/sync/kds"
@@ -175,11 +174,17 @@ func (rep *replica) seenAt() time.Time {
 
 // allRejected joins what the replica said when it took records with what its status says.
 func (rep *replica) allRejected() []*kdsv1.Rejection {
+	if len(rep.rejected) == 0 {
+		return rep.status.GetRejected()
+	}
 	return append(slices.Clone(rep.rejected), rep.status.GetRejected()...)
 }
 
 // listed orders rejections by key, one a key.
 func listed(in []*kdsv1.Rejection) []Rejected {
+	if len(in) == 0 {
+		return []Rejected{}
+	}
 	byKey := map[resource.Key]string{}
 	for _, r := range in {
 		if key, err := kds.KeyFrom(r.GetKey()); err == nil {
@@ -233,14 +238,4 @@ func (r *Registry) offered(zone string) ([]Ingress, []Service) {
 		}
 	}
 	return ingresses, services
-}
-
-// enabledZones lists, ordered, the zones that a change is to reach.
-func enabledZones(snap *store.Snapshot) (out []string) {
-	for e := range snap.Each("Zone", "") {
-		if view.Enabled(snap, e.Resource.Name) {
-			out = append(out, e.Resource.Name)
-		}
-	}
-	return out
 }

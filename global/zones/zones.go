@@ -68,12 +68,14 @@ const (
 
 // Registry holds the zones. It is safe for concurrent use.
 type Registry struct {
-	cfg    Config
-	server *stream.Server
+	cfg     Config
+	server  *stream.Server
+	commits *commits
 
 	mu      sync.Mutex
 	zones   map[string]*zone
 	changed chan struct{} // closed and replaced when anything below changes
+	enabled enabled
 }
 
 // zone is what is known of one zone besides the store. Guarded by the registry's mu.
@@ -95,7 +97,7 @@ func New(cfg Config) (*Registry, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	r := &Registry{cfg: cfg, zones: map[string]*zone{}, changed: make(chan struct{})}
+	r := &Registry{cfg: cfg, commits: newCommits(cfg.Store, cfg.Now), zones: map[string]*zone{}, changed: make(chan struct{})}
 	var err error
 	r.server, err = stream.NewServer(stream.ServerConfig{Machine: cfg.Machine, Admission: r, Views: cfg.Views, Zones: r, Log: cfg.Logger})
 	return r, err
@@ -147,7 +149,7 @@ func (r *Registry) Run(ctx context.Context) error {
 			keys = r.keys()
 		}
 		for _, k := range keys {
-			if k.Kind != "Zone" || view.Enabled(snap, k.Name) {
+			if k.Kind != kindZone || view.Enabled(snap, k.Name) {
 				continue
 			}
 			if _, exists := snap.Get(k); exists {
@@ -207,7 +209,9 @@ func (r *Registry) clear(ctx context.Context, snap *store.Snapshot, name string)
 	}
 }
 
-func zoneKey(name string) resource.Key { return resource.Key{Kind: "Zone", Name: name} }
+const kindZone = "Zone"
+
+func zoneKey(name string) resource.Key { return resource.Key{Kind: kindZone, Name: name} }
 
 func author(zone string) string { return "zone " + zone }
 
