@@ -197,6 +197,8 @@ type RouteConfig struct {
 	VirtualHosts []VirtualHost
 	// ResponseHeaders change every answer.
 	ResponseHeaders HeaderChange
+	// Behind says that other routes of the proxy lead to these. What it loses stays for a while.
+	Behind bool
 }
 
 // VirtualHost holds the routes of some hostnames.

@@ -35,6 +35,8 @@ type Resource struct {
 	// Version is the hash of the bytes, so that it changes exactly when they do: 32 hexadecimal digits.
 	Version string
 	Any     *anypb.Any
+	// Behind says of routes that others of the same proxy lead to them, so that they must be there before and go after those.
+	Behind bool
 }
 
 // String leaves out the bytes, which of a secret must not be printed.

@@ -65,7 +65,12 @@ func routeConfig(c *ir.RouteConfig, clusters map[string]bool) (*Resource, error)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return build(TypeRoute, c.Name, out)
+	r, err := build(TypeRoute, c.Name, out)
+	if err != nil {
+		return nil, err
+	}
+	r.Behind = c.Behind
+	return r, nil
 }
 
 func route(r *ir.Route, clusters map[string]bool) (*routev3.Route, error) {

@@ -54,10 +54,12 @@ var second = []string{xds.TypeListener, xds.TypeExtension, xds.TypeRoute}
 //
 // Order of sending, each step only when the one before it was acknowledged:
 //  1. clusters added or changed, and their endpoints and secrets;
-//  2. listeners, extensions and routes added or changed;
+//  2. listeners, extensions and routes added or changed, routes behind others before those;
 //  3. listeners removed;
 //  4. clusters removed, then endpoints and secrets; each of them only once nothing that the proxy holds, or may hold,
 //     refers to it any more.
+//
+// Routes behind others keep for a while what they lose, as requests may be between the two.
 //
 // Routes and extensions are never removed: a listener that drains, or an older one that stays because its successor was
 // refused, still takes requests by them. The proxy unsubscribes when it is done with them, and then their clusters go.
@@ -70,6 +72,8 @@ type session struct {
 	subs      map[string]*subscription
 	// kept maps clusters that should go but may still be held to the endpoints that they take, which stay current till then.
 	kept map[string]string
+	// tails are what tables behind others lost of late.
+	tails map[string]*tail
 	// worlds are what the proxy may have of its earlier stream, by type; only for state-of-the-world.
 	worlds map[string][]*world
 	// settled remembers that firstStageSettled said yes and nothing happened since that could make it a no.
@@ -95,7 +99,7 @@ type response struct {
 
 // newSession makes a session. endpoints looks an EDS resource up among those shared by all proxies.
 func newSession(endpoints func(name string) *xds.Resource) *session {
-	s := &session{endpoints: endpoints, subs: make(map[string]*subscription, len(served)), kept: map[string]string{}}
+	s := &session{endpoints: endpoints, subs: make(map[string]*subscription, len(served)), kept: map[string]string{}, tails: map[string]*tail{}}
 	for _, t := range served {
 		s.subs[t] = newSubscription(t)
 	}
@@ -179,6 +183,7 @@ func (s *session) SetSnapshot(snap *snapshot) {
 		s.settled = false
 	}
 	if old != nil {
+		s.loseRoutes(old)
 		snap.changed(xds.TypeCluster, old, func(cluster string) {
 			if name := old.endpointsOf(cluster); name != "" && snap.get(xds.TypeCluster, cluster) == nil {
 				s.kept[cluster] = name
@@ -234,6 +239,9 @@ func (s *session) desired(typeURL, name string) *xds.Resource {
 		return nil
 	}
 	if typeURL != xds.TypeEndpoint {
+		if t := s.tails[name]; t != nil && typeURL == xds.TypeRoute {
+			return t.whole
+		}
 		return s.want.get(typeURL, name)
 	}
 	if !s.want.permits(name) && !s.keeps(name) {
@@ -315,6 +323,7 @@ func (s *session) sendSecond() {
 		if len(dangling) > 0 {
 			upserts = slices.DeleteFunc(upserts, func(r *xds.Resource) bool { return refersToAny(r, dangling) })
 		}
+		upserts = behindFirst(upserts)
 		if t == xds.TypeListener {
 			var moved []string
 			upserts, moved = s.freeAddresses(upserts)
@@ -361,6 +370,9 @@ func (s *session) removable(typeURL string) []string {
 		if stale, known = s.subs[t].stale(stale, s.desired); !known {
 			return nil
 		}
+	}
+	for _, t := range s.tails {
+		stale = append(stale, t.whole)
 	}
 	if len(stale) == 0 {
 		return removals
@@ -479,7 +491,7 @@ func (s *session) complete(typeURL string) bool {
 		return true
 	}
 	for _, r := range s.want.lists[typeURL] {
-		if sub.confirmed[r.Name].version != r.Version {
+		if sub.confirmed[r.Name].version != versionOf(s.desired(typeURL, r.Name)) {
 			return false
 		}
 	}

@@ -225,6 +225,10 @@ func pump[Req, Resp any](s *Server, g grpc.BidiStreamingServer[Req, Resp], v var
 	retry.Stop()
 	defer retry.Stop()
 	armed := false
+	release := time.NewTimer(lingering)
+	release.Stop()
+	defer release.Stop()
+	releasing := false
 	if err := step(s, g, v, id, st, first); err != nil {
 		return err
 	}
@@ -237,8 +241,16 @@ func pump[Req, Resp any](s *Server, g grpc.BidiStreamingServer[Req, Resp], v var
 			retry.Stop()
 			pause, armed = leastPause, false
 		}
+		if !releasing && len(st.session.tails) > 0 {
+			release.Reset(lingering)
+			releasing = true
+		}
 		var err error
 		select {
+		case <-release.C:
+			releasing = false
+			st.session.Release()
+			err = step(s, g, v, id, st, nil)
 		case <-retry.C:
 			armed = false
 			st.session.Retry()

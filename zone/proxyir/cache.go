@@ -82,7 +82,7 @@ func (b *builder) caches() {
 	b.clusters[cacheTier] = ir.Cluster{Name: cacheTier, Protocol: ir.HTTP2, ConnectTimeout: policy.DefaultConnectTimeout, Static: &ir.Endpoint{Pipe: cacheSocket}}
 	b.proxy.Listeners = append(b.proxy.Listeners, ir.Listener{Name: cacheTier, Pipe: cacheSocket, Direction: ir.Outbound, Tags: b.source,
 		Chains: []ir.FilterChain{{Name: cacheTier, HTTP: &ir.HTTPConnection{StatPrefix: cacheTier, RouteConfig: cacheTier}}}})
-	b.proxy.Routes = append(b.proxy.Routes, ir.RouteConfig{Name: cacheTier, VirtualHosts: []ir.VirtualHost{{Name: cacheTier, Domains: []string{"*"}, Routes: fill}}})
+	b.proxy.Routes = append(b.proxy.Routes, ir.RouteConfig{Name: cacheTier, Behind: true, VirtualHosts: []ir.VirtualHost{{Name: cacheTier, Domains: []string{"*"}, Routes: fill}}})
 }
 
 // takesHTTP tells whether the proxy is a gateway that may come to have caches and compositions. It has the listeners for them from

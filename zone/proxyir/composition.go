@@ -119,5 +119,5 @@ func (b *builder) composes() {
 	b.proxy.Listeners = append(b.proxy.Listeners, ir.Listener{Name: composer, Pipe: composition.BackSocket, Direction: ir.Outbound, Tags: b.source,
 		Chains: []ir.FilterChain{{Name: composer, HTTP: &ir.HTTPConnection{StatPrefix: composer, RouteConfig: composer}}}})
 	routes := append(slices.Clone(b.composed), ir.Route{Name: "not-found", Match: anyPath, Direct: &ir.DirectResponse{Status: 404}})
-	b.proxy.Routes = append(b.proxy.Routes, ir.RouteConfig{Name: composer, VirtualHosts: []ir.VirtualHost{{Name: "calls", Domains: []string{"*"}, Routes: routes}}})
+	b.proxy.Routes = append(b.proxy.Routes, ir.RouteConfig{Name: composer, Behind: true, VirtualHosts: []ir.VirtualHost{{Name: "calls", Domains: []string{"*"}, Routes: routes}}})
 }
