@@ -160,7 +160,11 @@ func finish[M validated](typeURL string, list []*edited[M]) ([]*Resource, error)
 			continue
 		}
 		r, err := NewResource(typeURL, one.name, one.message)
-		errs = append(errs, err)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		r.Behind = one.was != nil && one.was.Behind
 		out = append(out, r)
 	}
 	if err := errors.Join(errs...); err != nil {
