@@ -138,6 +138,35 @@ func TestConnectionLimit(t *testing.T) {
 	}
 }
 
+// TestBufferLimit bounds what a listener holds of a body for a filter that needs it whole; what passes by is as long as it likes.
+func TestBufferLimit(t *testing.T) {
+	f := startEdge(t)
+	client := newClient(t)
+	f.apply(startBodies(f), edgeWith("{port: 8080, protocol: HTTP}", "{port: 8081, protocol: HTTP, resources: {bufferLimit: 32768}}"),
+		bodiesRoute("whole", "{transform: {request: {body: {merge: '{\"added\": true}'}}}}"), gatewayRoute("plain", "", "      - matches: [{path: {match: PREFIX, value: /raw}}]\n"+toBodies),
+		gatewayRoute("large", "", "      - matches: [{path: {match: PREFIX, value: /large}}]\n"+toV1))
+	body := func(n int) string { return `{"text": "` + strings.Repeat("x", n) + `"}` }
+	url := func(port int, path string) string { return fmt.Sprintf("http://%s%s", f.at(10, port), path) }
+	f.answers(client, http.StatusOK, "GET", url(8081, "/large"))
+	for _, c := range []struct {
+		what       string
+		port, size int
+		path       string
+		want       int
+	}{
+		{"held within the limit", 8081, 16 << 10, "/whole/raw", 200}, {"held beyond the limit", 8081, 64 << 10, "/whole/raw", 413},
+		{"held at a listener without", 8080, 64 << 10, "/whole/raw", 200}, {"passing by", 8081, 512 << 10, "/raw", 200},
+	} {
+		r, got, err := post(client, url(c.port, c.path), "application/json", body(c.size))
+		if err != nil || r.StatusCode != c.want || c.want == 200 && len(got) < c.size {
+			t.Errorf("%s: %v with %d bytes, want %d: %v", c.what, r, len(got), c.want, err)
+		}
+	}
+	if r := deliver(t, client, "GET", url(8081, "/large"), nil); r.status != 200 || len(r.body) != 100<<10 {
+		t.Errorf("an answer that passes by: %d with %d bytes", r.status, len(r.body))
+	}
+}
+
 // TestProxiesInFront takes the address of clients from those proxies that are trusted, and from nobody else.
 func TestProxiesInFront(t *testing.T) {
 	f := startEdge(t)

@@ -66,7 +66,28 @@ conf:
 	if r := deliver(t, client, "GET", url("/"), nil); r.status != 502 || r.took < 250*time.Millisecond {
 		t.Errorf("both faults: %d after %s", r.status, r.took)
 	}
+	f.apply(`type: FaultInjection
+mesh: default
+name: to-v1
+sources: [{match: {kuma.io/service: edge}}]
+destinations: [{match: {kuma.io/service: echo, version: v1, kuma.io/protocol: http}}]
+conf: {responseBandwidth: {limit: 400 kbps, percentage: 100}}
+`)
+	// 100 KiB at 49 KiB a second; unbounded they take no tenth of it.
+	f.await("an answer that is slowed down", func() error {
+		r := deliver(t, client, "GET", url("/large"), nil)
+		if r.status != 200 || len(r.body) != 100<<10 || r.took < time.Second {
+			return fmt.Errorf("%d, %d bytes in %s", r.status, len(r.body), r.took)
+		}
+		return nil
+	})
 	f.cli("delete", "FaultInjection", "to-v1", "-m", "default")
+	f.await("an answer that nothing slows down", func() error {
+		if r := deliver(t, client, "GET", url("/large"), nil); r.status == 200 && r.took > time.Second {
+			return fmt.Errorf("it took %s", r.took)
+		}
+		return nil
+	})
 	f.cli("delete", "FaultInjection", "fi1", "-m", "default")
 	f.await("no fault", func() error { return allOK(client, 20, url("/")) })
 

@@ -35,7 +35,7 @@ func startEdge(t *testing.T) *federation {
 	echo, edge := f.token("echo", "dataplane", "--mesh", "default", "--service", "echo"), f.token("edge", "dataplane", "--mesh", "default", "--service", "edge")
 	for i, version := range []string{"v1", "v2"} {
 		host := f.host(31 + i)
-		f.workload(host+":8080", version, nil)
+		f.workload(host+":8080", version, map[string]http.HandlerFunc{"/large": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 100<<10)) }})
 		f.startProxy("east", 2, "echo-"+version, sidecarDocument("default", "echo-"+version, host, inboundOf("echo", "http", host, 8080, ", version: "+version)), echo)
 	}
 	f.startProxy("east", 2, "edge", gatewayDocument("default", "edge", f.host(10)), edge)
