@@ -36,11 +36,17 @@ tools: .tools/bin/envoy .tools/bin/buf ## install Envoy and buf into .tools
 	GOBIN=$(CURDIR)/.tools/perf-$(PERF_VERSION) go install golang.org/x/perf/cmd/benchstat@$(PERF_VERSION)
 	mkdir -p .tools/bin && ln -sfn ../perf-$(PERF_VERSION)/benchstat .tools/bin/benchstat
 
-tools-test: tools redis .tools/bin/ratelimit .tools/bin/otelcol ## install what only tests need: Redis, envoyproxy/ratelimit, the OpenTelemetry Collector
+tools-test: tools redis .tools/bin/ratelimit .tools/bin/otelcol .tools/bin/etcd ## install what only tests need: Redis, envoyproxy/ratelimit, the OpenTelemetry Collector, etcd
 
 redis:
 	@command -v redis-server >/dev/null || { echo "installing Redis with apt-get (as root; elsewhere install redis-server by yourself)"; \
 	  apt-get update -qq && apt-get install -y -qq redis-server; }
+
+# Of the version in go.mod, so that it is that of the client.
+.tools/bin/etcd: go.mod
+	go build -o .tools/etcd/etcd go.etcd.io/etcd/server/v3
+	mkdir -p .tools/bin && ln -sfn ../etcd/etcd .tools/bin/etcd && touch .tools/etcd/etcd
+	.tools/bin/etcd --version
 
 .tools/bin/otelcol:
 	mkdir -p .tools/otelcol-$(OTELCOL_VERSION)

@@ -72,8 +72,8 @@ func (g *Global) check() []error {
 type Zone struct {
 	Name          string        `name:"name" required:"true" usage:"name of the zone"`
 	DataDir       string        `name:"data-dir" default:"/var/lib/zoneforge/zone" required:"true" usage:"directory of all that must outlive the process"`
-	Global        string        `name:"global" required:"true" usage:"host:port of global's KDS"`
-	GlobalCAFile  string        `name:"global-ca" required:"true" usage:"PEM roots that prove global: tls/server-ca.crt in its data directory"`
+	Global        []string      `name:"global" required:"true" usage:"host:port of global's KDS, of each of its replicas: the zone is connected to one, and goes to the next when that one goes"`
+	GlobalCAFile  string        `name:"global-ca" required:"true" usage:"PEM roots that prove global: tls/server-ca.crt in its data directory, of all replicas where they differ"`
 	TokenFile     string        `name:"token-file" required:"true" usage:"file of the zone's token, from zoneforge token zone"`
 	XDSAddress    string        `name:"xds-address" default:":5678" required:"true" usage:"host:port where proxies connect"`
 	RESTAddress   string        `name:"rest-address" default:":5683" required:"true" usage:"host:port of health, readiness and metrics"`
@@ -85,8 +85,10 @@ type Zone struct {
 }
 
 func (z *Zone) check() []error {
-	errs := address("global", z.Global, false)
-	errs = append(errs, address("xds-address", z.XDSAddress, true)...)
+	errs := address("xds-address", z.XDSAddress, true)
+	for _, g := range z.Global {
+		errs = append(errs, address("global", g, false)...)
+	}
 	errs = append(errs, address("rest-address", z.RESTAddress, true)...)
 	return append(errs, z.Server.check()...)
 }

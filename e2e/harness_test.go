@@ -426,6 +426,11 @@ func (f *federation) status(zone string) (zoneStatus, error) {
 
 // rest sends a request to global's REST as an administrator.
 func (f *federation) rest(method, path string, body io.Reader) (int, []byte, error) {
+	return f.restAt(1, method, path, body)
+}
+
+// restAt sends it to the replica of global at address n.
+func (f *federation) restAt(n int, method, path string, body io.Reader) (int, []byte, error) {
 	if f.api == nil {
 		roots, err := os.ReadFile(f.path("global", "tls", "server-ca.crt"))
 		if err != nil {
@@ -440,7 +445,7 @@ func (f *federation) rest(method, path string, body io.Reader) (int, []byte, err
 	if err != nil {
 		return 0, nil, err
 	}
-	r, err := http.NewRequestWithContext(context.Background(), method, "https://"+f.at(1, restPort)+path, body)
+	r, err := http.NewRequestWithContext(context.Background(), method, "https://"+f.at(n, restPort)+path, body)
 	if err != nil {
 		return 0, nil, err
 	}

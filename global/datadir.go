@@ -1,13 +1,16 @@
 package global
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/zoneforge/zoneforge/global/store"
 	"github.com/zoneforge/zoneforge/pki/certfile"
@@ -35,6 +38,8 @@ type mark struct {
 	Role   string `json:"role"`
 	Epoch  string `json:"epoch"`
 	Domain string `json:"domain"`
+	// Revision of the epoch that was seen, by which a store that a backup was restored to is found.
+	Revision int64 `json:"revision,omitempty"`
 }
 
 // openDir makes the data directory, and reads its mark; nil when it is new.
@@ -71,14 +76,14 @@ func closeDir(dir string) error {
 }
 
 // fits compares the mark with what is to be run from the directory. A store that was restored is also its ancestors'.
-func (m *mark) fits(dir, epoch string, ancestors []string, domain string) error {
+func (m *mark) fits(dir string, snap *store.Snapshot, domain string) error {
 	if m.Domain != domain {
 		return fmt.Errorf("global: %s: %w: it is of the federation %q, not %q; set domain to %q, or choose another data-dir",
 			dir, ErrDataDir, m.Domain, domain, m.Domain)
 	}
-	if m.Epoch != epoch && !slices.Contains(ancestors, m.Epoch) {
+	if !snap.Follows(m.Epoch) {
 		return fmt.Errorf("global: %s: %w: it belongs to the store of epoch %s, but the store here is of epoch %s; choose another data-dir or "+
-			"another etcd, or delete %s when the store is meant to be this one", dir, ErrDataDir, m.Epoch, epoch, markName)
+			"another etcd, or delete %s when the store is meant to be this one", dir, ErrDataDir, m.Epoch, snap.Epoch(), markName)
 	}
 	return nil
 }
@@ -92,6 +97,36 @@ func (m mark) write(dir string) error {
 		return fmt.Errorf("global: %w", err)
 	}
 	return nil
+}
+
+// rememberEvery is how often the mark is written at most.
+const rememberEvery = time.Second
+
+// remember keeps the newest state of the store in the mark until ctx ends, and then returns nil. That it can't be written only
+// means that a backup that is restored is found later.
+func (g *Global) remember(ctx context.Context, s *store.Store) error {
+	failing := false
+	for {
+		snap := s.Snapshot()
+		err := mark{Role: role, Epoch: snap.Epoch(), Domain: g.cfg.Domain, Revision: snap.Revision()}.write(g.cfg.DataDir)
+		if err != nil && !failing {
+			g.log.Error("revision of the store cannot be noted", zap.Error(err))
+		}
+		failing = err != nil
+		if ctx.Err() != nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-snap.Stale():
+			rest := time.NewTimer(rememberEvery)
+			select {
+			case <-ctx.Done():
+				rest.Stop()
+			case <-rest.C:
+			}
+		}
+	}
 }
 
 // openKey opens the key-encryption key, and makes it in a new directory; made tells so. A key that is gone is not replaced,

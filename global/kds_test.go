@@ -49,7 +49,7 @@ func (r *running) connect(zone, token string) *fakeZone {
 	machine := kds.NewZone(kds.ZoneConfig{Zone: zone, Replica: zone + "-1", Identity: "id-" + zone, Version: "1"}, kds.NewSet(), kds.Position{})
 	var err error
 	z.client, err = stream.NewClient(stream.ClientConfig{
-		Target: r.Addresses().KDS, TLS: &tls.Config{RootCAs: roots}, Token: func() (string, error) { return token, nil },
+		Targets: []string{r.Addresses().KDS}, TLS: &tls.Config{RootCAs: roots}, Token: func() (string, error) { return token, nil },
 		Applier: z, Event: func(e kds.ZoneEvent) { z.events <- e }, MinBackoff: 10 * time.Millisecond,
 	}, machine)
 	if err != nil {

@@ -126,6 +126,7 @@ func (g *Global) Run(ctx context.Context) error {
 	if err != nil {
 		return unlessStopped(ctx, err)
 	}
+	back.start("mark", func(ctx context.Context) error { return g.remember(ctx, s) })
 	back.start("certificate authorities", authorities.Run)
 
 	views := view.New(s, g.log)
@@ -146,7 +147,7 @@ func (g *Global) Run(ctx context.Context) error {
 		Store: countingStore{s, g.metrics}, Tokens: authorities, Zones: zonesOf{registry}, Metrics: g.metrics.handler(),
 		Authenticator: &authenticator{users: &verifier{purpose: token.User, store: s, ca: authorities}, trustLoopback: g.cfg.TrustLoopback},
 		Backup:        g.backup(s), Ready: ready.check, Done: ready.done, Logger: g.log,
-		Version: g.cfg.Version, Epoch: s.Epoch(), Replica: g.cfg.Replica, Schema: g.cfg.Schema,
+		Version: g.cfg.Version, Replica: g.cfg.Replica, Schema: g.cfg.Schema,
 	}))
 	g.log.Info("global is ready", zap.String("replica", g.cfg.Replica), zap.String("rest", g.Addresses().REST), zap.String("kds", g.Addresses().KDS),
 		zap.Int64("revision", s.Snapshot().Revision()), zap.String("epoch", s.Epoch()))
@@ -195,6 +196,9 @@ func (g *Global) open(ctx context.Context, known *mark) (*store.Store, error) {
 	cfg, limit, err := g.storeConfig(key)
 	if err != nil {
 		return nil, err
+	}
+	if known != nil {
+		cfg.Known = store.Known{Epoch: known.Epoch, Revision: known.Revision}
 	}
 	opening, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -264,7 +268,7 @@ func (g *Global) prepare(ctx context.Context, s *store.Store, known *mark) (*ca.
 		return nil, err
 	}
 	if known != nil {
-		if err := known.fits(g.cfg.DataDir, s.Epoch(), s.Ancestors(), g.cfg.Domain); err != nil {
+		if err := known.fits(g.cfg.DataDir, s.Snapshot(), g.cfg.Domain); err != nil {
 			return nil, err
 		}
 	}

@@ -23,7 +23,7 @@ const (
 	stopping = 5 * time.Second
 	// pingTimeout bounds the question to etcd behind readiness, and pingLife is how long its answer stands, as readiness is
 	// open to all.
-	pingTimeout = 2 * time.Second
+	pingTimeout = 3 * time.Second
 	pingLife    = time.Second
 )
 
@@ -131,9 +131,14 @@ func (r *readiness) check(ctx context.Context) error {
 	// One answer stands for many, so it doesn't depend on who asked first.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pingTimeout)
 	defer cancel()
-	r.last = nil
-	if s.Ping(ctx) != nil {
-		r.last = errors.New("the store does not answer") // no detail for whoever asks
+	// No detail for whoever asks.
+	switch err := s.Ping(ctx); {
+	case err == nil:
+		r.last = nil
+	case errors.Is(err, store.ErrNoSpace):
+		r.last = errors.New("the store is out of space: zones are served, and changes are refused")
+	default:
+		r.last = errors.New("the store does not answer: zones are served what was there, and changes are refused")
 	}
 	r.asked = time.Now()
 	return r.last

@@ -15,7 +15,7 @@ import (
 
 // A proxy whose stream breaks and comes back at once never loses its endpoints; they go with the last stream.
 func TestEndpointsGoWithTheLastStream(t *testing.T) {
-	z, err := New(Config{Name: "east", DataDir: t.TempDir(), GlobalAddress: "g:1", GlobalCAFile: "c", TokenFile: "t"})
+	z, err := New(Config{Name: "east", DataDir: t.TempDir(), GlobalAddresses: []string{"g:1"}, GlobalCAFile: "c", TokenFile: "t"})
 	if err != nil {
 		t.Fatal(err)
 	}

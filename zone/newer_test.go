@@ -27,7 +27,7 @@ func newer[M proto.Message](m M) M {
 // start, and says so; all else works.
 func TestWhatANewerGlobalSendsIsKeptAndSaid(t *testing.T) {
 	g := newGlobal(t)
-	cfg := zone.Config{Name: "east", DataDir: t.TempDir(), GlobalAddress: g.address, GlobalCAFile: g.caFile, TokenFile: write(t, "token", []byte(zoneToken)),
+	cfg := zone.Config{Name: "east", DataDir: t.TempDir(), GlobalAddresses: []string{g.address}, GlobalCAFile: g.caFile, TokenFile: write(t, "token", []byte(zoneToken)),
 		XDSAddress: "127.0.0.1:0", RESTAddress: "127.0.0.1:0", Version: "1.0"}
 	z := startZone(t, cfg)
 	any := sel(tags{resource.TagService: "*"})

@@ -79,7 +79,7 @@ func (z *Zone) Run(ctx context.Context) (err error) {
 		return err
 	}
 	client, err := stream.NewClient(stream.ClientConfig{
-		Target: z.cfg.GlobalAddress, TLS: trust, Token: z.token, Log: z.log, Event: func(e kds.ZoneEvent) { c.event(e) },
+		Targets: z.cfg.GlobalAddresses, TLS: trust, Token: z.token, Log: z.log, Event: func(e kds.ZoneEvent) { c.event(e) },
 		Applier: &applier{store: store, core: c},
 	}, machine)
 	if err != nil {

@@ -30,7 +30,7 @@ func TestNobodyTakesAProxysName(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &core{inbox: newInbox(), metrics: newMetrics(), admitted: admitted}
-	z, err := New(Config{Name: "east", DataDir: t.TempDir(), GlobalAddress: "g:1", GlobalCAFile: "c", TokenFile: "t"})
+	z, err := New(Config{Name: "east", DataDir: t.TempDir(), GlobalAddresses: []string{"g:1"}, GlobalCAFile: "c", TokenFile: "t"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,14 +33,15 @@ import (
 // DefaultEndpointGrace is how long endpoints known from disk stay until their proxies are back.
 const DefaultEndpointGrace = 30 * time.Second
 
-// Config of a replica. Name, DataDir, GlobalAddress, GlobalCAFile and TokenFile are needed; all else has a default.
+// Config of a replica. Name, DataDir, GlobalAddresses, GlobalCAFile and TokenFile are needed; all else has a default.
 type Config struct {
 	// Name of the zone.
 	Name string
 	// DataDir is made with mode 0700.
 	DataDir string
-	// GlobalAddress is host:port of global's KDS.
-	GlobalAddress string
+	// GlobalAddresses are host:port of the KDS of global's replicas. The zone is connected to one of them, and goes to the next when
+	// that one goes.
+	GlobalAddresses []string
 	// GlobalCAFile holds PEM of the roots that prove global.
 	GlobalCAFile string
 	// TokenFile holds the zone's token; it is read before each stream, so a renewed token needs no restart.
@@ -86,7 +88,7 @@ func New(cfg Config) (*Zone, error) {
 	var errs []error
 	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf("zone: "+format, args...)) }
 	for _, f := range []struct{ name, value string }{
-		{"name", cfg.Name}, {"data-dir", cfg.DataDir}, {"global", cfg.GlobalAddress}, {"global-ca", cfg.GlobalCAFile}, {"token-file", cfg.TokenFile},
+		{"name", cfg.Name}, {"data-dir", cfg.DataDir}, {"global", strings.Join(cfg.GlobalAddresses, ",")}, {"global-ca", cfg.GlobalCAFile}, {"token-file", cfg.TokenFile},
 	} {
 		if f.value == "" {
 			wrong("%s is not set; set it", f.name)
@@ -98,8 +100,12 @@ func New(cfg Config) (*Zone, error) {
 		}
 	}
 	cfg.XDSAddress, cfg.RESTAddress = cmp.Or(cfg.XDSAddress, ":5678"), cmp.Or(cfg.RESTAddress, ":5683")
-	for _, a := range []struct{ name, address string }{{"xds-address", cfg.XDSAddress}, {"rest-address", cfg.RESTAddress}, {"global", cfg.GlobalAddress}} {
-		if _, _, err := net.SplitHostPort(a.address); a.address != "" && err != nil {
+	addresses := []struct{ name, address string }{{"xds-address", cfg.XDSAddress}, {"rest-address", cfg.RESTAddress}}
+	for _, a := range cfg.GlobalAddresses {
+		addresses = append(addresses, struct{ name, address string }{"global", a})
+	}
+	for _, a := range addresses {
+		if _, _, err := net.SplitHostPort(a.address); err != nil {
 			wrong("%s %q is not host:port: %w", a.name, a.address, err)
 		}
 	}

@@ -77,7 +77,7 @@ func TestZoneWithRealEnvoys(t *testing.T) {
 			Listeners: []*meshv1.MeshGateway_Listener{{Port: edge, Protocol: meshv1.MeshGateway_PROTOCOL_HTTP}}}}),
 		rec(t, "MeshGatewayRoute", "echo", route("first")))
 	cfg := zone.Config{
-		Name: "east", DataDir: filepath.Join(t.TempDir(), "zone"), GlobalAddress: g.address, GlobalCAFile: g.caFile, TokenFile: write(t, "zone-token", []byte(zoneToken+"\n")),
+		Name: "east", DataDir: filepath.Join(t.TempDir(), "zone"), GlobalAddresses: []string{g.address}, GlobalCAFile: g.caFile, TokenFile: write(t, "zone-token", []byte(zoneToken+"\n")),
 		XDSAddress: fmt.Sprintf("127.0.0.1:%d", freePort(t)), RESTAddress: "127.0.0.1:0", Replica: "a", EndpointGrace: patience,
 	}
 	z := startZone(t, cfg)
@@ -285,7 +285,7 @@ func TestWhatCanNotStartSaysWhy(t *testing.T) {
 	taken := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	defer taken.Close()
 	ca := must(certfile.Ensure(t.TempDir(), rand.Reader, time.Now(), "global", []string{"127.0.0.1"}))(t)
-	good := zone.Config{Name: "east", DataDir: t.TempDir(), GlobalAddress: "127.0.0.1:1", GlobalCAFile: write(t, "ca", ca.CA), TokenFile: "/nowhere",
+	good := zone.Config{Name: "east", DataDir: t.TempDir(), GlobalAddresses: []string{"127.0.0.1:1"}, GlobalCAFile: write(t, "ca", ca.CA), TokenFile: "/nowhere",
 		XDSAddress: "127.0.0.1:0", RESTAddress: "127.0.0.1:0"}
 	for name, c := range map[string]struct {
 		change func(*zone.Config)
@@ -307,7 +307,7 @@ func TestWhatCanNotStartSaysWhy(t *testing.T) {
 
 func TestNotReadyBeforeGlobalWasHeard(t *testing.T) {
 	ca := must(certfile.Ensure(t.TempDir(), rand.Reader, time.Now(), "global", []string{"127.0.0.1"}))(t)
-	z := startZone(t, zone.Config{Name: "east", DataDir: t.TempDir(), GlobalAddress: "127.0.0.1:1", GlobalCAFile: write(t, "ca", ca.CA), TokenFile: "/nowhere",
+	z := startZone(t, zone.Config{Name: "east", DataDir: t.TempDir(), GlobalAddresses: []string{"127.0.0.1:1"}, GlobalCAFile: write(t, "ca", ca.CA), TokenFile: "/nowhere",
 		XDSAddress: "127.0.0.1:0", RESTAddress: "127.0.0.1:0"})
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	defer transport.CloseIdleConnections()

@@ -43,7 +43,7 @@ func newZone(streams cli.Streams) *cobra.Command {
 
 func runZone(ctx context.Context, c config.Zone, log *zap.Logger) error {
 	z, err := zone.New(zone.Config{
-		Name: c.Name, DataDir: c.DataDir, GlobalAddress: c.Global, GlobalCAFile: c.GlobalCAFile, TokenFile: c.TokenFile,
+		Name: c.Name, DataDir: c.DataDir, GlobalAddresses: c.Global, GlobalCAFile: c.GlobalCAFile, TokenFile: c.TokenFile,
 		XDSAddress: c.XDSAddress, RESTAddress: c.RESTAddress, MetricsTokenFile: c.MetricsToken,
 		Hosts: c.Hosts, TLSCertFile: c.TLSCertFile, TLSKeyFile: c.TLSKeyFile,
 		Version: cli.Version, Replica: c.Replica, Logger: log,

@@ -111,7 +111,7 @@ func start(t *testing.T, names ...string) *federation {
 		s := &site{f: f, name: name, kds: f.proxy(), xds: f.proxy()}
 		s.kds.SetTarget(f.global.Addresses().KDS)
 		s.cfg = zone.Config{
-			Name: name, DataDir: filepath.Join(f.dir, name), GlobalAddress: s.kds.Addr(), GlobalCAFile: f.globalCA(),
+			Name: name, DataDir: filepath.Join(f.dir, name), GlobalAddresses: []string{s.kds.Addr()}, GlobalCAFile: f.globalCA(),
 			TokenFile: f.write(name+".token", f.token("zone", map[string]any{"zone": name})), XDSAddress: "127.0.0.1:0", RESTAddress: "127.0.0.1:0",
 			Replica: name + "-1", Version: "test", Logger: f.log,
 		}

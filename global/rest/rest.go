@@ -83,8 +83,8 @@ type Config struct {
 	Metrics http.Handler
 	// Done ends watches when it closes; nil for never.
 	Done <-chan struct{}
-	// Version of the software, Epoch of the store and Replica of global, for /v1/version.
-	Version, Epoch, Replica string
+	// Version of the software and name of this replica of global, for /v1/version.
+	Version, Replica string
 }
 
 // maxBody bounds a request's body, in bytes.
@@ -163,7 +163,7 @@ func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) version(w http.ResponseWriter, _ *http.Request, _ Principal) *problem {
-	writeJSON(w, http.StatusOK, map[string]string{"version": a.Version, "epoch": a.Epoch, "replica": a.Replica})
+	writeJSON(w, http.StatusOK, map[string]string{"version": a.Version, "epoch": a.Store.Snapshot().Epoch(), "replica": a.Replica})
 	return nil
 }
 
@@ -222,8 +222,16 @@ func (a *api) storeProblem(err error) *problem {
 	case errors.Is(err, store.ErrFull):
 		a.Logger.Error("the store has no room", zap.Error(err))
 		return newProblem(http.StatusInsufficientStorage, "store_full", err.Error(), "make room on the disk of global and repeat the change")
+	case errors.Is(err, store.ErrNoSpace):
+		a.Logger.Error("etcd takes no writes", zap.Error(err))
+		return newProblem(http.StatusInsufficientStorage, "store_full", "etcd is out of space (alarm NOSPACE); nothing was changed",
+			"compact and defragment etcd, disarm its alarm, and repeat the change")
 	case errors.Is(err, store.ErrUnknownOutcome):
 		return newProblem(http.StatusServiceUnavailable, "unknown_outcome", err.Error(), "read the resources to learn whether the change happened")
+	case errors.Is(err, store.ErrUnavailable):
+		a.Logger.Warn("the store does not answer", zap.Error(err))
+		return newProblem(http.StatusServiceUnavailable, "store_unavailable", "the store does not answer this replica; nothing was changed",
+			"ask another replica, or retry when /readyz of this one says ready")
 	}
 	a.Logger.Error("the store failed", zap.Error(err))
 	return newProblem(http.StatusServiceUnavailable, "store_unavailable", "the store does not answer", "retry later")

@@ -48,8 +48,12 @@ func (s *Store) Backup(ctx context.Context, out io.Writer, about backup.Head, fi
 	if err != nil {
 		return backup.Head{}, fmt.Errorf("store: seal: %w", err)
 	}
+	ancestors, err := s.readAncestors(ctx)
+	if err != nil {
+		return backup.Head{}, err
+	}
 	about.Time = time.Now().UTC().Truncate(time.Second)
-	about.Epoch, about.Ancestors, about.Revision, about.Seq, about.Store = s.epoch, s.ancestors, h.Revision, h.Seq, formatVersion
+	about.Epoch, about.Ancestors, about.Revision, about.Seq, about.Store = h.epoch, ancestors, h.Revision, h.Seq, formatVersion
 	about.Sum, about.Count, about.Mark = h.Sum, h.Count, mark
 	w, err := backup.NewWriter(out, about)
 	if err == nil {

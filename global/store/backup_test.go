@@ -177,7 +177,7 @@ func keysOutside(t *testing.T, s *Store) (out []string) {
 		t.Fatal(err)
 	}
 	if err := all.page(testContext(t), "", h.at, 1000, func(key string, _ []byte) error {
-		if name := strings.TrimPrefix(key, s.base); name != "current" && name != "format" && !strings.HasPrefix(key, s.prefix) || name == "restored/"+s.epoch+"/begun" {
+		if name := strings.TrimPrefix(key, s.base); name != "current" && name != "format" && !strings.HasPrefix(key, s.prefix) || name == "restored/"+s.Epoch()+"/begun" {
 			out = append(out, key)
 		}
 		return nil

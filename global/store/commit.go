@@ -2,14 +2,14 @@ package store
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
@@ -45,6 +45,8 @@ type Change struct {
 	Ops  []Op
 	// Internal changes, such as what zones report, get no history entry.
 	Internal bool
+	// Claims in whose names it is written; ErrSuperseded when another has one of them.
+	Claims []Claim
 }
 
 // Committed says where a change went.
@@ -56,8 +58,9 @@ type Committed struct {
 }
 
 // Commit stores a change with its history entry. A resource that isn't at its op's IfRevision, or that another writer
-// touched while this commit was under way, gives ErrConflict with the key, and nothing is stored. A change that
-// cannot be stored as it is gives ErrInvalid, and ErrFull says that the embedded store's disk has no room left. When the connection fails in the decisive moment it is ErrUnknownOutcome.
+// touched while this commit was under way, gives ErrConflict with the key, and nothing is stored; so it is with ErrUnavailable,
+// ErrNoSpace and ErrSuperseded. A change that cannot be stored as it is gives ErrInvalid, and ErrFull says that the embedded
+// store's disk has no room left. When etcd is lost in the decisive moment and does not come back it is ErrUnknownOutcome.
 func (s *Store) Commit(ctx context.Context, c Change) (Committed, error) {
 	if err := check(c); err != nil {
 		return Committed{}, err
@@ -90,7 +93,12 @@ func (s *Store) Commit(ctx context.Context, c Change) (Committed, error) {
 			return Committed{}, err
 		}
 	}
-	return (&commit{s: s, change: c, after: after}).run(ctx)
+	by, err := random()
+	if err != nil {
+		return Committed{}, err
+	}
+	claims := slices.DeleteFunc(slices.Clone(c.Claims), func(c Claim) bool { return c == Claim{} })
+	return (&commit{s: s, change: c, claims: claims, after: after, by: by}).run(ctx)
 }
 
 func check(c Change) error {
@@ -130,11 +138,15 @@ func check(c Change) error {
 type commit struct {
 	s      *Store
 	change Change
+	claims []Claim // those that guard something
 	after  []stored
 
 	first  []found // of each op, as first read; nil before
 	id     string  // of the staged chunks; empty before
 	chunks int
+	by     string // tells this commit from others in the history
+	// tried is the head of an attempt whose answer was lost; nil before.
+	tried *head
 }
 
 // found is a resource as etcd holds it; revision 0 means that it doesn't exist.
@@ -148,20 +160,29 @@ func (c *commit) run(ctx context.Context) (Committed, error) {
 	for {
 		h, err := s.readHead(ctx)
 		if err != nil {
-			return Committed{}, c.abandon(ctx, err)
+			return Committed{}, c.giveUp(ctx, err)
+		}
+		if k := s.known(); h.wentBack(k) {
+			if err := s.beginEpoch(ctx, k); err != nil {
+				return Committed{}, c.giveUp(ctx, err)
+			}
+			continue
+		}
+		if done, ok, err := c.happened(ctx, h); err != nil || ok {
+			return done, err
 		}
 		if h.Pending != nil {
 			if err := s.rollOut(ctx, h); err != nil {
-				return Committed{}, c.abandon(ctx, fmt.Errorf("store: finish change of revision %d first: %w", h.Revision, err))
+				return Committed{}, c.giveUp(ctx, fmt.Errorf("store: finish change of revision %d first: %w", h.Revision, err))
 			}
 			continue
 		}
 		if err := c.guard(ctx, h); err != nil {
-			return Committed{}, c.abandon(ctx, err)
+			return Committed{}, c.giveUp(ctx, err)
 		}
 		next, ops, err := c.prepare(ctx, h)
 		if err != nil {
-			return Committed{}, c.abandon(ctx, err)
+			return Committed{}, c.giveUp(ctx, err)
 		}
 		guards := []clientv3.Cmp{s.ifHead(h)}
 		if c.id != "" {
@@ -169,12 +190,34 @@ func (c *commit) run(ctx context.Context) (Committed, error) {
 			guards = append(guards, clientv3.Compare(clientv3.CreateRevision(s.stagingKey(c.id)), ">", 0))
 			ops = append(ops, clientv3.OpDelete(s.stagingKey(c.id)))
 		}
-		res, err := s.cli.Txn(ctx).If(guards...).Then(ops...).Commit()
-		if err != nil {
+		var otherwise []clientv3.Op
+		for _, claim := range c.claims {
+			guards = append(guards, claim.holds())
+			otherwise = append(otherwise, clientv3.OpGet(claim.key))
+		}
+		var res *clientv3.TxnResponse
+		err = s.once(ctx, func(ctx context.Context) (err error) {
+			res, err = s.cli.Txn(ctx).If(guards...).Then(ops...).Else(otherwise...).Commit()
+			return err
+		})
+		switch {
+		case err == nil:
+		case errors.Is(err, rpctypes.ErrNoSpace):
+			return Committed{}, c.giveUp(ctx, writeError(err))
+		case transient(err) && ctx.Err() == nil:
+			// It may have happened, or may yet happen in a member that was stopped. When another attempt succeeds, or anything
+			// else is committed, its guard has failed for good.
+			c.tried = &next
+			pause(ctx, attemptPause)
+			continue
+		default:
 			// Staged chunks stay, as the commit may have happened and need them.
 			return Committed{}, fmt.Errorf("store: %w: %w", ErrUnknownOutcome, err)
 		}
 		if !res.Succeeded {
+			if !held(c.claims, res) {
+				return Committed{}, c.giveUp(ctx, fmt.Errorf("store: %w", ErrSuperseded))
+			}
 			continue
 		}
 		done := Committed{Revision: next.Revision}
@@ -190,6 +233,34 @@ func (c *commit) run(ctx context.Context) (Committed, error) {
 		}
 		return done, nil
 	}
+}
+
+// happened finds out whether an attempt whose answer was lost was committed nevertheless. Of an internal change, which has no
+// history, it can't: the guards tell then that something was written meanwhile.
+func (c *commit) happened(ctx context.Context, h head) (Committed, bool, error) {
+	if c.tried == nil || c.change.Internal || h.Revision < c.tried.Revision {
+		return Committed{}, false, nil
+	}
+	var res *clientv3.GetResponse
+	if err := c.s.attempt(ctx, func(ctx context.Context) (err error) {
+		res, err = c.s.cli.Get(ctx, c.s.changeKey(c.tried.Seq))
+		return err
+	}); err != nil {
+		return Committed{}, false, c.giveUp(ctx, err)
+	}
+	var r changeRecord
+	if len(res.Kvs) == 0 || json.Unmarshal(res.Kvs[0].Value, &r) != nil || r.By != c.by {
+		return Committed{}, false, nil
+	}
+	return Committed{Seq: r.Seq, Revision: r.Revision}, true, nil
+}
+
+// giveUp ends a commit that did not happen, as far as is known.
+func (c *commit) giveUp(ctx context.Context, err error) error {
+	if c.tried != nil && errors.Is(err, ErrUnavailable) {
+		return fmt.Errorf("store: %w: %w", ErrUnknownOutcome, err)
+	}
+	return c.abandon(ctx, err)
 }
 
 // abandon removes what was staged and passes err on.
@@ -211,8 +282,11 @@ func (c *commit) guard(ctx context.Context, h head) error {
 		for _, op := range c.change.Ops[from:to] {
 			gets = append(gets, clientv3.OpGet(c.s.resKey(op.Key), clientv3.WithRev(h.at)))
 		}
-		res, err := c.s.cli.Txn(ctx).Then(gets...).Commit()
-		if err != nil {
+		var res *clientv3.TxnResponse
+		if err := c.s.attempt(ctx, func(ctx context.Context) (err error) {
+			res, err = c.s.cli.Txn(ctx).Then(gets...).Commit()
+			return err
+		}); err != nil {
 			return fmt.Errorf("store: read the touched resources: %w", err)
 		}
 		for i, r := range res.Responses {
@@ -267,7 +341,7 @@ func (c *commit) prepare(ctx context.Context, h head) (head, []clientv3.Op, erro
 	next.setDigest(digest)
 	entry := changeRecord{
 		Seq: next.Seq, Revision: next.Revision, Author: c.change.Author, Message: c.change.Message,
-		Time: c.change.Time.UTC(), Count: len(records),
+		Time: c.change.Time.UTC(), Count: len(records), By: c.by,
 	}
 	var ops []clientv3.Op
 	if len(records) <= maxTxnOps && size <= maxTxnBytes {
@@ -313,21 +387,24 @@ func (s *Store) writes(revision int64, records []opRecord) []clientv3.Op {
 func (c *commit) stage(ctx context.Context, records []opRecord) error {
 	s := c.s
 	if c.id != "" {
-		res, err := s.cli.Get(ctx, s.stagingKey(c.id), clientv3.WithCountOnly())
-		if err != nil {
+		var res *clientv3.GetResponse
+		if err := s.attempt(ctx, func(ctx context.Context) (err error) {
+			res, err = s.cli.Get(ctx, s.stagingKey(c.id), clientv3.WithCountOnly())
+			return err
+		}); err != nil {
 			return fmt.Errorf("store: look for staged chunks: %w", err)
 		}
 		if res.Count > 0 {
 			return nil
 		}
 	}
-	var raw [16]byte
-	if _, err := rand.Read(raw[:]); err != nil {
-		return fmt.Errorf("store: make a change id: %w", err)
+	id, err := random()
+	if err != nil {
+		return err
 	}
-	c.id, c.chunks = hex.EncodeToString(raw[:]), 0
-	if _, err := s.cli.Put(ctx, s.stagingKey(c.id), time.Now().UTC().Format(time.RFC3339)); err != nil {
-		return fmt.Errorf("store: stage a large change: %w", err)
+	c.id, c.chunks = id, 0
+	if err := s.stagePut(ctx, s.stagingKey(c.id), time.Now().UTC().Format(time.RFC3339)); err != nil {
+		return err
 	}
 	for from := 0; from < len(records); {
 		to, size := from, 0
@@ -339,11 +416,22 @@ func (c *commit) stage(ctx context.Context, records []opRecord) error {
 		if err != nil {
 			return err
 		}
-		if _, err := s.cli.Put(ctx, s.opsKey(c.id, c.chunks), string(b)); err != nil {
-			return fmt.Errorf("store: stage a large change: %w", err)
+		if err := s.stagePut(ctx, s.opsKey(c.id, c.chunks), string(b)); err != nil {
+			return err
 		}
 		c.chunks++
 		from = to
+	}
+	return nil
+}
+
+// stagePut may be repeated, as nobody reads what is staged before its commit.
+func (s *Store) stagePut(ctx context.Context, key, value string) error {
+	if err := s.attempt(ctx, func(ctx context.Context) error {
+		_, err := s.cli.Put(ctx, key, value)
+		return err
+	}); err != nil {
+		return fmt.Errorf("store: stage a large change: %w", writeError(err))
 	}
 	return nil
 }
@@ -372,9 +460,12 @@ func (s *Store) rollOut(ctx context.Context, h head) error {
 		if len(ops) == 0 {
 			continue
 		}
-		res, err := s.cli.Txn(ctx).If(s.ifHead(h)).Then(ops...).Commit()
-		if err != nil {
-			return fmt.Errorf("store: roll out: %w", err)
+		var res *clientv3.TxnResponse
+		if err := s.attempt(ctx, func(ctx context.Context) (err error) {
+			res, err = s.cli.Txn(ctx).If(s.ifHead(h)).Then(ops...).Commit()
+			return err
+		}); err != nil {
+			return fmt.Errorf("store: roll out: %w", writeError(err))
 		}
 		if !res.Succeeded {
 			return nil
@@ -390,8 +481,11 @@ func (s *Store) rollOut(ctx context.Context, h head) error {
 	if !h.Pending.Keep {
 		ops = append(ops, clientv3.OpDelete(s.opsPrefix(h.Pending.ID), clientv3.WithPrefix()))
 	}
-	if _, err := s.cli.Txn(ctx).If(s.ifHead(h)).Then(ops...).Commit(); err != nil {
-		return fmt.Errorf("store: roll out: %w", err)
+	if err := s.attempt(ctx, func(ctx context.Context) error {
+		_, err := s.cli.Txn(ctx).If(s.ifHead(h)).Then(ops...).Commit()
+		return err
+	}); err != nil {
+		return fmt.Errorf("store: roll out: %w", writeError(err))
 	}
 	return nil
 }

@@ -57,9 +57,12 @@ func (s *Store) History(ctx context.Context, limit int, before int64) ([]ChangeI
 	var out []ChangeInfo
 	for len(out) < limit {
 		// Few at a time, as each may carry a megabyte.
-		res, err := s.cli.Get(ctx, first, clientv3.WithRange(end), clientv3.WithLimit(int64(min(16, limit-len(out)))),
-			clientv3.WithSort(clientv3.SortByKey, clientv3.SortDescend))
-		if err != nil {
+		var res *clientv3.GetResponse
+		if err := s.attempt(ctx, func(ctx context.Context) (err error) {
+			res, err = s.cli.Get(ctx, first, clientv3.WithRange(end), clientv3.WithLimit(int64(min(16, limit-len(out)))),
+				clientv3.WithSort(clientv3.SortByKey, clientv3.SortDescend))
+			return err
+		}); err != nil {
 			return nil, fmt.Errorf("store: read the history: %w", err)
 		}
 		for _, kv := range res.Kvs {
@@ -79,8 +82,11 @@ func (s *Store) History(ctx context.Context, limit int, before int64) ([]ChangeI
 
 // ShowChange reads one history entry with its contents, ErrNotFound when there is none.
 func (s *Store) ShowChange(ctx context.Context, seq int64) (*ShownChange, error) {
-	res, err := s.cli.Get(ctx, s.changeKey(seq))
-	if err != nil {
+	var res *clientv3.GetResponse
+	if err := s.attempt(ctx, func(ctx context.Context) (err error) {
+		res, err = s.cli.Get(ctx, s.changeKey(seq))
+		return err
+	}); err != nil {
 		return nil, fmt.Errorf("store: read change %d: %w", seq, err)
 	}
 	if len(res.Kvs) == 0 {

@@ -23,8 +23,9 @@ type head struct {
 	Count    uint64   `json:"count"`
 	Pending  *pending `json:"pending,omitempty"`
 
-	mod int64 // etcd's mod revision of head
-	at  int64 // etcd's revision when it was read
+	epoch string // of the store, read with head
+	mod   int64  // etcd's mod revision of head
+	at    int64  // etcd's revision when it was read
 }
 
 // pending is a committed change whose contents are not in the resource keys yet.
@@ -55,19 +56,41 @@ func (h head) digest() resource.Digest {
 
 func (h *head) setDigest(d resource.Digest) { h.Sum, h.Count = d.Sum(), d.Count() }
 
-func (s *Store) readHead(ctx context.Context) (head, error) {
-	res, err := s.cli.Get(ctx, s.prefix+"head")
-	if err != nil {
-		return head{}, fmt.Errorf("store: read head: %w", err)
-	}
-	if len(res.Kvs) == 0 {
+// readHead reads it as a quorum of etcd has it.
+func (s *Store) readHead(ctx context.Context) (h head, err error) {
+	err = s.attempt(ctx, func(ctx context.Context) error {
+		res, err := s.cli.Txn(ctx).Then(s.getHead()...).Commit()
+		if err == nil {
+			h, err = s.headOf(res)
+		}
+		return err
+	})
+	if errors.Is(err, errNoHead) {
 		if place, err := s.place(ctx); err == nil && place != s.prefix {
 			return head{}, fmt.Errorf("store: %w; start again", ErrReplaced)
 		}
-		return head{}, errors.New("store: head is missing; restore a backup")
 	}
-	h, err := decodeHead(res.Kvs[0].Value)
-	h.mod, h.at = res.Kvs[0].ModRevision, res.Header.Revision
+	if err != nil {
+		return head{}, fmt.Errorf("store: read head: %w", err)
+	}
+	return h, nil
+}
+
+var errNoHead = errors.New("head or epoch is missing; restore a backup")
+
+// getHead asks for head with its epoch.
+func (s *Store) getHead() []clientv3.Op {
+	return []clientv3.Op{clientv3.OpGet(s.prefix + "head"), clientv3.OpGet(s.prefix + "epoch")}
+}
+
+// headOf reads the answers to getHead.
+func (s *Store) headOf(res *clientv3.TxnResponse) (head, error) {
+	kvs, epoch := res.Responses[0].GetResponseRange().GetKvs(), res.Responses[1].GetResponseRange().GetKvs()
+	if len(kvs) == 0 || len(epoch) == 0 {
+		return head{}, errNoHead
+	}
+	h, err := decodeHead(kvs[0].Value)
+	h.epoch, h.mod, h.at = string(epoch[0].Value), kvs[0].ModRevision, res.Header.Revision
 	return h, err
 }
 
@@ -193,13 +216,18 @@ type changeRecord struct {
 	ID       string     `json:"id,omitempty"`
 	Chunks   int        `json:"chunks,omitempty"`
 	Count    int        `json:"count"`
+	// By tells the commit that wrote it, when its answer was lost.
+	By string `json:"by,omitempty"`
 }
 
 // readChunk reads one chunk of staged contents; they never change once written.
 func (s *Store) readChunk(ctx context.Context, id string, n int) ([]opRecord, error) {
 	key := s.opsKey(id, n)
-	res, err := s.cli.Get(ctx, key)
-	if err != nil {
+	var res *clientv3.GetResponse
+	if err := s.attempt(ctx, func(ctx context.Context) (err error) {
+		res, err = s.cli.Get(ctx, key)
+		return err
+	}); err != nil {
 		return nil, fmt.Errorf("store: read %s: %w", key, err)
 	}
 	if len(res.Kvs) == 0 {

@@ -325,7 +325,7 @@ func (s *Store) sweepRestored(ctx context.Context) error {
 func (s *Store) replaced(ctx context.Context) ([]clientv3.Op, error) {
 	var out []clientv3.Op
 	if s.prefix != s.base {
-		for _, part := range []string{"res/", "change/", "ops/", "staging/"} {
+		for _, part := range []string{"res/", "change/", "ops/", "staging/", "claim/"} {
 			out = append(out, clientv3.OpDelete(s.base+part, clientv3.WithPrefix()))
 		}
 		for _, key := range []string{"epoch", "seal", "head", "ancestors", "backup"} {

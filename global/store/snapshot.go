@@ -22,13 +22,14 @@ type Entry struct {
 
 // Snapshot is the whole state at one revision. It is immutable and safe for concurrent use.
 type Snapshot struct {
-	revision int64
-	epoch    string
-	tree     *iradix.Tree[Entry]
-	kinds    map[string]resource.Digest
-	digest   resource.Digest // over the bytes in etcd, as in head
-	log      []logEntry
-	stale    chan struct{}
+	revision  int64
+	epoch     string
+	ancestors []string // the epochs before, the newest first
+	tree      *iradix.Tree[Entry]
+	kinds     map[string]resource.Digest
+	digest    resource.Digest // over the bytes in etcd, as in head
+	log       []logEntry
+	stale     chan struct{}
 }
 
 // logEntry says what differs between two revisions.
@@ -48,6 +49,11 @@ func (s *Snapshot) Revision() int64 { return s.revision }
 
 // Epoch of the store.
 func (s *Snapshot) Epoch() string { return s.epoch }
+
+// Follows says whether an epoch is that of the snapshot, or one that the store had before.
+func (s *Snapshot) Follows(epoch string) bool {
+	return epoch == s.epoch || slices.Contains(s.ancestors, epoch)
+}
 
 // Stale is closed when a newer snapshot is there.
 func (s *Snapshot) Stale() <-chan struct{} { return s.stale }
@@ -157,6 +163,7 @@ func (b *builder) finish(revision int64, epoch string) *Snapshot {
 		revision: revision, epoch: epoch, tree: b.txn.Commit(), kinds: b.kinds, digest: b.digest, stale: make(chan struct{}),
 	}
 	if b.base != nil {
+		s.ancestors = b.base.ancestors
 		slices.SortFunc(b.keys, resource.Key.Compare)
 		s.log = extend(b.base.log, logEntry{from: b.base.revision, to: revision, keys: slices.Compact(b.keys)})
 	}

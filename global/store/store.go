@@ -4,14 +4,15 @@
 // Keys in etcd, below Config.Prefix:
 //
 //	format                       version of this layout; a newer one is refused
-//	epoch                        random, made once; a restored backup gets a new one
+//	epoch                        random; a restored backup gets a new one
+//	claim/<name>                 who may write in a name, see Claim
 //	seal                         a constant sealed with the store's key, by which a wrong key is found at once
 //	head                         last revision and history number, digest of all resources, the pending change
 //	res/<kind>/<mesh>/<name>     one resource: the revision that wrote it and its canonical bytes, sealed for sensitive kinds
 //	change/<20 digits>           one history entry: author, time, message, per key the hashes before and after, and the contents
 //	ops/<id>/<8 digits>          contents of a change that is too large for one transaction
 //	staging/<id>                 marks such contents until they are committed, so that a dead writer's are swept
-//	ancestors                    epochs that this one was restored from
+//	ancestors                    epochs that this one was restored from, the newest first
 //	backup                       when the last backup was made
 //	current                      where the whole layout above stands instead, below restored/<epoch>/, once a backup was restored
 //
@@ -25,10 +26,7 @@ package store
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -61,6 +59,12 @@ var (
 	ErrLocked = errors.New("data directory is in use by another process")
 	// ErrFull: the disk of the embedded store has too little room.
 	ErrFull = errors.New("disk is full")
+	// ErrNoSpace: etcd has raised its alarm NOSPACE and takes no writes.
+	ErrNoSpace = errors.New("etcd is out of space")
+	// ErrUnavailable: etcd does not answer, or has no quorum; nothing was changed.
+	ErrUnavailable = errors.New("etcd does not answer")
+	// ErrSuperseded: another has the claim in whose name the change was to be written.
+	ErrSuperseded = errors.New("another writer took over")
 	// ErrForeignDir: the data directory holds something that is not ours.
 	ErrForeignDir = errors.New("directory does not belong to zoneforge")
 	// ErrReplaced: a backup was restored in place of the store that is open.
@@ -92,7 +96,10 @@ type Config struct {
 	DataDir string
 	// Prefix of all keys; default /zoneforge.
 	Prefix string
-	// CheckInterval between comparisons with head, default 30s; changes never wait for it.
+	// Known is the newest state of the store that was seen before; see Known. Zero for none.
+	Known Known
+	// CheckInterval between comparisons with head, default 5s; changes never wait for it. A store that doesn't answer is noticed
+	// by them.
 	CheckInterval time.Duration
 	// Logger may be nil.
 	Logger *zap.Logger
@@ -119,13 +126,12 @@ type Store struct {
 	log          *zap.Logger
 	cli          *clientv3.Client
 	closeDB      func()
-	epoch        string
-	// ancestors are the epochs that epoch was restored from, the newest first.
-	ancestors []string
 
 	// turn admits one committer of this process at a time, as racing in etcd only costs retries.
 	turn chan struct{}
 	cur  atomic.Pointer[Snapshot]
+	// away says that etcd didn't answer when it was asked last.
+	away atomic.Bool
 
 	reloads, mismatches, unreadable atomic.Uint64
 	closed                          sync.Once
@@ -158,7 +164,7 @@ func connect(ctx context.Context, cfg Config) (*Store, error) {
 		cfg.Prefix = "/zoneforge"
 	}
 	if cfg.CheckInterval <= 0 {
-		cfg.CheckInterval = 30 * time.Second
+		cfg.CheckInterval = 5 * time.Second
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
@@ -212,6 +218,9 @@ func (s *Store) prepare(ctx context.Context) error {
 			return fmt.Errorf("store: finish change of revision %d: %w", h.Revision, err)
 		}
 	}
+	if err := s.beginEpoch(ctx, s.cfg.Known); err != nil {
+		return err
+	}
 	if err := errors.Join(s.sweep(ctx), s.sweepRestored(ctx)); err != nil {
 		return err
 	}
@@ -224,9 +233,9 @@ func (s *Store) prepare(ctx context.Context) error {
 }
 
 func (s *Store) initLayout(ctx context.Context) error {
-	var raw [16]byte
-	if _, err := rand.Read(raw[:]); err != nil {
-		return fmt.Errorf("store: make an epoch: %w", err)
+	epoch, err := random()
+	if err != nil {
+		return err
 	}
 	head, err := encodeHead(head{})
 	if err != nil {
@@ -235,13 +244,13 @@ func (s *Store) initLayout(ctx context.Context) error {
 	_, err = s.cli.Txn(ctx).
 		If(clientv3.Compare(clientv3.CreateRevision(s.prefix+"format"), "=", 0)).
 		Then(clientv3.OpPut(s.prefix+"format", strconv.Itoa(formatVersion)),
-			clientv3.OpPut(s.prefix+"epoch", hex.EncodeToString(raw[:])),
+			clientv3.OpPut(s.prefix+"epoch", epoch),
 			clientv3.OpPut(s.prefix+"head", head)).Commit()
 	if err != nil {
 		return fmt.Errorf("store: reach etcd: %w", err)
 	}
 	res, err := s.cli.Txn(ctx).Then(clientv3.OpGet(s.prefix+"format"), clientv3.OpGet(s.prefix+"epoch"),
-		clientv3.OpGet(s.prefix+"seal"), clientv3.OpGet(s.prefix+"ancestors")).Commit()
+		clientv3.OpGet(s.prefix+"seal")).Commit()
 	if err != nil {
 		return fmt.Errorf("store: read the format: %w", err)
 	}
@@ -258,13 +267,8 @@ func (s *Store) initLayout(ctx context.Context) error {
 	if v > formatVersion {
 		return fmt.Errorf("store: %w: %d, this version knows %d; upgrade the software", ErrNewerFormat, v, formatVersion)
 	}
-	if s.epoch = get(1); s.epoch == "" {
+	if get(1) == "" {
 		return fmt.Errorf("store: %sepoch is missing; restore a backup", s.prefix)
-	}
-	if text := get(3); text != "" {
-		if err := json.Unmarshal([]byte(text), &s.ancestors); err != nil {
-			return fmt.Errorf("store: %sancestors is malformed: %w; restore a backup", s.prefix, err)
-		}
 	}
 	return s.checkSeal(ctx, get(2))
 }
@@ -311,17 +315,40 @@ func (s *Store) Close() {
 	})
 }
 
-// Ping asks etcd for the head, which needs a quorum; nil when it answered.
+// Ping asks etcd whether it takes writes, by one that changes nothing, and whether the state here is the newest; nil when so.
+// Errors wrap ErrUnavailable or ErrNoSpace. Run must be running.
 func (s *Store) Ping(ctx context.Context) error {
-	_, err := s.readHead(ctx)
+	// The guard fails, as head is there. Etcd refuses such a write too when it has no quorum or no space.
+	never := clientv3.Compare(clientv3.CreateRevision(s.prefix+"head"), "=", 0)
+	err := s.attempt(ctx, func(ctx context.Context) error {
+		_, err := s.cli.Txn(ctx).If(never).Then(clientv3.OpPut(s.prefix+"head", "")).Commit()
+		return err
+	})
+	if err != nil {
+		return writeError(err)
+	}
+	_, err = s.Confirm(ctx)
 	return err
 }
 
-// Epoch is the store's identity; revisions of different epochs can't be compared.
-func (s *Store) Epoch() string { return s.epoch }
+// Away says that etcd does not answer this replica, so that others may know more.
+func (s *Store) Away() bool { return s.away.Load() }
+
+func (s *Store) found() { s.away.Store(false) }
+
+// lost notes an error of etcd and passes it on.
+func (s *Store) lost(ctx context.Context, err error) error {
+	if ctx.Err() == nil && errors.Is(err, ErrUnavailable) {
+		s.away.Store(true)
+	}
+	return err
+}
+
+// Epoch is the store's identity; revisions of different epochs can't be compared. It changes when a backup is restored.
+func (s *Store) Epoch() string { return s.Snapshot().epoch }
 
 // Ancestors are the epochs that the store was restored from, the newest first. What belonged to one of them belongs to it.
-func (s *Store) Ancestors() []string { return s.ancestors }
+func (s *Store) Ancestors() []string { return s.Snapshot().ancestors }
 
 // Stats are the counters up to now.
 func (s *Store) Stats() Stats {

@@ -42,7 +42,7 @@ func (s *Store) publish(snap *Snapshot) {
 // Run follows the store until ctx ends, and then returns nil. Lost connections, compaction and lost events are mended
 // by reloading; meanwhile the last snapshot stays. The error wraps ErrReplaced when there is nothing to follow any more.
 func (s *Store) Run(ctx context.Context) error {
-	const first, most = 50 * time.Millisecond, 5 * time.Second
+	const first, most = 50 * time.Millisecond, 2 * time.Second
 	delay := first
 	for ctx.Err() == nil {
 		progress, err := s.follow(ctx)
@@ -75,8 +75,9 @@ var errReload = errors.New("state differs from head")
 func (s *Store) follow(ctx context.Context) (progress bool, err error) {
 	snap, at, err := s.load(ctx, s.Snapshot())
 	if err != nil {
-		return false, err
+		return false, s.lost(ctx, err)
 	}
+	s.found()
 	if snap != s.Snapshot() {
 		s.publish(snap)
 	}
@@ -104,8 +105,9 @@ func (s *Store) follow(ctx context.Context) (progress bool, err error) {
 			progress = true
 		case <-tick.C:
 			if behind, err = s.compare(ctx, behind); err != nil {
-				return progress, err
+				return progress, s.lost(ctx, err)
 			}
+			s.found()
 		}
 	}
 }
@@ -119,6 +121,8 @@ func (s *Store) compare(ctx context.Context, was int64) (behind int64, err error
 		return -1, err
 	}
 	switch {
+	case snap.epoch != h.epoch:
+		return -1, errNewEpoch
 	case snap.revision == h.Revision && snap.digest == h.digest():
 		return -1, nil
 	case snap.revision < h.Revision && snap.revision != was:
@@ -149,6 +153,9 @@ func (s *Store) applyTxn(ctx context.Context, events []*clientv3.Event) error {
 	var h head
 	seen := false
 	for _, ev := range events {
+		if string(ev.Kv.Key) == s.prefix+"epoch" {
+			return errNewEpoch
+		}
 		if string(ev.Kv.Key) == s.prefix+"head" {
 			if ev.Type == clientv3.EventTypeDelete {
 				return fmt.Errorf("store: head is gone: %w", errReload)
@@ -190,7 +197,7 @@ func (s *Store) applyTxn(ctx context.Context, events []*clientv3.Event) error {
 		s.log.Warn("state differs from the store; reloading", zap.Int64("revision", h.Revision))
 		return errReload
 	}
-	s.publish(b.finish(h.Revision, s.epoch))
+	s.publish(b.finish(h.Revision, cur.epoch))
 	s.recount(b)
 	return nil
 }
@@ -239,7 +246,15 @@ func (s *Store) load(ctx context.Context, old *Snapshot) (*Snapshot, int64, erro
 	if err != nil {
 		return nil, 0, err
 	}
-	if old != nil && old.revision == h.Revision && old.digest == h.digest() {
+	if old != nil && h.wentBack(Known{old.epoch, old.revision}) {
+		if err := s.beginEpoch(ctx, Known{old.epoch, old.revision}); err != nil {
+			return nil, 0, err
+		}
+		if h, err = s.readHead(ctx); err != nil {
+			return nil, 0, err
+		}
+	}
+	if old != nil && old.epoch == h.epoch && old.revision == h.Revision && old.digest == h.digest() {
 		return old, h.at, nil
 	}
 	if old != nil {
@@ -249,8 +264,11 @@ func (s *Store) load(ctx context.Context, old *Snapshot) (*Snapshot, int64, erro
 	from := s.prefix + "res/"
 	end := clientv3.GetPrefixRangeEnd(from)
 	for {
-		res, err := s.cli.Get(ctx, from, clientv3.WithRange(end), clientv3.WithRev(h.at), clientv3.WithLimit(pageSize))
-		if err != nil {
+		var res *clientv3.GetResponse
+		if err := s.attempt(ctx, func(ctx context.Context) (err error) {
+			res, err = s.cli.Get(ctx, from, clientv3.WithRange(end), clientv3.WithRev(h.at), clientv3.WithLimit(pageSize))
+			return err
+		}); err != nil {
 			return nil, 0, fmt.Errorf("store: load: %w", err)
 		}
 		for _, kv := range res.Kvs {
@@ -271,13 +289,18 @@ func (s *Store) load(ctx context.Context, old *Snapshot) (*Snapshot, int64, erro
 			return nil, 0, err
 		}
 	}
-	snap := b.finish(h.Revision, s.epoch)
+	snap := b.finish(h.Revision, h.epoch)
+	if old != nil && old.epoch == h.epoch {
+		snap.ancestors = old.ancestors
+	} else if snap.ancestors, err = s.readAncestors(ctx); err != nil {
+		return nil, 0, err
+	}
 	if snap.digest != h.digest() {
 		// Somebody wrote to etcd behind our back, or etcd lost something.
 		s.mismatches.Add(1)
 		s.log.Error("resources in etcd differ from the digest in head; restore a backup", zap.Int64("revision", h.Revision))
 	}
-	if old != nil {
+	if old != nil && old.epoch == snap.epoch {
 		snap.log = extend(old.log, logEntry{from: old.revision, to: snap.revision, keys: changedKeys(old, snap)})
 	}
 	s.unreadable.Store(uint64(b.unreadable))

@@ -2,6 +2,7 @@ package zones
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -26,11 +27,12 @@ type commits struct {
 
 // report is what one zone has to write.
 type report struct {
-	zone string
-	ops  []store.Op
-	done chan struct{} // closed when the rest is set
-	at   int64
-	err  error
+	zone  string
+	claim store.Claim
+	ops   []store.Op
+	done  chan struct{} // closed when the rest is set
+	at    int64
+	err   error
 }
 
 func newCommits(s Store, now func() time.Time) *commits {
@@ -38,8 +40,8 @@ func newCommits(s Store, now func() time.Time) *commits {
 }
 
 // commit gives the revision at which the operations are in the store. Those of two reports that wait must not touch the same keys.
-func (c *commits) commit(ctx context.Context, zone string, ops []store.Op) (revision int64, err error) {
-	r := &report{zone: zone, ops: ops, done: make(chan struct{})}
+func (c *commits) commit(ctx context.Context, zone string, claim store.Claim, ops []store.Op) (revision int64, err error) {
+	r := &report{zone: zone, claim: claim, ops: ops, done: make(chan struct{})}
 	c.mu.Lock()
 	c.waiting = append(c.waiting, r)
 	c.mu.Unlock()
@@ -77,7 +79,7 @@ func (c *commits) next() {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
 	at, err := c.write(ctx, batch)
-	if err != nil && n > 1 && ctx.Err() == nil {
+	if err != nil && n > 1 && ctx.Err() == nil && !everybodys(err) {
 		// Whatever is wrong with one is not the others'.
 		for _, r := range batch {
 			r.at, r.err = c.write(ctx, []*report{r})
@@ -91,10 +93,16 @@ func (c *commits) next() {
 	}
 }
 
+// everybodys says that an error is the store's, whatever is written.
+func everybodys(err error) bool {
+	return errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrUnknownOutcome) || errors.Is(err, store.ErrNoSpace) || errors.Is(err, store.ErrFull)
+}
+
 func (c *commits) write(ctx context.Context, batch []*report) (int64, error) {
 	change := store.Change{Author: author(batch[0].zone), Time: c.now(), Internal: true}
 	for _, r := range batch {
 		change.Ops = append(change.Ops, r.ops...)
+		change.Claims = append(change.Claims, r.claim)
 	}
 	done, err := c.store.Commit(ctx, change)
 	return done.Revision, err

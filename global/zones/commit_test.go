@@ -23,6 +23,14 @@ type slow struct {
 
 func (s *slow) Snapshot() *store.Snapshot { return nil }
 
+func (s *slow) Confirm(context.Context) (*store.Snapshot, error) { return nil, nil }
+
+func (s *slow) Claim(context.Context, string) (store.Claim, error) { return store.Claim{}, nil }
+
+func (s *slow) Release(context.Context, store.Claim) error { return nil }
+
+func (s *slow) Away() bool { return false }
+
 func (s *slow) Wait(context.Context, int64) (*store.Snapshot, error) { return nil, nil }
 
 func (s *slow) Commit(_ context.Context, c store.Change) (store.Committed, error) {
@@ -67,7 +75,7 @@ func TestReportsThatWaitGoTogether(t *testing.T) {
 	var wg sync.WaitGroup
 	report := func(ctx context.Context, zone string) {
 		wg.Go(func() {
-			_, err := c.commit(ctx, zone, []store.Op{{Key: serviceKey(zone + ".echo"), Delete: true}, {Key: serviceKey(zone + ".other"), Delete: true}})
+			_, err := c.commit(ctx, zone, store.Claim{}, []store.Op{{Key: serviceKey(zone + ".echo"), Delete: true}, {Key: serviceKey(zone + ".other"), Delete: true}})
 			mu.Lock()
 			defer mu.Unlock()
 			got[zone] = err
@@ -114,7 +122,7 @@ func TestReportsShareACommit(t *testing.T) {
 			for i := range ops {
 				list = append(list, store.Op{Key: serviceKey(fmt.Sprintf("%s.%d", zone, i)), Delete: true})
 			}
-			if _, err := c.commit(t.Context(), zone, list); err != nil {
+			if _, err := c.commit(t.Context(), zone, store.Claim{}, list); err != nil {
 				t.Error(err)
 			}
 		})

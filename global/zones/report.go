@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -32,9 +33,32 @@ var (
 	meshName    = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 )
 
+// reportAgain is how long a report waits for the store that did not take it.
+const reportAgain = time.Second
+
 // Report commits what the zone offers, in one change without a history entry. Records that it may not offer are rejected and
-// hold up nothing else.
+// hold up nothing else. While the store takes nothing it tries again: the zone keeps its stream, and is told when it is committed.
 func (s *session) Report(ctx context.Context, rep *kdsv1.Report) ([]*kdsv1.Rejection, error) {
+	for told := false; ; told = true {
+		rejected, err := s.commit(ctx, rep)
+		if err == nil || errors.Is(err, store.ErrSuperseded) || ctx.Err() != nil {
+			return rejected, err
+		}
+		if !told {
+			s.r.cfg.Logger.Warn("what a zone offers waits for the store", zap.String("zone", s.zone), zap.String("replica", s.rep.name), zap.Error(err))
+		}
+		again := time.NewTimer(reportAgain)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return nil, err
+		}
+	}
+}
+
+// commit tries once. A stream that another one of the same replica has followed gets an error that wraps store.ErrSuperseded.
+func (s *session) commit(ctx context.Context, rep *kdsv1.Report) ([]*kdsv1.Rejection, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	select {
@@ -43,6 +67,14 @@ func (s *session) Report(ctx context.Context, rep *kdsv1.Report) ([]*kdsv1.Rejec
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	// Claimed before the state is looked at, so that nothing that a former stream wrote is missed.
+	if s.claim == (store.Claim{}) {
+		claim, err := s.r.cfg.Store.Claim(ctx, claimOf(s.zone, s.rep.name))
+		if err != nil {
+			return nil, err
+		}
+		s.claim = claim
+	}
 	good, rejected := s.read(rep)
 	for {
 		keys, snap := s.r.cfg.Views.Offers(s.zone)
@@ -50,7 +82,7 @@ func (s *session) Report(ctx context.Context, rep *kdsv1.Report) ([]*kdsv1.Rejec
 		if len(ops) == 0 {
 			return s.told(append(rejected, surplus...)), nil
 		}
-		revision, err := s.r.commits.commit(ctx, s.zone, ops)
+		revision, err := s.r.commits.commit(ctx, s.zone, s.claim, ops)
 		switch {
 		case err == nil:
 			// The next report is compared with what this one wrote.

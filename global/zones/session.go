@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/zoneforge/zoneforge/global/store"
 	"github.com/zoneforge/zoneforge/sync/kds"
 
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
@@ -67,6 +68,9 @@ type session struct {
 	z    *zone
 	rep  *replica
 	seen atomic.Int64 // Unix nanoseconds
+	// claim lets this stream write what the zone offers, until a later stream claims it. It belongs to the caller of Report, and to
+	// Close after that.
+	claim store.Claim
 }
 
 // update changes what is known of the replica.
@@ -211,6 +215,12 @@ func (s *session) Certificate(ctx context.Context, q *kdsv1.CertificateRequest) 
 // Close notes that the replica is gone. What it offers stays.
 func (s *session) Close() {
 	now := s.r.cfg.Now()
+	if s.claim != (store.Claim{}) {
+		select {
+		case s.r.releases <- s.claim:
+		default: // it stays, and harms nothing
+		}
+	}
 	s.update(func(rep *replica) {
 		rep.session, rep.since, rep.seen = nil, now, time.Unix(0, s.seen.Load())
 		s.r.cfg.Logger.Info("zone disconnected", zap.String("zone", s.zone), zap.String("replica", rep.name))

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -30,6 +31,10 @@ type Store interface {
 	Snapshot() *store.Snapshot
 	Commit(ctx context.Context, c store.Change) (store.Committed, error)
 	Wait(ctx context.Context, revision int64) (*store.Snapshot, error)
+	Confirm(ctx context.Context) (*store.Snapshot, error)
+	Claim(ctx context.Context, name string) (store.Claim, error)
+	Release(ctx context.Context, c store.Claim) error
+	Away() bool
 }
 
 // Signer signs the intermediates of zones: PEM of the intermediate, then of what stands between it and the root. *ca.Authorities
@@ -57,6 +62,11 @@ type Config struct {
 const (
 	// storeTimeout bounds what one call from a stream waits for the store.
 	storeTimeout = 30 * time.Second
+	// confirmTimeout bounds the question whether a zone that is ahead is right.
+	confirmTimeout = 3 * time.Second
+	// releaseTimeout bounds what the end of a stream waits for the store, and maxReleases how many ends do.
+	releaseTimeout = time.Second
+	maxReleases    = 1024
 	// askAgain is after how long a zone comes back that somebody must help first.
 	askAgain = 5 * time.Second
 	// forgetAfter is how long a replica that has gone is listed beside others.
@@ -76,6 +86,8 @@ type Registry struct {
 	zones   map[string]*zone
 	changed chan struct{} // closed and replaced when anything below changes
 	enabled enabled
+
+	releases chan store.Claim // of streams that ended
 }
 
 // zone is what is known of one zone besides the store. Guarded by the registry's mu.
@@ -97,7 +109,7 @@ func New(cfg Config) (*Registry, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	r := &Registry{cfg: cfg, commits: newCommits(cfg.Store, cfg.Now), zones: map[string]*zone{}, changed: make(chan struct{})}
+	r := &Registry{cfg: cfg, commits: newCommits(cfg.Store, cfg.Now), zones: map[string]*zone{}, changed: make(chan struct{}), releases: make(chan store.Claim, maxReleases)}
 	var err error
 	r.server, err = stream.NewServer(stream.ServerConfig{Machine: cfg.Machine, Admission: r, Views: cfg.Views, Zones: r, Log: cfg.Logger})
 	return r, err
@@ -136,6 +148,9 @@ func (r *Registry) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			r.age()
+			continue
+		case c := <-r.releases:
+			r.release(ctx, c)
 			continue
 		case <-snap.Stale():
 		}
@@ -249,7 +264,15 @@ func (r *Registry) Open(ctx context.Context, name string, h *kdsv1.Hello) (strea
 	if err != nil {
 		return nil, kds.Verdict{Code: kdsv1.Refusal_CODE_BAD_FRAME, Reason: err.Error()}
 	}
-	now, offered := r.cfg.Now(), r.cfg.Views.Offered(name)
+	if v := r.current(ctx, name, held); v.Code != kdsv1.Refusal_CODE_UNSPECIFIED {
+		return nil, v
+	}
+	// Before the claim too, which would disturb the other cluster.
+	if v := r.duplicate(name, h.GetIdentity()); v.Code != kdsv1.Refusal_CODE_UNSPECIFIED {
+		return nil, v
+	}
+	claim, offered := r.claim(ctx, name, h.GetReplica())
+	now := r.cfg.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	z := r.zones[name]
@@ -257,12 +280,8 @@ func (r *Registry) Open(ctx context.Context, name string, h *kdsv1.Hello) (strea
 		z = &zone{replicas: map[string]*replica{}, turn: make(chan struct{}, 1)}
 		r.zones[name] = z
 	}
-	for _, other := range z.sorted() {
-		if other.session != nil && other.identity != h.GetIdentity() {
-			return nil, kds.Verdict{Code: kdsv1.Refusal_CODE_DUPLICATE_ZONE, RetryAfter: askAgain, Reason: fmt.Sprintf(
-				"another cluster (replica %q, connected since %s) is zone %s already: give this one a name and a token of its own, or stop the other",
-				other.name, other.since.UTC().Format(time.RFC3339), name)}
-		}
+	if v := z.duplicate(name, h.GetIdentity()); v.Code != kdsv1.Refusal_CODE_UNSPECIFIED {
+		return nil, v
 	}
 	rep := z.replicas[h.GetReplica()]
 	if rep == nil || rep.identity != h.GetIdentity() || rep.held.Epoch != held.Epoch {
@@ -272,14 +291,86 @@ func (r *Registry) Open(ctx context.Context, name string, h *kdsv1.Hello) (strea
 		return nil, kds.Verdict{Code: kdsv1.Refusal_CODE_UNAVAILABLE, RetryAfter: askAgain, Reason: fmt.Sprintf(
 			"%d replicas of zone %s are connected already: stop one", maxReplicas, name)}
 	}
-	s := &session{r: r, zone: name, z: z, rep: rep}
+	s := &session{r: r, zone: name, z: z, rep: rep, claim: claim}
 	s.seen.Store(now.UnixNano())
 	z.replicas[rep.name] = rep
 	rep.session, rep.since, rep.version, rep.held = s, now, h.GetVersion(), held
 	rep.rejected, rep.problem = nil, ""
 	r.notifyLocked()
 	r.cfg.Logger.Info("zone connected", zap.String("zone", name), zap.String("replica", rep.name), zap.Uint64("revision", held.Revision))
-	return s, kds.Verdict{Offered: &offered}
+	return s, kds.Verdict{Offered: offered}
+}
+
+func (r *Registry) duplicate(name, identity string) kds.Verdict {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if z := r.zones[name]; z != nil {
+		return z.duplicate(name, identity)
+	}
+	return kds.Verdict{}
+}
+
+// duplicate refuses a second cluster under one name.
+func (z *zone) duplicate(name, identity string) kds.Verdict {
+	for _, other := range z.sorted() {
+		if other.session != nil && other.identity != identity {
+			return kds.Verdict{Code: kdsv1.Refusal_CODE_DUPLICATE_ZONE, RetryAfter: askAgain, Reason: fmt.Sprintf(
+				"another cluster (replica %q, connected since %s) is zone %s already: give this one a name and a token of its own, or stop the other",
+				other.name, other.since.UTC().Format(time.RFC3339), name)}
+		}
+	}
+	return kds.Verdict{}
+}
+
+// claim takes over what the zone's replica offers, so that no stream from before writes over it, and says what of the zone's offers
+// is stored. While the store is away neither can be said: the zone reports all then, which is claimed and stored when it is back.
+func (r *Registry) claim(ctx context.Context, name, replica string) (store.Claim, *resource.Digest) {
+	if r.cfg.Store.Away() {
+		return store.Claim{}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
+	claim, err := r.cfg.Store.Claim(ctx, claimOf(name, replica))
+	if err != nil {
+		return store.Claim{}, nil
+	}
+	offered := r.cfg.Views.Offered(name)
+	return claim, &offered
+}
+
+func claimOf(zone, replica string) string {
+	return "zone/" + url.PathEscape(zone) + "/" + url.PathEscape(replica)
+}
+
+func (r *Registry) release(ctx context.Context, c store.Claim) {
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	if err := r.cfg.Store.Release(ctx, c); err != nil {
+		r.cfg.Logger.Debug("claim of an ended stream stays", zap.Error(err))
+	}
+}
+
+// current refuses a zone that holds what this replica has not heard of, unless etcd confirms that there is nothing newer: a replica that
+// was paused, or is cut off from etcd, must not send a zone back.
+func (r *Registry) current(ctx context.Context, name string, held kds.Position) kds.Verdict {
+	ahead := func(snap *store.Snapshot) bool {
+		return held.Epoch != "" && (!snap.Follows(held.Epoch) || held.Epoch == snap.Epoch() && held.Revision > uint64(snap.Revision()))
+	}
+	if !ahead(r.cfg.Store.Snapshot()) {
+		return kds.Verdict{}
+	}
+	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
+	snap, err := r.cfg.Store.Confirm(ctx)
+	if err != nil {
+		return kds.Verdict{Code: kdsv1.Refusal_CODE_UNAVAILABLE, Reason: "this replica of global is behind the zone, and its store does not answer: " +
+			"the zone goes to another replica by itself"}
+	}
+	if ahead(snap) {
+		r.cfg.Logger.Warn("zone holds what the store never had, or lost; it is given what the store has once that is newer",
+			zap.String("zone", name), zap.String("epoch", held.Epoch), zap.Uint64("revision", held.Revision), zap.Int64("store", snap.Revision()))
+	}
+	return kds.Verdict{}
 }
 
 // forget drops replicas that went long ago, and if need be those that went first, and reports whether there is room for one.

@@ -145,7 +145,7 @@ func (f *federation) zone(name, replica, identity, token string, change ...func(
 		fn(p)
 	}
 	c, err := stream.NewClient(stream.ClientConfig{
-		Target: "passthrough:///global", Token: func() (string, error) { return token, nil }, Applier: p,
+		Targets: []string{"passthrough:///global"}, Token: func() (string, error) { return token, nil }, Applier: p,
 		Event:      func(e kds.ZoneEvent) { p.events <- e },
 		MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond,
 		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()),

@@ -29,8 +29,9 @@ type Applier interface {
 
 // ClientConfig is of one replica of a zone.
 type ClientConfig struct {
-	// Target is global's address as gRPC names it.
-	Target string
+	// Targets are the addresses of global's replicas as gRPC names them. One is taken at random, and with each stream that fails or
+	// ends the next.
+	Targets []string
 	// TLS is how global is trusted; with nil, DialOptions must hold the credentials.
 	TLS         *tls.Config
 	DialOptions []grpc.DialOption
@@ -49,19 +50,22 @@ type Client struct {
 	cfg  ClientConfig
 	zone *kds.Zone // only on Run's goroutine
 	do   chan func(*kds.Zone)
+
+	// at is the target of the stream, and asked counts those that were tried since the last Welcome. Only on Run's goroutine.
+	at, asked int
 }
 
 // NewClient makes a client that drives a machine, which it takes over.
 func NewClient(cfg ClientConfig, zone *kds.Zone) (*Client, error) {
-	if cfg.Target == "" || cfg.Token == nil || cfg.Applier == nil || zone == nil {
-		return nil, errors.New("stream client: target, token, applier and zone are all needed")
+	if len(cfg.Targets) == 0 || cfg.Token == nil || cfg.Applier == nil || zone == nil {
+		return nil, errors.New("stream client: targets, token, applier and zone are all needed")
 	}
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
 	cfg.MinBackoff = cmp.Or(cfg.MinBackoff, 500*time.Millisecond)
 	cfg.MaxBackoff = max(cmp.Or(cfg.MaxBackoff, 10*time.Second), cfg.MinBackoff)
-	return &Client{cfg: cfg, zone: zone, do: make(chan func(*kds.Zone))}, nil
+	return &Client{cfg: cfg, zone: zone, do: make(chan func(*kds.Zone)), at: rand.N(len(cfg.Targets))}, nil
 }
 
 // Do runs fn with the machine on the loop, as to report or to ask for a certificate. fn must not block nor keep the machine. The
@@ -91,13 +95,13 @@ type applied struct {
 	err      error
 }
 
-// connectTimeout bounds a connection's TCP, TLS and HTTP/2 handshakes.
-const connectTimeout = 10 * time.Second
+// connectTimeout bounds a connection's TCP, TLS and HTTP/2 handshakes, so that a replica that was stopped holds a zone no longer.
+const connectTimeout = 5 * time.Second
 
 // numbers, such as those of ports, differ between errors of one cause.
 var numbers = regexp.MustCompile(`[0-9]+`)
 
-// Run keeps a stream until ctx ends, and then joins all goroutines and returns nil. It fails only when Target or credentials
+// Run keeps a stream until ctx ends, and then joins all goroutines and returns nil. It fails only when a target or credentials
 // can't be used. Call it once.
 func (c *Client) Run(ctx context.Context) error {
 	opts := append(DialOptions(), c.cfg.DialOptions...)
@@ -136,7 +140,12 @@ func (c *Client) Run(ctx context.Context) error {
 		l, queue = nil, nil
 		c.zone.Disconnect()
 		wait := max(atLeast, backoff/2+rand.N(backoff/2+1))
-		atLeast, backoff = 0, min(2*backoff, c.cfg.MaxBackoff)
+		atLeast = 0
+		// Others are asked before anyone is asked more slowly.
+		c.at = (c.at + 1) % len(c.cfg.Targets)
+		if c.asked++; c.asked%len(c.cfg.Targets) == 0 {
+			backoff = min(2*backoff, c.cfg.MaxBackoff)
+		}
 		if s := numbers.ReplaceAllString(why.Error(), "#"); s != failing && refused == "" {
 			failing = s
 			c.cfg.Log.Warn("no stream to global", zap.Error(why), zap.Duration("retry", wait))
@@ -149,7 +158,7 @@ func (c *Client) Run(ctx context.Context) error {
 		r := c.zone.Ready()
 		for _, e := range r.Events {
 			if e.Welcome != nil {
-				backoff, refused, failing = c.cfg.MinBackoff, "", ""
+				backoff, c.asked, refused, failing = c.cfg.MinBackoff, 0, "", ""
 				c.cfg.Log.Info("connected to global", zap.String("replica", e.Welcome.GetReplica()))
 			}
 			if f := e.Refusal; f != nil {
@@ -215,8 +224,9 @@ func (c *Client) Run(ctx context.Context) error {
 			c.zone.Tick(time.Now())
 		case <-retry.C:
 			// One at a time: the next is only asked for by hangUp.
+			target := c.cfg.Targets[c.at]
 			wg.Go(func() {
-				next, err := c.open(ctx, opts, &wg)
+				next, err := c.open(ctx, target, opts, &wg)
 				opens <- opened{next, err}
 			})
 		case o := <-opens:
@@ -232,11 +242,13 @@ func (c *Client) Run(ctx context.Context) error {
 
 // usable finds out once whether there is any sense in trying.
 func (c *Client) usable(opts []grpc.DialOption) error {
-	conn, err := grpc.NewClient(c.cfg.Target, opts...)
-	if err != nil {
-		return fmt.Errorf("global %s: check the address and the TLS settings: %w", c.cfg.Target, err)
+	for _, target := range c.cfg.Targets {
+		conn, err := grpc.NewClient(target, opts...)
+		if err != nil {
+			return fmt.Errorf("global %s: check the address and the TLS settings: %w", target, err)
+		}
+		_ = conn.Close() // it connected to nothing yet
 	}
-	_ = conn.Close() // it connected to nothing yet
 	return nil
 }
 
@@ -247,14 +259,14 @@ type opened struct {
 
 // open begins a stream over a connection of its own, that ends with it: a connection that went silent would swallow every
 // stream after, and gRPC would wait longer and longer before it tries a refused one again.
-func (c *Client) open(ctx context.Context, opts []grpc.DialOption, wg *sync.WaitGroup) (*link, error) {
+func (c *Client) open(ctx context.Context, target string, opts []grpc.DialOption, wg *sync.WaitGroup) (*link, error) {
 	token, err := c.cfg.Token()
 	if err != nil {
 		return nil, fmt.Errorf("zone token: %w", err)
 	}
-	conn, err := grpc.NewClient(c.cfg.Target, opts...)
+	conn, err := grpc.NewClient(target, opts...)
 	if err != nil {
-		return nil, fmt.Errorf("global %s: %w", c.cfg.Target, err)
+		return nil, fmt.Errorf("global %s: %w", target, err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	wg.Go(func() {
@@ -268,7 +280,7 @@ func (c *Client) open(ctx context.Context, opts []grpc.DialOption, wg *sync.Wait
 	}
 	if err != nil {
 		cancel()
-		return nil, fmt.Errorf("global %s: %w", c.cfg.Target, err)
+		return nil, fmt.Errorf("global %s: %w", target, err)
 	}
 	l := &link{cancel, make(chan *kdsv1.GlobalFrame), make(chan *kdsv1.ZoneFrame), make(chan error, 2)}
 	wg.Go(func() { l.failed <- receive(ctx, s.Recv, l.in) })

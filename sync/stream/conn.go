@@ -24,7 +24,7 @@ type conn struct {
 	ctx    context.Context
 	over   chan struct{} // closed by finish
 	wake   chan struct{} // holds one: queue is not empty
-	room   *sync.Cond    // on mu: queue or calls got shorter, or the stream ended
+	room   *sync.Cond    // on mu: queue or a line got shorter, or the stream ended
 
 	finished sync.Once
 	failed   error // set by finish
@@ -36,8 +36,8 @@ type conn struct {
 	// Guarded by mu.
 	global  *kds.Global
 	queue   []kds.Frame // wait to be sent
-	calls   []func() func()
-	calling bool // a goroutine works on calls
+	calls   line        // for certificates, and the Hello
+	reports line
 	closing bool // the machine has closed, and only its last frame is still to be sent
 	ended   bool // nothing is called any more but Close
 	session Session
@@ -46,6 +46,12 @@ type conn struct {
 	asked   map[uint64]*question
 	tick    *time.Timer
 	next    time.Time // for which tick is set
+}
+
+// line has calls that run in order.
+type line struct {
+	waiting []func() func()
+	busy    bool // a goroutine works on it
 }
 
 func newConn(ctx context.Context, s *Server, zone string) *conn {
@@ -76,14 +82,13 @@ func (c *conn) end() error {
 	c.ended = true
 	c.tick.Stop()
 	c.room.Broadcast()
-	if !c.calling {
-		c.closeLocked()
-	}
+	c.closeLocked()
 	return c.failed
 }
 
+// closeLocked closes the session of a stream that has ended, once nothing is called any more.
 func (c *conn) closeLocked() {
-	if c.session != nil {
+	if c.session != nil && c.ended && !c.calls.busy && !c.reports.busy {
 		c.session.Close()
 		c.session = nil
 	}
@@ -112,7 +117,7 @@ func (c *conn) workLocked() {
 		c.closing = true
 		c.server.closed(c, r.Closed)
 		// A Refusal that overtakes a delta on its way harms nothing, and spares waiting for a slow zone.
-		c.calls = nil
+		c.calls.waiting, c.reports.waiting = nil, nil
 		if n := len(c.queue); n == 0 || c.queue[n-1].GetRefusal() == nil {
 			c.finish(nil)
 			return
@@ -151,7 +156,7 @@ func (c *conn) receive(recv func() (*kdsv1.ZoneFrame, error)) {
 	for {
 		f, err := recv()
 		c.mu.Lock()
-		for err == nil && !c.ended && c.ctx.Err() == nil && (len(c.calls) >= maxCalls || len(c.queue) >= maxQueue) {
+		for err == nil && !c.ended && c.ctx.Err() == nil && (len(c.calls.waiting)+len(c.reports.waiting) >= maxCalls || len(c.queue) >= maxQueue) {
 			c.room.Wait()
 		}
 		if err != nil || c.ended || c.ctx.Err() != nil {
@@ -178,9 +183,14 @@ func (c *conn) send(put func(any) error, stale <-chan struct{}) {
 			select {
 			case <-c.wake:
 			case <-stale:
-				var view kds.View
-				if view, stale = c.server.cfg.Views.View(c.zone); view != nil {
-					c.run(func(g *kds.Global) { g.SetView(view, time.Now()) })
+				// With the lock held, so that no view of a former epoch follows one that a verdict rests on.
+				if !c.run(func(g *kds.Global) {
+					var view kds.View
+					if view, stale = c.server.cfg.Views.View(c.zone); view != nil {
+						g.SetView(view, time.Now())
+					}
+				}) {
+					return
 				}
 			case <-c.ctx.Done():
 				return
@@ -199,21 +209,21 @@ func (c *conn) send(put func(any) error, stale <-chan struct{}) {
 	}
 }
 
-// callLocked has fn run in order with others like it, and what it returns with the lock held.
-func (c *conn) callLocked(fn func() func()) {
-	c.calls = append(c.calls, fn)
-	if !c.calling {
-		c.calling = true
-		c.server.wg.Go(c.callAll)
+// callLocked has fn run in order with others of a line, and what it returns with the lock held.
+func (c *conn) callLocked(l *line, fn func() func()) {
+	l.waiting = append(l.waiting, fn)
+	if !l.busy {
+		l.busy = true
+		c.server.wg.Go(func() { c.callAll(l) })
 	}
 }
 
-func (c *conn) callAll() {
+func (c *conn) callAll(l *line) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.calls) > 0 && !c.ended {
-		fn := c.calls[0]
-		c.calls = c.calls[1:]
+	for len(l.waiting) > 0 && !c.ended {
+		fn := l.waiting[0]
+		l.waiting = l.waiting[1:]
 		c.mu.Unlock()
 		done := fn()
 		c.mu.Lock()
@@ -223,10 +233,8 @@ func (c *conn) callAll() {
 		}
 		c.room.Signal()
 	}
-	c.calling = false
-	if c.ended {
-		c.closeLocked()
-	}
+	l.busy = false
+	c.closeLocked()
 }
 
 // eventLocked does what an event asks for.
@@ -235,7 +243,7 @@ func (c *conn) eventLocked(e kds.GlobalEvent) {
 	switch {
 	case e.Hello != nil:
 		c.replica = e.Hello.GetReplica()
-		c.callLocked(func() func() {
+		c.callLocked(&c.calls, func() func() {
 			session, v := c.server.cfg.Zones.Open(c.ctx, c.zone, e.Hello)
 			if v.Code == kdsv1.Refusal_CODE_UNSPECIFIED && session == nil {
 				v = kds.Verdict{Code: kdsv1.Refusal_CODE_UNAVAILABLE, Reason: "the zone was neither admitted nor refused"}
@@ -244,6 +252,10 @@ func (c *conn) eventLocked(e kds.GlobalEvent) {
 				if c.session = session; c.ended {
 					return
 				}
+				// The verdict may rest on a newer view than the machine has: one of the former epoch must not be sent after it.
+				if view, _ := c.server.cfg.Views.View(c.zone); view != nil {
+					c.global.SetView(view, time.Now())
+				}
 				if c.global.Admit(v, time.Now()); v.Code == kdsv1.Refusal_CODE_UNSPECIFIED {
 					c.server.welcomed(c)
 				}
@@ -251,7 +263,7 @@ func (c *conn) eventLocked(e kds.GlobalEvent) {
 		})
 	case e.Report != nil:
 		session := c.session
-		c.callLocked(func() func() {
+		c.callLocked(&c.reports, func() func() {
 			rejected, err := session.Report(c.ctx, e.Report)
 			return func() {
 				if err == nil {
@@ -264,7 +276,7 @@ func (c *conn) eventLocked(e kds.GlobalEvent) {
 		})
 	case e.CertificateRequest != nil:
 		session := c.session
-		c.callLocked(func() func() {
+		c.callLocked(&c.calls, func() func() {
 			cert := session.Certificate(c.ctx, e.CertificateRequest)
 			return func() {
 				if cert != nil {

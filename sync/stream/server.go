@@ -23,7 +23,7 @@ import (
 const (
 	// maxQueue bounds the frames that wait to be sent before no more are read; the largest delta or inventory fits.
 	maxQueue = 2048
-	// maxCalls bounds the calls of one stream that wait for the one before, before no more frames are read.
+	// maxCalls bounds the calls of one stream that wait for others like it, before no more frames are read.
 	maxCalls = 16
 	// lastWords is how long a closed stream may take to send what is queued, with the Refusal last.
 	lastWords = 5 * time.Second
@@ -47,10 +47,11 @@ type Zones interface {
 }
 
 // Session takes what one admitted stream says, in order. Report and Certificate may block until ctx ends; that delays only the same
-// stream's next Report and Certificate. All others are called with the stream's own lock held, so they must not block, nor call the
+// stream's next call of the same method. All others are called with the stream's own lock held, so they must not block, nor call the
 // Server.
 type Session interface {
-	// Report commits what a zone offers; an error ends the stream, and the zone sends a snapshot on the next.
+	// Report commits what a zone offers; an error ends the stream, and the zone sends a snapshot on the next. It may wait for as long
+	// as the store is away.
 	Report(ctx context.Context, r *kdsv1.Report) ([]*kdsv1.Rejection, error)
 	// Certificate signs; the id of the answer is set by the caller.
 	Certificate(ctx context.Context, r *kdsv1.CertificateRequest) *kdsv1.Certificate

@@ -165,7 +165,7 @@ func start(t *testing.T, token string) *fixture {
 	f.dial = func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }
 	kdsv1.RegisterKDSServer(gs, s)
 	c, err := NewClient(ClientConfig{
-		Target: "passthrough:///global", Token: func() (string, error) { return token, nil }, Applier: f.applies,
+		Targets: []string{"passthrough:///global"}, Token: func() (string, error) { return token, nil }, Applier: f.applies,
 		Event: func(e kds.ZoneEvent) {
 			select {
 			case f.events <- e:
