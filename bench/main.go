@@ -42,6 +42,7 @@ var scenarios = []scenario{
 	{"endpoints", measureEndpoints},
 	{"loss", measureLoss},
 	{"agent", measureAgent},
+	{"datapath", measureDataPath},
 }
 
 func main() {

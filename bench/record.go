@@ -19,9 +19,10 @@ type Row struct {
 	Metric   string  `json:"metric"`
 	Value    float64 `json:"value"`
 	Unit     string  `json:"unit"`
-	// Goal is the largest value that is good, in Unit; null where there is none, and then OK is true.
-	Goal *float64 `json:"goal"`
-	OK   bool     `json:"ok"`
+	// Goal is the largest value that is good, in Unit, or the smallest where Least is set; null where there is none, and then OK is true.
+	Goal  *float64 `json:"goal"`
+	Least bool     `json:"least,omitempty"`
+	OK    bool     `json:"ok"`
 	// N is how often was measured.
 	N       int64  `json:"n"`
 	Machine string `json:"machine"`
@@ -35,6 +36,12 @@ func row(metric string, value float64, unit string, n int64) Row {
 // atMost sets the goal of a row.
 func (r Row) atMost(goal float64) Row {
 	r.Goal, r.OK = &goal, r.Value <= goal
+	return r
+}
+
+// atLeast sets the goal of a row of which more is better.
+func (r Row) atLeast(goal float64) Row {
+	r.Goal, r.Least, r.OK = &goal, true, r.Value >= goal
 	return r
 }
 
@@ -80,6 +87,9 @@ func (r Row) goal() string {
 	if r.Goal == nil {
 		return ""
 	}
+	if r.Least {
+		return ">= " + number(*r.Goal)
+	}
 	return "<= " + number(*r.Goal)
 }
 
@@ -91,6 +101,14 @@ func (r Row) verdict() string {
 		return "ok"
 	}
 	return "MISSED"
+}
+
+// value is the figure, of a ratio with a digit more, as its goal may be near 1.
+func (r Row) value() string {
+	if r.Unit == "ratio" {
+		return fmt.Sprintf("%.3f", r.Value)
+	}
+	return number(r.Value)
 }
 
 // number writes a figure with no more digits than it deserves.
@@ -109,7 +127,7 @@ func writeTable(out io.Writer, rows []Row) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "SCENARIO\tMETRIC\tVALUE\tUNIT\tGOAL\tN\t")
 	for _, r := range rows {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", r.Scenario, r.Metric, number(r.Value), r.Unit, r.goal(), r.N, r.verdict())
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", r.Scenario, r.Metric, r.value(), r.Unit, r.goal(), r.N, r.verdict())
 	}
 	return table.Flush()
 }
@@ -170,7 +188,7 @@ func (m marks) published(page string, rows []Row, note string) (string, error) {
 	b.WriteString(strings.TrimSpace(fmt.Sprintf("Measured at commit `%s` on %s. %s", rows[0].Commit, rows[0].Machine, note)) + "\n\n")
 	b.WriteString("| scenario | metric | value | unit | goal | n | |\n|---|---|---|---|---|---|---|\n")
 	for _, r := range rows {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %d | %s |\n", r.Scenario, r.Metric, number(r.Value), r.Unit, r.goal(), r.N, r.verdict())
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %d | %s |\n", r.Scenario, r.Metric, r.value(), r.Unit, r.goal(), r.N, r.verdict())
 	}
 	b.WriteString("\n" + m.end + after)
 	return b.String(), nil
