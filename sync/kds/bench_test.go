@@ -3,6 +3,7 @@ package kds
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/zoneforge/zoneforge/resource"
 
@@ -55,6 +56,38 @@ func BenchmarkDiff(b *testing.B) {
 	for b.Loop() {
 		if upserts, _ := Diff(from, to); len(upserts) != 1 {
 			b.Fatalf("%d records differ", len(upserts))
+		}
+	}
+}
+
+// BenchmarkDelta brings one change of one record among many to a zone that has the state before, with its frames encoded.
+func BenchmarkDelta(b *testing.B) {
+	now := time.Unix(1000, 0)
+	before := &testView{Set: filled(b, 10_000), log: map[uint64][]resource.Key{}, memo: &Memo{}}
+	before.pos = before.Set.Position("a", 1)
+	changed := version(5000, 1)
+	k, err := KeyFrom(changed.GetKey())
+	if err != nil {
+		b.Fatal(err)
+	}
+	after := &testView{Set: before.Clone(), log: map[uint64][]resource.Key{2: {k}}, min: 1}
+	if err := after.Put(changed); err != nil {
+		b.Fatal(err)
+	}
+	after.pos = after.Set.Position("a", 2)
+	b.ReportAllocs()
+	for b.Loop() {
+		g := NewGlobal(GlobalConfig{Zone: "west"}, now)
+		g.SetView(before, now)
+		g.Receive(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Hello{Hello: &kdsv1.Hello{Zone: "west", Protocols: []uint32{Protocol}, Position: before.pos.Proto()}}}, now)
+		g.Admit(Verdict{}, now)
+		g.Ready()
+		fresh := *after
+		fresh.memo = &Memo{}
+		g.SetView(&fresh, now)
+		frames := g.Ready().Frames
+		if len(frames) != 1 || len(frames[0].Encoded) == 0 {
+			b.Fatalf("%d frames", len(frames))
 		}
 	}
 }
