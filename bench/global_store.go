@@ -4,61 +4,139 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
 	"time"
 )
 
 const (
-	// smallStore is the resources of the smaller of two stores, and storeApplies how many changes each is given.
-	smallStore, storeApplies = 100, 1000
+	// smallStore is the resources of the smaller of two stores, and storeApplies how many changes each is given, in rounds of one each.
+	smallStore, storeApplies = 100, 2000
 )
 
-// measureGlobalStore applies changes of one resource to a store with few resources and to one with many.
+// storeWork are the counters of what an apply makes global do, by which the sizes are compared.
+var storeWork = []struct{ counter, what, unit string }{
+	{`zoneforge_store_keys_total{way="read"}`, "keys read from etcd", "keys"},
+	{`zoneforge_store_keys_total{way="written"}`, "keys written to etcd", "keys"},
+	{`zoneforge_store_bytes_total{way="read"}`, "bytes read from etcd", "B"},
+	{`zoneforge_store_bytes_total{way="written"}`, "bytes written to etcd", "B"},
+	{`zoneforge_store_visited_total`, "resources looked at", "resources"},
+}
+
+// measured is a global with a store of its own, and what applies to it cost.
+type measured struct {
+	*server
+	stored int
+	times  *latency
+	cpu    time.Duration
+	work   []float64
+}
+
+// measureGlobalStore applies changes of one resource to a store with few resources and to one with many, in turn, so that what else the
+// machine does is in both.
 func measureGlobalStore(ctx context.Context, s *scale) (rows []Row, err error) {
-	var cost [2]float64
+	var both []*measured
+	defer func() {
+		for _, m := range both {
+			err = errors.Join(err, m.end(err != nil))
+		}
+	}()
 	for i, stored := range []int{smallStore, s.stored} {
-		some, cpu, err := s.applyTo(ctx, stored, 2+i)
+		g, err := s.global(ctx, 2+i)
 		if err != nil {
 			return nil, err
 		}
-		rows, cost[i] = append(rows, some...), cpu
-	}
-	return s.judged(append(rows, row(fmt.Sprintf("processor time of an apply, %d resources to %d", s.stored, smallStore), cost[1]/cost[0], "ratio", storeApplies).atMost(1.1))), nil
-}
-
-func (s *scale) applyTo(ctx context.Context, stored, host int) (_ []Row, cpu float64, err error) {
-	g, err := s.global(ctx, host)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer func() { err = errors.Join(err, g.end(err != nil)) }()
-	if err := g.fill(ctx, 0, stored); err != nil {
-		return nil, 0, err
-	}
-	// What filling left to do is done, and not part of an apply.
-	for i := range storeApplies / 10 {
-		if _, err := g.commit(ctx, policy(i%smallStore, 1+i)); err != nil {
-			return nil, 0, err
+		m := &measured{
+			server: g, stored: stored, times: newLatency(fmt.Sprintf("apply to committed, %d resources stored", stored)), work: make([]float64, len(storeWork)),
+		}
+		both = append(both, m)
+		if err := g.fill(ctx, 0, stored); err != nil {
+			return nil, err
+		}
+		// What filling left to do is done, and not part of an apply.
+		if err := m.applies(ctx, 0, newLatency("")); err != nil {
+			return nil, err
 		}
 	}
 	if err := pause(ctx, settleTime); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	before, err := g.cpu()
-	if err != nil {
-		return nil, 0, err
+	for _, m := range both {
+		m.cpu, m.work = 0, make([]float64, len(storeWork))
 	}
-	l := newLatency(fmt.Sprintf("apply to committed, %d resources stored", stored))
-	for i := range storeApplies {
-		sent := time.Now()
-		if _, err := g.commit(ctx, policy(i%smallStore, 1000+i)); err != nil {
-			return nil, 0, err
+	for round := range storeApplies / smallStore {
+		for _, m := range both {
+			if err := m.applies(ctx, 1+round, m.times); err != nil {
+				return nil, err
+			}
 		}
-		l.add(time.Since(sent))
 	}
-	after, err := g.cpu()
+	for _, m := range both {
+		rows = append(rows, m.times.rows(0, 0)...)
+		rows = append(rows, row(fmt.Sprintf("processor time an apply, %d resources stored", m.stored), m.cpu.Seconds()*1000/storeApplies, "ms", storeApplies))
+	}
+	ratio := func(what string, of func(*measured) float64) {
+		rows = append(rows, row(fmt.Sprintf("%s an apply, %d resources to %d", what, s.stored, smallStore), of(both[1])/of(both[0]), "ratio", storeApplies).atMost(1.1))
+	}
+	for i, w := range storeWork {
+		rows = append(rows, row(fmt.Sprintf("%s an apply, %d resources stored", w.what, s.stored), both[1].work[i]/storeApplies, w.unit, storeApplies))
+		ratio(w.what, func(m *measured) float64 { return m.work[i] })
+	}
+	ratio("processor time", func(m *measured) float64 { return m.cpu.Seconds() })
+	return s.judged(rows), nil
+}
+
+// applies changes each of some resources once.
+func (m *measured) applies(ctx context.Context, version int, times *latency) error {
+	before, err := m.counters(ctx)
 	if err != nil {
-		return nil, 0, err
+		return err
 	}
-	cpu = (after - before).Seconds() * 1000 / storeApplies
-	return append(l.rows(0, 0), row(fmt.Sprintf("processor time of an apply, %d resources stored", stored), cpu, "ms", storeApplies)), cpu, nil
+	began, err := m.child.cpu()
+	if err != nil {
+		return err
+	}
+	for i := range smallStore {
+		sent := time.Now()
+		if _, err := m.commit(ctx, policy(i, 1+version)); err != nil {
+			return err
+		}
+		times.add(time.Since(sent))
+	}
+	ended, err := m.child.cpu()
+	if err != nil {
+		return err
+	}
+	after, err := m.counters(ctx)
+	if err != nil {
+		return err
+	}
+	m.cpu += ended - began
+	for i, w := range storeWork {
+		m.work[i] += after[w.counter] - before[w.counter]
+	}
+	return nil
+}
+
+// counters are global's metrics, by name with labels.
+func (g *server) counters(ctx context.Context) (map[string]float64, error) {
+	resp, err := g.send(ctx, http.MethodGet, "/metrics", "", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	out := map[string]float64{}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if n, err := strconv.ParseFloat(value, 64); err == nil && !strings.HasPrefix(line, "#") {
+			out[name] = n
+		}
+	}
+	return out, nil
 }

@@ -58,6 +58,9 @@ var (
 	recordsDesc    = prometheus.NewDesc("zoneforge_store_resources", "Resources in the store.", []string{"kind"}, nil)
 	reloadsDesc    = prometheus.NewDesc("zoneforge_store_reloads_total", "Times that the whole state was read again.", nil, nil)
 	mismatchesDesc = prometheus.NewDesc("zoneforge_store_mismatches_total", "Times that the state differed from the digest in etcd.", nil, nil)
+	keysDesc       = prometheus.NewDesc("zoneforge_store_keys_total", "Keys that went to etcd (written) and came from there (read).", []string{"way"}, nil)
+	bytesDesc      = prometheus.NewDesc("zoneforge_store_bytes_total", "Bytes of these keys and their values.", []string{"way"}, nil)
+	visitedDesc    = prometheus.NewDesc("zoneforge_store_visited_total", "Resources that were looked at in the state held here.", nil, nil)
 	unreadableDesc = prometheus.NewDesc("zoneforge_store_unreadable", "Resources that this version can't read.", nil, nil)
 )
 
@@ -76,6 +79,17 @@ func (c storeCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- prometheus.MustNewConstMetric(reloadsDesc, prometheus.CounterValue, float64(stats.Reloads))
 	ch <- prometheus.MustNewConstMetric(mismatchesDesc, prometheus.CounterValue, float64(stats.Mismatches))
+	for _, c := range []struct {
+		desc   *prometheus.Desc
+		count  uint64
+		labels []string
+	}{
+		{keysDesc, stats.Work.KeysRead, []string{"read"}}, {keysDesc, stats.Work.KeysWritten, []string{"written"}},
+		{bytesDesc, stats.Work.BytesRead, []string{"read"}}, {bytesDesc, stats.Work.BytesWritten, []string{"written"}},
+		{visitedDesc, stats.Work.Visited, nil},
+	} {
+		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.CounterValue, float64(c.count), c.labels...)
+	}
 }
 
 // countingStore counts what users commit.

@@ -144,7 +144,7 @@ func (g *Global) Run(ctx context.Context) error {
 	g.metrics.registry.MustRegister(storeCollector{s}, zonesCollector{registry, views})
 	ready.open(s)
 	entrance.open(rest.New(rest.Config{
-		Store: countingStore{s, g.metrics}, Tokens: authorities, Zones: zonesOf{registry}, Metrics: g.metrics.handler(),
+		Store: countingStore{s, g.metrics}, Tokens: authorities, Zones: zonesOf{registry}, References: views, Metrics: g.metrics.handler(),
 		Authenticator: &authenticator{users: &verifier{purpose: token.User, store: s, ca: authorities}, trustLoopback: g.cfg.TrustLoopback},
 		Backup:        g.backup(s), Ready: ready.check, Done: ready.done, Logger: g.log,
 		Version: g.cfg.Version, Replica: g.cfg.Replica, Schema: g.cfg.Schema,

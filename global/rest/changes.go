@@ -203,7 +203,7 @@ func (a *api) carryOut(ctx context.Context, who Principal, pl plan) (*result, *p
 			return nil, p
 		}
 	}
-	vs, notes := references(snap, pl, a.Now())
+	vs, notes := references(snap, a.References, pl, a.Now())
 	vs = append(vs, beyond(snap, pl)...)
 	if len(vs) > 0 {
 		return nil, invalid(vs)

@@ -48,7 +48,7 @@ func (c *checker) note(format string, args ...any) {
 // references checks what a plan's resources say of others: meshes must exist and leave nothing of users behind, TLS listeners
 // need certificates that a gateway can serve, filters need keys and users that can be read, and a provided authority that is in
 // use must be able to sign. What an author may be about to mend by the next change is only noted.
-func references(s *store.Snapshot, pl plan, now time.Time) ([]resource.Violation, []resource.Note) {
+func references(s *store.Snapshot, others References, pl plan, now time.Time) ([]resource.Violation, []resource.Note) {
 	c := &checker{after: after{snap: s, put: map[resource.Key]*resource.Resource{}, gone: map[resource.Key]bool{}}, now: now}
 	for _, r := range pl.puts {
 		c.put[r.Key] = r
@@ -81,9 +81,10 @@ func references(s *store.Snapshot, pl plan, now time.Time) ([]resource.Violation
 	}
 	for k := range secrets {
 		due[resource.Key{Kind: "Mesh", Name: k.Mesh}] = true
-		for _, kind := range []string{"MeshGateway", "MeshGatewayRoute", "FilterPolicy"} {
-			for e := range s.Each(kind, k.Mesh) {
-				due[e.Resource.Key] = true
+		for _, by := range others.Naming(k) {
+			switch by.Kind {
+			case "MeshGateway", "MeshGatewayRoute", "FilterPolicy":
+				due[by] = true
 			}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/zoneforge/zoneforge/global/store"
+	"github.com/zoneforge/zoneforge/global/view"
 	"github.com/zoneforge/zoneforge/resource"
 )
 
@@ -61,10 +62,18 @@ type Authenticator interface {
 	Authenticate(*http.Request) (Principal, error)
 }
 
+// References is what the API needs to know of the stored resources besides themselves; *view.Views is one.
+type References interface {
+	// Naming lists the policies that name a Secret.
+	Naming(secret resource.Key) []resource.Key
+}
+
 // Config is what New needs.
 type Config struct {
 	Store         Store
 	Authenticator Authenticator
+	// References knows what names a Secret; when nil it is made of Store.
+	References References
 	// Schema checks what ProxyTemplates say to Envoy; nil leaves that to the zones.
 	Schema resource.EnvoySchema
 	// Logger may be nil.
@@ -109,6 +118,9 @@ func New(cfg Config) http.Handler {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.References == nil {
+		cfg.References = view.New(cfg.Store, cfg.Logger)
 	}
 	a := &api{Config: cfg, kinds: map[string]*resource.Kind{}, writing: make(chan struct{}, 1), backingUp: make(chan struct{}, 1)}
 	for _, k := range resource.Kinds() {

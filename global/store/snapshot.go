@@ -30,6 +30,7 @@ type Snapshot struct {
 	digest    resource.Digest // over the bytes in etcd, as in head
 	log       []logEntry
 	stale     chan struct{}
+	tally     *tally // where it counts what is looked at; nil for nowhere
 }
 
 // logEntry says what differs between two revisions.
@@ -60,6 +61,7 @@ func (s *Snapshot) Stale() <-chan struct{} { return s.stale }
 
 // Get finds one resource.
 func (s *Snapshot) Get(k resource.Key) (Entry, bool) {
+	s.visited(1)
 	e, ok := s.tree.Get(k.Path())
 	return e, ok && e.Resource != nil
 }
@@ -73,15 +75,24 @@ func (s *Snapshot) Each(kind, mesh string) iter.Seq[Entry] {
 	return func(yield func(Entry) bool) {
 		it := s.tree.Root().Iterator()
 		it.SeekPrefix(prefix)
+		n := uint64(0)
+		defer func() { s.visited(n) }()
 		for {
 			_, e, ok := it.Next()
 			if !ok {
 				return
 			}
+			n++
 			if e.Resource != nil && !yield(e) {
 				return
 			}
 		}
+	}
+}
+
+func (s *Snapshot) visited(n uint64) {
+	if s.tally != nil {
+		s.tally.visited.Add(n)
 	}
 }
 
@@ -112,6 +123,7 @@ type builder struct {
 	digest     resource.Digest
 	keys       []resource.Key
 	unreadable int
+	tally      *tally
 }
 
 func build(base *Snapshot) *builder {
@@ -120,7 +132,7 @@ func build(base *Snapshot) *builder {
 		b.txn = iradix.New[Entry]().Txn()
 		return b
 	}
-	b.txn, b.digest = base.tree.Txn(), base.digest
+	b.txn, b.digest, b.tally = base.tree.Txn(), base.digest, base.tally
 	for k, d := range base.kinds {
 		b.kinds[k] = d
 	}
@@ -161,6 +173,7 @@ func (b *builder) remove(k resource.Key) {
 func (b *builder) finish(revision int64, epoch string) *Snapshot {
 	s := &Snapshot{
 		revision: revision, epoch: epoch, tree: b.txn.Commit(), kinds: b.kinds, digest: b.digest, stale: make(chan struct{}),
+		tally: b.tally,
 	}
 	if b.base != nil {
 		s.ancestors = b.base.ancestors
@@ -170,14 +183,15 @@ func (b *builder) finish(revision int64, epoch string) *Snapshot {
 	return s
 }
 
-// extend appends within the log's bounds, leaving the old log as it is.
+// extend appends within the log's bounds. It shares what is there, as only the newest snapshot is followed by another, and older ones
+// see no further than their own end.
 func extend(log []logEntry, e logEntry) []logEntry {
-	out := append(slices.Clone(log), e)
+	out := append(log, e)
 	total := 0
 	for i := len(out) - 1; i >= 0; i-- {
 		total += len(out[i].keys)
 		if len(out)-i > maxLogEntries || total > maxLogKeys {
-			return slices.Clone(out[i+1:])
+			return out[i+1:]
 		}
 	}
 	return out

@@ -107,7 +107,7 @@ type Config struct {
 	Seal Sealer
 }
 
-// Stats count what went wrong and was mended since Open.
+// Stats count what went wrong and was mended since Open, and what was done.
 type Stats struct {
 	// Reloads of the whole state, for whatever reason.
 	Reloads uint64
@@ -115,6 +115,8 @@ type Stats struct {
 	Mismatches uint64
 	// Unreadable resources in the current snapshot: of a kind that this version doesn't know, or damaged.
 	Unreadable uint64
+	// Work that was done.
+	Work Work
 }
 
 // Store is the open store. All methods are safe for concurrent use; Run is called once.
@@ -134,6 +136,7 @@ type Store struct {
 	away atomic.Bool
 
 	reloads, mismatches, unreadable atomic.Uint64
+	tally                           tally
 	closed                          sync.Once
 
 	roomToWrite uint64
@@ -151,6 +154,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.cli.KV = counted{s.cli.KV, &s.tally}
 	if err := s.prepare(ctx); err != nil {
 		s.Close()
 		return nil, err
@@ -352,5 +356,5 @@ func (s *Store) Ancestors() []string { return s.Snapshot().ancestors }
 
 // Stats are the counters up to now.
 func (s *Store) Stats() Stats {
-	return Stats{Reloads: s.reloads.Load(), Mismatches: s.mismatches.Load(), Unreadable: s.unreadable.Load()}
+	return Stats{Reloads: s.reloads.Load(), Mismatches: s.mismatches.Load(), Unreadable: s.unreadable.Load(), Work: s.tally.now()}
 }

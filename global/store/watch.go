@@ -99,6 +99,9 @@ func (s *Store) follow(ctx context.Context) (progress bool, err error) {
 			if err := res.Err(); err != nil {
 				return progress, fmt.Errorf("store: watch: %w", err)
 			}
+			for _, ev := range res.Events {
+				s.tally.read(ev.Kv.Key, ev.Kv.Value)
+			}
 			if err := s.apply(ctx, res.Events); err != nil {
 				return progress, err
 			}
@@ -261,6 +264,7 @@ func (s *Store) load(ctx context.Context, old *Snapshot) (*Snapshot, int64, erro
 		s.reloads.Add(1)
 	}
 	b := build(nil)
+	b.tally = &s.tally
 	from := s.prefix + "res/"
 	end := clientv3.GetPrefixRangeEnd(from)
 	for {

@@ -74,7 +74,8 @@ type meteredTxn struct {
 	ops []clientv3.Op
 }
 
-func (t *meteredTxn) If(cs ...clientv3.Cmp) clientv3.Txn { t.Txn = t.Txn.If(cs...); return t }
+func (t *meteredTxn) If(cs ...clientv3.Cmp) clientv3.Txn   { t.Txn = t.Txn.If(cs...); return t }
+func (t *meteredTxn) Else(ops ...clientv3.Op) clientv3.Txn { t.Txn = t.Txn.Else(ops...); return t }
 func (t *meteredTxn) Then(ops ...clientv3.Op) clientv3.Txn {
 	t.ops, t.Txn = ops, t.Txn.Then(ops...)
 	return t

@@ -54,22 +54,22 @@ type offers struct {
 	list   []resource.Key // keys in order, once it was asked for; nil after a change
 }
 
-// references counts, per Secret, the resources that name it.
+// references know, per Secret, the resources that name it.
 type references struct {
-	by    map[resource.Key][]resource.Key
-	count map[resource.Key]int
+	by map[resource.Key][]resource.Key
+	of map[resource.Key]map[resource.Key]bool
 }
 
 func newReferences() references {
-	return references{by: map[resource.Key][]resource.Key{}, count: map[resource.Key]int{}}
+	return references{by: map[resource.Key][]resource.Key{}, of: map[resource.Key]map[resource.Key]bool{}}
 }
 
 // set notes what a resource names now, and gives what it named before and names now.
 func (r references) set(from resource.Key, to []resource.Key) (touched []resource.Key) {
 	touched = append(slices.Clone(r.by[from]), to...)
 	for _, k := range r.by[from] {
-		if r.count[k]--; r.count[k] == 0 {
-			delete(r.count, k)
+		if delete(r.of[k], from); len(r.of[k]) == 0 {
+			delete(r.of, k)
 		}
 	}
 	delete(r.by, from)
@@ -77,7 +77,10 @@ func (r references) set(from resource.Key, to []resource.Key) (touched []resourc
 		r.by[from] = to
 	}
 	for _, k := range to {
-		r.count[k]++
+		if r.of[k] == nil {
+			r.of[k] = map[resource.Key]bool{}
+		}
+		r.of[k][from] = true
 	}
 	return touched
 }
@@ -225,7 +228,7 @@ func (p *projection) goes(snap *store.Snapshot, e store.Entry) bool {
 		return false
 	case key.Kind == kindSecret:
 		// A root's key never leaves global, even if a listener names it by mistake.
-		return p.named.count[key] > 0 && p.authority.count[key] == 0
+		return len(p.named.of[key]) > 0 && len(p.authority.of[key]) == 0
 	case key.Kind == kindIngress || key.Kind == kindAvailability:
 		return Enabled(snap, zoneOf(e.Resource))
 	}

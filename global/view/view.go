@@ -6,6 +6,8 @@
 package view
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -105,6 +107,14 @@ func (v *Views) Offered(zone string) resource.Digest {
 	return resource.Digest{}
 }
 
+// Naming lists, ordered, the policies that name a Secret, for those who must look at them when it changes.
+func (v *Views) Naming(secret resource.Key) []resource.Key {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.update()
+	return slices.SortedFunc(maps.Keys(v.now.named.of[secret]), resource.Key.Compare)
+}
+
 // Stats are the counts so far.
 func (v *Views) Stats() Stats {
 	v.mu.Lock()
@@ -201,17 +211,18 @@ type logEntry struct {
 	keys     []resource.Key
 }
 
-// extend appends within the log's bounds, leaving the old log as it is.
+// extend appends within the log's bounds. It shares what is there, as only the newest view is followed by another, and older ones see
+// no further than their own end.
 func extend(log []logEntry, e logEntry) []logEntry {
-	keep, total := 0, len(e.keys)
-	for i := len(log) - 1; i >= 0; i-- {
-		if total += len(log[i].keys); len(log)-i >= maxLogEntries || total > maxLogKeys {
-			keep = i + 1
-			break
+	out := append(log, e)
+	total := 0
+	for i := len(out) - 1; i >= 0; i-- {
+		total += len(out[i].keys)
+		if len(out)-i > maxLogEntries || total > maxLogKeys {
+			return out[i+1:]
 		}
 	}
-	out := make([]logEntry, 0, len(log)-keep+1)
-	return append(append(out, log[keep:]...), e)
+	return out
 }
 
 // Position is of this view. Read-only.

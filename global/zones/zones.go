@@ -156,6 +156,8 @@ func (r *Registry) Run(ctx context.Context) error {
 		}
 		seen := snap.Revision()
 		snap = r.cfg.Store.Snapshot()
+		// Whether or not a zone is connected to ask for it: what is left behind for long must be made from scratch.
+		r.cfg.Views.Stable()
 		r.mu.Lock()
 		r.notifyLocked()
 		r.mu.Unlock()
