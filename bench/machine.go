@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// machine says what was measured on, in one line.
+// machine says what was measured on, in one line, and whether others used it, as the figures are theirs then, too. It is asked before
+// anything of ours runs.
 func machine() string {
 	kernel := firstLine("/proc/sys/kernel/osrelease")
 	processor := runtime.GOARCH
@@ -24,7 +25,7 @@ func machine() string {
 			}
 		}
 	}
-	return fmt.Sprintf("%d cores of %s, %s %s, %s", runtime.NumCPU(), processor, runtime.GOOS, kernel, runtime.Version())
+	return fmt.Sprintf("%d cores of %s, %s %s, %s%s", runtime.NumCPU(), processor, runtime.GOOS, kernel, runtime.Version(), busy())
 }
 
 func firstLine(path string) string {
@@ -36,13 +37,13 @@ func firstLine(path string) string {
 	return line
 }
 
-// busy warns where others use the machine, as the figures are theirs then, too.
+// busy tells of others' work where there was any.
 func busy() string {
 	load, _, _ := strings.Cut(firstLine("/proc/loadavg"), " ")
 	if v, err := strconv.ParseFloat(load, 64); err != nil || v < float64(runtime.NumCPU())/2 {
 		return ""
 	}
-	return "The machine was busy before (load " + load + "): others' work may be in these figures."
+	return ", busy with other work before (load " + load + ")"
 }
 
 // commit is that of the checkout, as git names it.

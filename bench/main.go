@@ -25,9 +25,9 @@ import (
 var errMissed = errors.New("a goal was missed")
 
 type options struct {
-	binary, envoy, network, out, publish, only string
-	applies, endpoints, kills, moves           int
-	scale                                      bool
+	binary, envoy, network, out, from, publish, only string
+	applies, endpoints, kills, moves                 int
+	scale                                            bool
 	scaleOptions
 }
 
@@ -66,6 +66,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.StringVar(&o.out, "out", "bench/out", "folder for the figures, a file a scenario")
 	flags.StringVar(&o.publish, "publish", "", "page whose table of figures is replaced, such as docs/performance.md")
 	flags.StringVar(&o.only, "scenario", "", "measure one scenario alone: "+scenarioNames())
+	flags.StringVar(&o.from, "from", "", "measure nothing: show or publish what scenarios left in this folder before")
 	flags.IntVar(&o.applies, "applies", 400, "changes to apply one after another")
 	flags.IntVar(&o.endpoints, "endpoints", 100, "backends to kill and to begin")
 	flags.IntVar(&o.kills, "kills", 10, "real Envoys to kill")
@@ -79,13 +80,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return fmt.Errorf("there are no arguments but flags: %q", flags.Args())
 	}
 	how := measure
-	if o.scale {
+	switch {
+	case o.from != "":
+		how = measuredBefore
+	case o.scale:
 		how = measureScale
-	}
-	// Before anything of ours runs.
-	note := busy()
-	if note != "" {
-		fmt.Fprintln(out, note)
 	}
 	rows, err := how(ctx, o, out)
 	if err != nil {
@@ -95,7 +94,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	if o.publish != "" {
-		if err := publish(o.publish, o.scale, rows, note); err != nil {
+		if err := publish(o.publish, o.scale, rows); err != nil {
 			return err
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -24,7 +23,10 @@ type Row struct {
 	Least bool     `json:"least,omitempty"`
 	OK    bool     `json:"ok"`
 	// N is how often was measured.
-	N       int64  `json:"n"`
+	N int64 `json:"n"`
+	// Distribution is all of what Value is a percentile of: percentiles, and the values within which they lie.
+	Distribution [][2]float64 `json:"distribution,omitempty"`
+
 	Machine string `json:"machine"`
 	Commit  string `json:"commit"`
 }
@@ -78,7 +80,22 @@ func (l *latency) rows(goal50, goal99 float64) []Row {
 	if goal99 > 0 {
 		p99 = p99.atMost(goal99)
 	}
+	p50.Distribution = l.distribution()
 	return []Row{p50, p99, row(l.name+" max", milliseconds(l.h.Max()), "ms", n)}
+}
+
+// percentiles are those that a distribution is told by; of n times the last that means something is the (1-1/n)-th.
+var percentiles = []float64{0, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.75, 99.9, 99.95, 99.99}
+
+func (l *latency) distribution() (out [][2]float64) {
+	last := 100 * (1 - 1/float64(max(l.h.TotalCount(), 1)))
+	for _, p := range percentiles {
+		if p >= last {
+			break
+		}
+		out = append(out, [2]float64{p, l.at(p)})
+	}
+	return append(out, [2]float64{last, milliseconds(l.h.Max())})
 }
 
 func milliseconds(micro int64) float64 { return float64(micro) / 1000 }
@@ -144,52 +161,4 @@ func writeJSON(path string, rows []Row) error {
 		return fmt.Errorf("figures: %w", err)
 	}
 	return nil
-}
-
-// marks are the lines of a page between which figures stand.
-type marks struct{ begin, end string }
-
-var (
-	productMarks = marks{"<!-- figures: written by `make bench-publish` -->", "<!-- end of figures -->"}
-	scaleMarks   = marks{"<!-- scale: written by `make bench-scale-publish` -->", "<!-- end of scale -->"}
-)
-
-// publish puts the figures between their marks of a page, with a note beside them unless it is empty.
-func publish(path string, scale bool, rows []Row, note string) error {
-	m := productMarks
-	if scale {
-		m = scaleMarks
-	}
-	page, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("publish: %w", err)
-	}
-	text, err := m.published(string(page), rows, note)
-	if err != nil {
-		return fmt.Errorf("publish: %s: %w", path, err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		return fmt.Errorf("publish: %w", err)
-	}
-	return nil
-}
-
-func (m marks) published(page string, rows []Row, note string) (string, error) {
-	before, rest, ok := strings.Cut(page, m.begin)
-	_, after, ended := strings.Cut(rest, m.end)
-	if !ok || !ended {
-		return "", fmt.Errorf("it lacks the lines %q and %q, between which the figures go", m.begin, m.end)
-	}
-	if len(rows) == 0 {
-		return "", fmt.Errorf("there are no figures")
-	}
-	var b strings.Builder
-	b.WriteString(before + m.begin + "\n\n")
-	b.WriteString(strings.TrimSpace(fmt.Sprintf("Measured at commit `%s` on %s. %s", rows[0].Commit, rows[0].Machine, note)) + "\n\n")
-	b.WriteString("| scenario | metric | value | unit | goal | n | |\n|---|---|---|---|---|---|---|\n")
-	for _, r := range rows {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %d | %s |\n", r.Scenario, r.Metric, r.value(), r.Unit, r.goal(), r.N, r.verdict())
-	}
-	b.WriteString("\n" + m.end + after)
-	return b.String(), nil
 }

@@ -110,11 +110,11 @@ func TestPublishReplacesFiguresAlone(t *testing.T) {
 	page := "before\n" + productMarks.begin + "\nold\n" + productMarks.end + "\nafter\n"
 	r := row("lost", 0, "requests", 5).atMost(0)
 	r.Commit, r.Machine = "abc", "a machine"
-	once, err := productMarks.published(page, []Row{r}, "A note.")
+	once, _, err := productMarks.published(page, "figures", []Row{r})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"before\n", "\nafter\n", "| lost | 0 | requests | <= 0 | 5 | ok |", "abc", "a machine. A note.\n"} {
+	for _, want := range []string{"before\n", "\nafter\n", "| lost | 0 | requests | <= 0 | 5 | ok |", "`abc` on a machine.\n"} {
 		if !strings.Contains(once, want) {
 			t.Errorf("page lacks %q:\n%s", want, once)
 		}
@@ -122,13 +122,13 @@ func TestPublishReplacesFiguresAlone(t *testing.T) {
 	if strings.Contains(once, "old") {
 		t.Error("the old figures are still there")
 	}
-	if twice, err := productMarks.published(once, []Row{r}, "A note."); err != nil || twice != once {
+	if twice, _, err := productMarks.published(once, "figures", []Row{r}); err != nil || twice != once {
 		t.Errorf("publishing the same again changes the page: %v", err)
 	}
-	if _, err := productMarks.published("no marks", []Row{r}, ""); err == nil {
+	if _, _, err := productMarks.published("no marks", "figures", []Row{r}); err == nil {
 		t.Error("a page without marks was taken")
 	}
-	if _, err := productMarks.published(page, nil, ""); err == nil {
+	if _, _, err := productMarks.published(page, "figures", nil); err == nil {
 		t.Error("no figures were published")
 	}
 }
