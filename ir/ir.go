@@ -146,6 +146,8 @@ type HTTPConnection struct {
 	// StatPrefix must not contain what changes.
 	StatPrefix  string
 	RouteConfig string
+	// Bare says that no route turns a filter on, ever: then none stands there but the router.
+	Bare bool
 	// Edge is set where clients are not trusted: addresses and headers that they claim are not believed, and paths are
 	// normalised.
 	Edge bool

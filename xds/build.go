@@ -16,7 +16,7 @@ func Build(p *ir.Proxy) (*Resources, error) {
 	if p == nil {
 		return nil, errors.New("proxy is nil")
 	}
-	names := known{routes: map[string]bool{}, clusters: map[string]bool{}, authorizations: map[string]bool{}}
+	names := known{routes: map[string]bool{}, clusters: map[string]bool{}, authorizations: map[string]bool{}, bare: map[string]bool{}}
 	for i := range p.Routes {
 		names.routes[p.Routes[i].Name] = true
 	}
@@ -25,6 +25,13 @@ func Build(p *ir.Proxy) (*Resources, error) {
 	}
 	for i := range p.Authorizations {
 		names.authorizations[p.Authorizations[i].Name] = true
+	}
+	for i := range p.Listeners {
+		for n := range p.Listeners[i].Chains {
+			if http := p.Listeners[i].Chains[n].HTTP; http != nil && http.Bare {
+				names.bare[http.RouteConfig] = true
+			}
+		}
 	}
 
 	var out Resources
@@ -35,7 +42,7 @@ func Build(p *ir.Proxy) (*Resources, error) {
 		return l.Name, r, err
 	})
 	out.Routes, err[1] = each("routes", p.Routes, func(c *ir.RouteConfig) (string, *Resource, error) {
-		r, err := routeConfig(c, names.clusters)
+		r, err := routeConfig(c, names)
 		return c.Name, r, err
 	})
 	out.Clusters, err[2] = each("cluster", p.Clusters, func(c *ir.Cluster) (string, *Resource, error) {

@@ -158,7 +158,7 @@ func TestNegativeDurationsAreRefused(t *testing.T) {
 func TestLongBody(t *testing.T) {
 	r, err := routeConfig(&ir.RouteConfig{Name: "r", VirtualHosts: []ir.VirtualHost{{Name: "v", Domains: []string{"*"}, Routes: []ir.Route{
 		{Name: "long", Direct: &ir.DirectResponse{Status: 200, Body: strings.Repeat("x", 5000)}},
-	}}}}, nil)
+	}}}}, known{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,5 +230,26 @@ func BenchmarkBuild(b *testing.B) {
 		if _, err := Build(p); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A filter that a route turns on and its listener doesn't have would be passed over by Envoy without a word.
+func TestBareListenerTakesNoFilters(t *testing.T) {
+	p := &ir.Proxy{
+		Listeners: []ir.Listener{{Name: "out", Address: "127.0.0.1", Port: 80, Direction: ir.Outbound, Chains: []ir.FilterChain{{Name: "http",
+			HTTP: &ir.HTTPConnection{StatPrefix: "out", RouteConfig: "out", Bare: true}}}}},
+		Routes:   []ir.RouteConfig{{Name: "out", VirtualHosts: []ir.VirtualHost{{Name: "all", Domains: []string{"*"}, Routes: []ir.Route{goodRoute()}}}}},
+		Clusters: []ir.Cluster{{Name: "a", Protocol: ir.HTTP1, Static: &ir.Endpoint{Address: "127.0.0.1", Port: 81}, ConnectTimeout: time.Second}},
+	}
+	built, err := Build(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := string(printed(t, built.Listeners)); strings.Count(text, `"disabled": true`) != 0 || !strings.Contains(text, "envoy.filters.http.router") || len(built.Extensions) != 0 {
+		t.Errorf("a bare listener is\n%s\nwith %d extensions", text, len(built.Extensions))
+	}
+	p.Routes[0].VirtualHosts[0].Routes[0].Filters.CORS = &ir.CORS{}
+	if _, err := Build(p); err == nil || !strings.Contains(err.Error(), `route "`) || !strings.Contains(err.Error(), "its listener has none") {
+		t.Errorf("error is %v, want one about the filter", err)
 	}
 }

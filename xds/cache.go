@@ -35,14 +35,16 @@ var cacheFillScript string
 // shows it to the client once more.
 var cacheKey, cacheFill = script("cache_key", cacheKeyScript), script("cache_fill", cacheFillScript)
 
-// script shares its virtual machine among listeners. It must not make Envoy choose the route again.
-func script(name, code string) *luav3.Lua {
-	return &luav3.Lua{
+// script shares its virtual machine among listeners. It must not make Envoy choose the route again. It is the same for all proxies, and
+// travels apart from listeners, as it would be half of each.
+func script(name, code string) func(*ir.Proxy) (validated, error) {
+	out := &luav3.Lua{
 		DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: code}},
 		StatPrefix:        name,
 		ClearRouteCache:   wrapperspb.Bool(false),
 		SharedVmId:        name,
 	}
+	return func(*ir.Proxy) (validated, error) { return out, nil }
 }
 
 func routeCacheKey(r *ir.Route) (validated, error) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
@@ -14,13 +15,14 @@ import (
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	transformv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/transform/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/zoneforge/zoneforge/ir"
 )
 
-// httpFilter is one filter of the chain. It stands in every HTTP listener, so that no policy ever touches a listener, and does
-// nothing there: the routes that want it turn it on.
+// httpFilter is one filter of the chain. It stands in every HTTP listener but those whose routes never want any, so that no policy ever
+// touches a listener, and does nothing there: the routes that want it turn it on.
 type httpFilter struct {
 	name string
 	// listener is its configuration where the route says nothing; nil with discovered.
@@ -67,9 +69,9 @@ var httpFilters = []httpFilter{
 	{name: "zoneforge.body_size", listener: &filterchainv3.FilterChainConfig{}, route: routeBodySize},
 	{name: "envoy.filters.http.grpc_web", listener: &grpcwebv3.GrpcWeb{}, route: routeGRPCWeb},
 	{name: "zoneforge.compression", listener: &filterchainv3.FilterChainConfig{}, route: routeCompression},
-	{name: "zoneforge.cache_key", listener: cacheKey, route: routeCacheKey},
+	{name: "zoneforge.cache_key", discovered: cacheKey, route: routeCacheKey},
 	{name: cacheName, listener: &filterchainv3.FilterChainConfig{}, route: routeCache},
-	{name: "zoneforge.cache_fill", listener: cacheFill, route: routeCacheFill},
+	{name: "zoneforge.cache_fill", discovered: cacheFill, route: routeCacheFill},
 	{name: "envoy.filters.http.grpc_json_transcoder", listener: idleTranscoder, route: routeTranscode},
 	{name: "envoy.filters.http.transform", listener: &transformv3.TransformConfig{}, route: routeTransform},
 	{name: "zoneforge.transform_service", listener: luaListener, route: routeTransformService},
@@ -79,7 +81,30 @@ var httpFilters = []httpFilter{
 	{name: "envoy.filters.http.router", listener: &routerv3.Router{}},
 }
 
-// filterChain is the same for all HTTP listeners.
+// chains are the filters of HTTP listeners, and what stands in those whose routes turn none on. They are the same for all, and must
+// not be changed.
+var chains = sync.OnceValues(func() (*chainsOf, error) {
+	all, err := filterChain()
+	if err != nil {
+		return nil, err
+	}
+	out := &chainsOf{bare: all[len(all)-1:]}
+	// Checked and encoded once: this is most of what a listener is.
+	for _, f := range all {
+		if err := f.ValidateAll(); err != nil {
+			return nil, fmt.Errorf("filter %s: %w", f.GetName(), err)
+		}
+	}
+	out.all, err = proto.MarshalOptions{Deterministic: true}.Marshal(&hcmv3.HttpConnectionManager{HttpFilters: all})
+	return out, err
+})
+
+type chainsOf struct {
+	// all is an encoded HttpConnectionManager that has nothing but the filters.
+	all  []byte
+	bare []*hcmv3.HttpFilter
+}
+
 func filterChain() ([]*hcmv3.HttpFilter, error) {
 	var out []*hcmv3.HttpFilter
 	for _, f := range httpFilters {
@@ -107,10 +132,25 @@ func filterChain() ([]*hcmv3.HttpFilter, error) {
 	return out, nil
 }
 
+// filters puts the filters of an HTTP listener into its connection manager. Encoded ones go in as they are: they come behind its other
+// fields, whose order is nobody's.
+func filters(into *hcmv3.HttpConnectionManager, bare bool) error {
+	c, err := chains()
+	if err != nil {
+		return err
+	}
+	if bare {
+		into.HttpFilters = c.bare
+		return nil
+	}
+	into.ProtoReflect().SetUnknown(c.all)
+	return nil
+}
+
 // discoveredFilters are the configurations to which the chains of a proxy's HTTP listeners refer; a listener waits for each.
 func discoveredFilters(p *ir.Proxy) ([]*Resource, error) {
 	if !slices.ContainsFunc(p.Listeners, func(l ir.Listener) bool {
-		return slices.ContainsFunc(l.Chains, func(c ir.FilterChain) bool { return c.HTTP != nil })
+		return slices.ContainsFunc(l.Chains, func(c ir.FilterChain) bool { return c.HTTP != nil && !c.HTTP.Bare })
 	}) {
 		return nil, nil
 	}

@@ -24,8 +24,8 @@ const (
 	noServerName = "zoneforge:no-server-name"
 )
 
-// known are the names that a listener or route may refer to.
-type known struct{ routes, clusters, authorizations map[string]bool }
+// known are the names that a listener or route may refer to; bare are the routes whose listener has no filters.
+type known struct{ routes, clusters, authorizations, bare map[string]bool }
 
 func listener(l *ir.Listener, names known) (*Resource, error) {
 	out := &listenerv3.Listener{Name: l.Name}
@@ -166,21 +166,20 @@ func httpConnection(h *ir.HTTPConnection, names known, quic bool) ([]*listenerv3
 	if err := notNegative(namedDuration{"http: idle timeout", h.IdleTimeout}); err != nil {
 		return nil, err
 	}
-	filters, err := filterChain()
-	if err != nil {
-		return nil, err
-	}
 	out := &hcmv3.HttpConnectionManager{
 		StatPrefix: h.StatPrefix,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			ConfigSource: ads(), RouteConfigName: h.RouteConfig,
 		}},
-		HttpFilters:               filters,
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: unlessZero(h.IdleTimeout)},
 		Http2ProtocolOptions:      &corev3.Http2ProtocolOptions{},
 		LocalReplyConfig:          localReplies(),
 	}
+	if err := filters(out, h.Bare); err != nil {
+		return nil, err
+	}
 	allowWebSocket(out, h.Edge)
+	var err error
 	if out.AccessLog, err = accessLogs(h.Logs, true, names.clusters); err != nil {
 		return nil, err
 	}

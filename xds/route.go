@@ -23,7 +23,7 @@ const (
 	statusCodesCond     = "retriable-status-codes"
 )
 
-func routeConfig(c *ir.RouteConfig, clusters map[string]bool) (*Resource, error) {
+func routeConfig(c *ir.RouteConfig, names known) (*Resource, error) {
 	// Domains are host names, while clients of any port but 80 and 443 send the port along.
 	out := &routev3.RouteConfiguration{Name: c.Name, IgnorePortInHostMatching: true}
 	var errs []error
@@ -41,9 +41,12 @@ func routeConfig(c *ir.RouteConfig, clusters map[string]bool) (*Resource, error)
 		}
 		for n := range host.Routes {
 			r := &host.Routes[n]
-			one, err := route(r, clusters)
+			one, err := route(r, names.clusters)
 			if err == nil {
 				err = one.ValidateAll()
+			}
+			if err == nil && names.bare[c.Name] && len(one.TypedPerFilterConfig) > 0 {
+				err = errors.New("turns a filter on, and its listener has none: let the listener have them")
 			}
 			if err != nil {
 				errs = append(errs, inEach(err, fmt.Sprintf("virtual host %q: route %q", host.Name, r.Name)))

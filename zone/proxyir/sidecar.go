@@ -174,7 +174,8 @@ func (b *builder) outboundChain(name string, conf *meshv1.TrafficRoute_Conf, tag
 		routes = append(routes, r)
 	}
 	routes = append(routes, ir.Route{Name: "default", Match: anyPath, Forward: b.forward(to, tags)})
-	chain.HTTP = &ir.HTTPConnection{StatPrefix: name, RouteConfig: name}
+	// What a sidecar does to requests it does where they come in.
+	chain.HTTP = &ir.HTTPConnection{StatPrefix: name, RouteConfig: name, Bare: true}
 	return chain, &ir.RouteConfig{Name: name, VirtualHosts: []ir.VirtualHost{{Name: "all", Domains: []string{"*"}, Routes: routes}}}, nil
 }
 
