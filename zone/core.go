@@ -49,8 +49,7 @@ type core struct {
 	proxies  map[string]*proxy
 	restored map[string]*proxy
 	// coming counts the streams that began and are not taken yet.
-	coming   map[string]int
-	interner xds.Interner
+	coming map[string]int
 	// revision counts what was given to proxies, endpointRevision what was given of endpoints.
 	revision, endpointRevision uint64
 	revisions                  revisions
@@ -358,7 +357,6 @@ func (c *core) endGrace() {
 
 // tidy forgets resources and identities that no proxy has.
 func (c *core) tidy() {
-	used := map[*xds.Resource]bool{}
 	services := map[string][]string{}
 	for _, name := range c.state.Meshes() {
 		services[name] = nil
@@ -367,15 +365,9 @@ func (c *core) tidy() {
 		if p.built == nil {
 			continue
 		}
-		r := p.built.Resources
-		for _, list := range [][]*xds.Resource{r.Listeners, r.Routes, r.Clusters, r.Extensions} {
-			for _, one := range list {
-				used[one] = true
-			}
-		}
-		services[p.mesh()] = append(services[p.mesh()], identity.Services(p.built.Proxy.Secrets)...)
+		services[p.mesh()] = append(services[p.mesh()], identity.Services(p.built.Secrets)...)
 	}
-	c.interner.Keep(func(r *xds.Resource) bool { return used[r] })
+	c.state.Tidy()
 	for name, list := range services {
 		if name != "" {
 			slices.Sort(list)

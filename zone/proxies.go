@@ -211,7 +211,6 @@ func (c *core) build(id string) {
 		c.troubled[id] = true
 		return
 	}
-	c.interner.InternAll(built.Resources)
 	p.built, p.err = built, nil
 	payable(p.debts, c.revision+1)
 	c.look(p)
@@ -219,7 +218,7 @@ func (c *core) build(id string) {
 		delete(c.usersOf[key], id)
 	}
 	p.secrets = p.secrets[:0]
-	for _, name := range built.Proxy.Secrets {
+	for _, name := range built.Secrets {
 		key := secretKey{p.mesh(), name}
 		p.secrets = append(p.secrets, key)
 		if c.usersOf[key] == nil {
@@ -256,7 +255,7 @@ func (c *core) unsettle(p *proxy) {
 }
 
 func (c *core) secretsOf(p *proxy) ([]*xds.Resource, bool) {
-	names := p.built.Proxy.Secrets
+	names := p.built.Secrets
 	if len(names) == 0 {
 		return nil, true
 	}

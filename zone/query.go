@@ -190,7 +190,7 @@ func (c *core) describe(p *proxy, withConfig bool) (*description, error) {
 	if d.Config.Endpoints, err = shown(endpoints); err != nil {
 		return nil, err
 	}
-	for _, name := range p.built.Proxy.Secrets {
+	for _, name := range p.built.Secrets {
 		s := redacted{Name: name, Data: resource.Redacted}
 		if have := c.secrets[secretKey{p.mesh(), name}]; have != nil {
 			s.Version = have.resource.Version

@@ -33,6 +33,7 @@ func (b *builder) accessLogs() {
 		return
 	}
 	logs, failed := b.possibleLogs()
+	b.personal = b.personal || len(logs)+len(failed) > 0
 	tables := map[string]*ir.RouteConfig{}
 	for i := range b.proxy.Routes {
 		tables[b.proxy.Routes[i].Name] = &b.proxy.Routes[i]

@@ -58,6 +58,8 @@ type Input struct {
 	LogPipe string
 	// Modules are the WebAssembly modules that its launcher found, each its name, a space and its SHA-256, sorted.
 	Modules []string
+	// Part is which half of a sidecar to build; the zero value builds all.
+	Part Part
 	// Without are policies that are passed over, as what they say has been refused.
 	Without map[resource.Key]bool
 	// Closed are MeshGatewayRoutes, Compositions and FilterPolicies whose requests are answered with 503, as what they do has been
@@ -81,9 +83,22 @@ const (
 	PortAbsent
 )
 
+// Part is a half of a sidecar. Both halves together are the whole sidecar, but for its ProxyTemplate, which is in both.
+type Part int
+
+// Inbounds is what comes into a sidecar with all that is for the proxy itself, Outbounds what goes out. The latter depends on neither
+// name nor address of the Dataplane, unless Result.Personal says so.
+const (
+	Whole Part = iota
+	Inbounds
+	Outbounds
+)
+
 // Result is what was built.
 type Result struct {
 	Proxy *ir.Proxy
+	// Personal says that the name or address of the Dataplane is in what goes out.
+	Personal bool
 	// Destinations are those whose endpoints the proxy needs, ordered by their server names.
 	Destinations []ingress.Destination
 	// Externals are the tags of the destinations outside the mesh, ordered like Destinations.
@@ -138,6 +153,8 @@ type builder struct {
 	rejected map[Rejected]bool
 	uses     map[Use]bool
 	proxy    *ir.Proxy
+	// personal is Result.Personal.
+	personal bool
 }
 
 func newBuilder(in Input, kind ir.ProxyKind, source map[string]string) *builder {
@@ -349,11 +366,13 @@ func (b *builder) finish() *Result {
 	b.composes()
 	b.accessLogs()
 	b.traces()
-	b.metrics()
+	if b.Part != Outbounds {
+		b.metrics()
+	}
 	b.caches()
 	b.template()
 	b.sayTags()
-	out := &Result{Proxy: b.proxy}
+	out := &Result{Proxy: b.proxy, Personal: b.personal}
 	for _, name := range slices.Sorted(maps.Keys(b.clusters)) {
 		c := b.clusters[name]
 		if d, ok := b.destinations[name]; ok {

@@ -27,12 +27,19 @@ func Sidecar(in Input) (*Result, error) {
 	}
 	b := newBuilder(in, ir.Sidecar, source)
 	var errs []error
-	for _, inbound := range n.GetInbound() {
+	inbounds, outbounds := n.GetInbound(), n.GetOutbound()
+	switch in.Part {
+	case Inbounds:
+		outbounds = nil
+	case Outbounds:
+		inbounds = nil
+	}
+	for _, inbound := range inbounds {
 		if err := b.inbound(inbound); err != nil {
 			errs = append(errs, fmt.Errorf("dataplane %s/%s: inbound %d: %w", in.MeshName, in.Name, inbound.GetPort(), err))
 		}
 	}
-	for _, outbound := range n.GetOutbound() {
+	for _, outbound := range outbounds {
 		if err := b.outbound(outbound); err != nil {
 			errs = append(errs, fmt.Errorf("dataplane %s/%s: outbound %d: %w", in.MeshName, in.Name, outbound.GetPort(), err))
 		}

@@ -71,7 +71,7 @@ func (s *State) affects(m *mesh, r *resource.Resource) {
 		}
 		s.inboundsOf(m, v.GetDestinations())
 	case *meshv1.TrafficLog:
-		s.each(m.bySource, m.proxies, v.GetSources(), func(p *proxy) bool { return matches(v.GetSources(), p.source) })
+		s.each(m.bySource, m.proxies, v.GetSources(), (*State).touch, func(p *proxy) bool { return matches(v.GetSources(), p.source) })
 	case *meshv1.TrafficTrace:
 		s.markIf(m.proxies, func(p *proxy) bool { return p.knownBy(v.GetSelectors()) })
 	case *meshv1.ProxyTemplate:
@@ -116,23 +116,20 @@ func (s *State) localities(m *mesh, v *meshv1.LocalityPolicy) {
 			}
 		}
 	}
-	s.each(m.byDestination, m.proxies, v.GetDestinations(), func(p *proxy) bool {
-		return slices.ContainsFunc(p.destinations, func(t map[string]string) bool { return matches(v.GetDestinations(), t) })
-	})
+	s.each(m.byDestination, m.proxies, v.GetDestinations(), (*State).goesOut, func(p *proxy) bool { return p.leadsTo(v.GetDestinations()) })
 }
 
 // connections marks the clients with a connection that a policy matches.
 func (s *State) connections(m *mesh, v policy.ConnectionPolicy) {
 	fits := func(p *proxy) bool {
-		return matches(v.GetSources(), p.source) && slices.ContainsFunc([][]map[string]string{p.outbounds, p.destinations}, func(list []map[string]string) bool {
-			return slices.ContainsFunc(list, func(t map[string]string) bool { return matches(v.GetDestinations(), t) })
-		})
+		return matches(v.GetSources(), p.source) &&
+			(slices.ContainsFunc(p.outbounds, func(t map[string]string) bool { return matches(v.GetDestinations(), t) }) || p.leadsTo(v.GetDestinations()))
 	}
 	if _, exact := services(v.GetDestinations()); exact {
-		s.each(m.byDestination, m.proxies, v.GetDestinations(), fits)
+		s.each(m.byDestination, m.proxies, v.GetDestinations(), (*State).goesOut, fits)
 		return
 	}
-	s.each(m.bySource, m.proxies, v.GetSources(), fits)
+	s.each(m.bySource, m.proxies, v.GetSources(), (*State).goesOut, fits)
 }
 
 // inboundsOf marks the workloads with an inbound that a policy selects.
@@ -140,7 +137,7 @@ func (s *State) inboundsOf(m *mesh, selectors []*meshv1.Selector) {
 	if len(selectors) == 0 {
 		return
 	}
-	s.each(m.byInbound, m.proxies, selectors, func(p *proxy) bool {
+	s.each(m.byInbound, m.proxies, selectors, (*State).touch, func(p *proxy) bool {
 		return slices.ContainsFunc(p.inbounds, func(t map[string]string) bool { return matches(selectors, t) })
 	})
 }
@@ -163,21 +160,28 @@ func (s *State) byClientOf(m *mesh, v policy.ConnectionPolicy) {
 }
 
 // each marks the proxies that fit, looking only at those of the services that the selectors name, where all of them do.
-func (s *State) each(index map[string]set[string], all set[string], selectors []*meshv1.Selector, fits func(*proxy) bool) {
+func (s *State) each(index map[string]set[string], all set[string], selectors []*meshv1.Selector, mark func(*State, *proxy), fits func(*proxy) bool) {
+	look := func(ids set[string]) {
+		for id := range ids {
+			if p := s.proxies[id]; p != nil && p.live && fits(p) {
+				mark(s, p)
+			}
+		}
+	}
 	names, exact := services(selectors)
 	if !exact {
-		s.markIf(all, fits)
+		look(all)
 		return
 	}
 	for _, name := range names {
-		s.markIf(index[name], fits)
+		look(index[name])
 	}
 }
 
 func (s *State) markIf(ids set[string], fits func(*proxy) bool) {
 	for id := range ids {
 		if p := s.proxies[id]; p != nil && p.live && fits(p) {
-			s.dirty.proxies[id] = struct{}{}
+			s.touch(p)
 		}
 	}
 }

@@ -1,10 +1,10 @@
 package state
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -25,7 +25,8 @@ type endpoints struct {
 
 // Built is what a proxy is to be configured with, but for endpoints and the bytes of secrets.
 type Built struct {
-	Proxy     *ir.Proxy
+	// Secrets are the names of those that it is given, sorted.
+	Secrets   []string
 	Resources *xds.Resources
 }
 
@@ -40,29 +41,30 @@ func (s *State) BuildProxy(id string) (*Built, error) {
 		return s.buildIngress(p)
 	}
 	m := s.mesh(p.Mesh)
-	wanted := set[string]{}
-	in := proxyir.Input{
-		Mesh: m.spec, MeshName: m.name, Zone: s.zone, Domain: m.bundle.GetDomain(), Name: p.Name, Dataplane: p.Dataplane, LogPipe: p.LogPipe, Modules: p.Modules,
-		Policies: m.policies, Protocols: m.protocols(),
-		HasSecret: func(name string) bool {
-			cert, key, _ := strings.Cut(name, "+")
-			for _, n := range []string{cert, key} {
-				if n != "" {
-					wanted[n] = struct{}{}
-				}
+	if p.workload != nil {
+		if halves, err := s.halves(m, p); err == nil {
+			if built, err := joined(halves); err == nil {
+				s.keep(m, p, halves)
+				p.asked(halves)
+				return built, nil
 			}
-			return m.certificate(name) != nil
-		},
-		SecretData: func(name string) ([]byte, bool) {
-			wanted[name] = struct{}{}
-			v := m.secrets[name]
-			if v == nil {
-				return nil, false
-			}
-			return v.data, true
-		},
-		HasAuthorities: func(name string) bool { wanted[name] = struct{}{}; return m.authorities(name) != nil },
+		}
 	}
+	p.in = nil
+	whole, err := s.whole(m, p)
+	if err != nil {
+		return nil, err
+	}
+	halves := []*half{whole}
+	s.keep(m, p, halves)
+	p.asked(halves)
+	return joined(halves)
+}
+
+// whole builds a Dataplane in one.
+func (s *State) whole(m *mesh, p *proxy) (*half, error) {
+	wanted := set[string]{}
+	in := s.inputOf(m, p, wanted)
 	build := proxyir.Sidecar
 	if p.Dataplane.GetNetworking().GetGateway() != nil {
 		build = proxyir.Gateway
@@ -71,35 +73,14 @@ func (s *State) BuildProxy(id string) (*Built, error) {
 	if err != nil {
 		return nil, err
 	}
-	current := requiredTokens(result.Proxy)
-	former := p.formerJWT
-	if !reflect.DeepEqual(current, p.jwt) {
-		former = p.jwt
-	}
-	result.Proxy.FormerJWT = former
+	result.Proxy.FormerJWT = p.former(requiredTokens(result.Proxy))
 	resources, err := xds.Build(result.Proxy)
 	if err != nil {
 		if result, resources, err = withoutBad(build, in, result, err); err != nil {
 			return nil, err
 		}
-		current = requiredTokens(result.Proxy)
 	}
-
-	s.unindex(m, p)
-	p.jwt, p.formerJWT = current, former
-	p.rejected, p.uses, p.secrets, p.destinations = result.Rejected, result.Uses, slices.Sorted(maps.Keys(wanted)), nil
-	if delete(s.refusing, id); len(p.rejected) > 0 {
-		s.refusing[id] = struct{}{}
-	}
-	for _, d := range result.Destinations {
-		p.destinations = append(p.destinations, tagsOf(d))
-	}
-	p.destinations = append(p.destinations, result.Externals...)
-	s.index(m, p)
-	if err := s.needs(p, result.Destinations, ingress.ClientView); err != nil {
-		return nil, err
-	}
-	return &Built{Proxy: result.Proxy, Resources: resources}, nil
+	return s.halfOf(p, result, wanted, resources)
 }
 
 // tagsOf are the tags that a destination is asked for by.
@@ -133,10 +114,14 @@ func (s *State) buildIngress(p *proxy) (*Built, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.needs(p, destinations, ingress.IngressView); err != nil {
-		return nil, err
+	h := &half{resources: resources, secrets: out.Secrets}
+	if err := h.needing(destinations, ingress.IngressView); err != nil {
+		return nil, fmt.Errorf("proxy %s: %w", p.ID, err)
 	}
-	return &Built{Proxy: &out, Resources: resources}, nil
+	s.interner.InternAll(resources)
+	p.halves = []*half{h}
+	s.need(p, p.halves)
+	return joined(p.halves)
 }
 
 func (m *mesh) offered(name, zone string) []ingress.Destination {
@@ -156,35 +141,28 @@ func (m *mesh) offered(name, zone string) []ingress.Destination {
 	return out
 }
 
-// needs says which endpoints a proxy needs from now on.
-func (s *State) needs(p *proxy, destinations []ingress.Destination, view ingress.View) error {
-	wanted := map[string]ingress.Destination{}
-	for _, d := range destinations {
-		sni, err := d.SNI()
-		if err != nil {
-			return fmt.Errorf("proxy %s: %w", p.ID, err)
-		}
-		wanted[ingress.EndpointsName(sni, view)] = d
+// need counts the users of the endpoints of halves, which may be none. Those without any become dirty, and BuildEndpoints tells that
+// they are not wanted.
+func (s *State) need(p *proxy, halves []*half) {
+	names := together(halves, func(h *half) []string { return h.needed }, cmp.Compare[string])
+	if slices.Equal(names, p.needs) {
+		return
 	}
-	for name, d := range wanted {
-		if s.endpoints[name] == nil {
-			s.endpoints[name] = &endpoints{destination: d, view: view, users: set[string]{}}
-			s.mesh(d.Mesh).service(d.Service).names[name] = struct{}{}
-			s.dirty.endpoints[name] = struct{}{}
+	for _, h := range halves {
+		for _, n := range h.needs {
+			e := s.endpoints[n.name]
+			if e == nil {
+				e = &endpoints{destination: n.destination, view: n.view, users: set[string]{}}
+				s.endpoints[n.name] = e
+				s.mesh(n.destination.Mesh).service(n.destination.Service).names[n.name] = struct{}{}
+				s.dirty.endpoints[n.name] = struct{}{}
+			}
+			e.users[p.ID] = struct{}{}
 		}
-	}
-	s.need(p, slices.Sorted(maps.Keys(wanted)))
-	return nil
-}
-
-// need counts the users of endpoints; those without any become dirty, and BuildEndpoints tells that they are not wanted.
-func (s *State) need(p *proxy, names []string) {
-	for _, name := range names {
-		s.endpoints[name].users[p.ID] = struct{}{}
 	}
 	for _, name := range p.needs {
 		e := s.endpoints[name]
-		if e == nil || slices.Contains(names, name) {
+		if _, still := slices.BinarySearch(names, name); e == nil || still {
 			continue
 		}
 		if delete(e.users, p.ID); len(e.users) == 0 {

@@ -7,6 +7,24 @@ import (
 	"github.com/zoneforge/zoneforge/ir"
 )
 
+// former are the tokens that a proxy's routes asked for before those of now.
+func (p *proxy) former(now []*ir.JWT) []*ir.JWT {
+	if reflect.DeepEqual(now, p.jwt) {
+		return p.formerJWT
+	}
+	return p.jwt
+}
+
+// asked notes the tokens that the routes of what was built ask for.
+func (p *proxy) asked(halves []*half) {
+	var now []*ir.JWT
+	for _, h := range halves {
+		now = append(now, h.tokens...)
+	}
+	p.formerJWT = p.former(now)
+	p.jwt = now
+}
+
 // requiredTokens are the tokens that the routes of a proxy ask for, each once, without the claims, which routes ask for themselves.
 func requiredTokens(p *ir.Proxy) []*ir.JWT {
 	var out []*ir.JWT

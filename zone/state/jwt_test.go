@@ -7,6 +7,7 @@ import (
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/xds"
+	"github.com/zoneforge/zoneforge/zone/state"
 )
 
 // TestFormerTokensStay changes what a gateway's route asks for: the filter keeps what it was asked for before, so that routes that
@@ -30,7 +31,7 @@ func TestFormerTokensStay(t *testing.T) {
 			t.Fatal(err)
 		}
 		var former []string
-		for _, j := range built.Proxy.FormerJWT {
+		for _, j := range state.FormerTokens(s, gateway().ID) {
 			former = append(former, j.Providers[0].Audiences...)
 		}
 		if got := strings.Join(former, " "); got != c.former {

@@ -37,17 +37,20 @@ type proxy struct {
 	outbounds []map[string]string
 	source    map[string]string
 
+	// workload is what a live sidecar with outbounds has in common with others, under a key; nil for all other proxies.
+	workload    *workload
+	workloadKey string
+	// in is the half of a sidecar by which requests come in; nil until it is built, and again when something changed that may be part
+	// of it.
+	in *half
 	// The rest is of the last build.
-	destinations []map[string]string
-	needs        []string
-	secrets      []string
-	rejected     []proxyir.Rejected
-	uses         []proxyir.Use
+	halves []*half
+	needs  []string
 	// jwt are the tokens that its routes ask for, formerJWT those of before the last change of that.
 	jwt, formerJWT []*ir.JWT
 }
 
-// Register adds a proxy or replaces one of the same ID. One that is not live gives its endpoints only, and never replaces a
+// Register adds a proxy or replaces one of the same ID, and takes its document over: parts that are equal to those of others are shared. One that is not live gives its endpoints only, and never replaces a
 // live one; what it presents is the same as before, or the proxy was restarted with another document.
 func (s *State) Register(in Proxy, live bool) {
 	old := s.proxies[in.ID]
@@ -62,7 +65,7 @@ func (s *State) Register(in Proxy, live bool) {
 	delete(s.refusing, in.ID) // until it is built
 	if in.ZoneIngress != nil {
 		if old != nil {
-			p.needs = old.needs
+			p.halves, p.needs = old.halves, old.needs
 		}
 		s.dirty.offer[serviceKey{service: in.ID}] = struct{}{}
 		if live {
@@ -95,7 +98,7 @@ func (s *State) Register(in Proxy, live bool) {
 			}
 		}
 		// What the last build found holds until the next one, so that shared endpoints don't come and go between.
-		p.destinations, p.needs, p.secrets = old.destinations, old.needs, old.secrets
+		p.halves, p.needs = old.halves, old.needs
 		p.jwt, p.formerJWT = old.jwt, old.formerJWT
 	}
 	m.proxies[in.ID] = struct{}{}
@@ -103,8 +106,12 @@ func (s *State) Register(in Proxy, live bool) {
 		s.setLocal(m, name, in.ID, locals[name])
 	}
 	if live {
+		s.join(p)
 		s.index(m, p)
 		s.dirty.proxies[in.ID] = struct{}{}
+	}
+	if old != nil {
+		s.leave(old) // last, so that what was built for both stays
 	}
 }
 
@@ -150,6 +157,7 @@ func (s *State) Unregister(id string) bool {
 	delete(s.dirty.proxies, id)
 	delete(s.refusing, id)
 	s.need(p, nil)
+	s.leave(p)
 	if p.ZoneIngress != nil {
 		delete(s.ingresses, id)
 		s.dirty.offer[serviceKey{service: id}] = struct{}{}
@@ -191,7 +199,7 @@ func (s *State) Proxies(live bool) []string {
 // Uses lists the policies that a proxy was last built from.
 func (s *State) Uses(id string) []proxyir.Use {
 	if p := s.proxies[id]; p != nil {
-		return p.uses
+		return p.uses()
 	}
 	return nil
 }
@@ -211,13 +219,16 @@ func (s *State) index(m *mesh, p *proxy) {
 	for _, i := range p.inbounds {
 		add(m.byInbound, i[resource.TagService], p.ID)
 	}
-	for _, list := range [][]map[string]string{p.outbounds, p.destinations} {
-		for _, tags := range list {
-			add(m.byDestination, tags[resource.TagService], p.ID)
-		}
+	for _, tags := range p.outbounds {
+		add(m.byDestination, tags[resource.TagService], p.ID)
 	}
-	for _, name := range p.secrets {
-		add(m.bySecret, name, p.ID)
+	for tags := range p.destinations {
+		add(m.byDestination, tags[resource.TagService], p.ID)
+	}
+	for _, h := range p.halves {
+		for _, name := range h.wants {
+			add(m.bySecret, name, p.ID)
+		}
 	}
 }
 
@@ -227,20 +238,23 @@ func (s *State) unindex(m *mesh, p *proxy) {
 	for _, i := range p.inbounds {
 		remove(m.byInbound, i[resource.TagService], p.ID)
 	}
-	for _, list := range [][]map[string]string{p.outbounds, p.destinations} {
-		for _, tags := range list {
-			remove(m.byDestination, tags[resource.TagService], p.ID)
-		}
+	for _, tags := range p.outbounds {
+		remove(m.byDestination, tags[resource.TagService], p.ID)
 	}
-	for _, name := range p.secrets {
-		remove(m.bySecret, name, p.ID)
+	for tags := range p.destinations {
+		remove(m.byDestination, tags[resource.TagService], p.ID)
+	}
+	for _, h := range p.halves {
+		for _, name := range h.wants {
+			remove(m.bySecret, name, p.ID)
+		}
 	}
 }
 
 // RejectedBy lists the policies that were left out of a proxy.
 func (s *State) RejectedBy(id string) []proxyir.Rejected {
 	if p := s.proxies[id]; p != nil {
-		return p.rejected
+		return p.rejected()
 	}
 	return nil
 }

@@ -267,7 +267,9 @@ func (s *State) protocolChanged(m *mesh, name string, v *service) {
 	}
 	if p := slices.Min(all); p != v.protocol {
 		v.protocol, m.spoken = p, nil
-		s.mark(m.byDestination[name])
+		for id := range m.byDestination[name] {
+			s.goesOut(s.proxies[id])
+		}
 		// A policy that was left out for the protocol of a service has taken its destination back.
 		s.markIf(s.refusing, func(p *proxy) bool { return p.Mesh == m.name })
 	}
@@ -275,14 +277,14 @@ func (s *State) protocolChanged(m *mesh, name string, v *service) {
 
 func (s *State) mark(ids set[string]) {
 	for id := range ids {
-		s.dirty.proxies[id] = struct{}{}
+		s.touch(s.proxies[id])
 	}
 }
 
 func (s *State) allProxies(m *mesh) {
 	for id := range m.proxies {
-		if s.proxies[id].live {
-			s.dirty.proxies[id] = struct{}{}
+		if p := s.proxies[id]; p.live {
+			s.touch(p)
 		}
 	}
 }

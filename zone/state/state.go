@@ -20,6 +20,7 @@ import (
 	"github.com/zoneforge/zoneforge/ingress"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/sync/kds"
+	"github.com/zoneforge/zoneforge/xds"
 )
 
 type set[K comparable] map[K]struct{}
@@ -40,6 +41,10 @@ type State struct {
 	refusing set[string]
 	// astray is what unknownZones gives; nil when that may have changed.
 	astray map[resource.Key]string
+	// workloads are what live sidecars have in common, by what that is built from.
+	workloads map[string]*workload
+	// interner lets proxies share equal resources.
+	interner xds.Interner
 	// endpoints are those that some proxy needs, by name.
 	endpoints map[string]*endpoints
 	offer     *kds.Set
@@ -112,7 +117,7 @@ func New(zone string) *State {
 	return &State{
 		zone: zone, records: map[resource.Key]*record{}, meshes: map[string]*mesh{}, remotes: map[resource.Key]ingress.Remote{},
 		reaches: map[string]set[serviceKey]{}, proxies: map[string]*proxy{}, ingresses: set[string]{},
-		refused: set[resource.Key]{}, refusing: set[string]{}, endpoints: map[string]*endpoints{}, offer: kds.NewSet(),
+		refused: set[resource.Key]{}, refusing: set[string]{}, workloads: map[string]*workload{}, endpoints: map[string]*endpoints{}, offer: kds.NewSet(),
 		dirty: dirty{proxies: set[string]{}, endpoints: set[string]{}, offer: set[serviceKey]{}, meshes: set[string]{}},
 	}
 }
@@ -210,7 +215,7 @@ func (s *State) Rejected() []*kdsv1.Rejection {
 		reasons[key] = s.records[key].reason
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.refusing)) {
-		for _, r := range s.proxies[id].rejected {
+		for _, r := range s.proxies[id].rejected() {
 			if _, ok := reasons[r.Key]; !ok {
 				reasons[r.Key] = r.Reason
 			}

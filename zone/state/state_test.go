@@ -10,12 +10,12 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/zoneforge/zoneforge/ir"
 	federationv1 "github.com/zoneforge/zoneforge/proto/federation/v1"
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/sync/kds"
+	"github.com/zoneforge/zoneforge/xds"
 	"github.com/zoneforge/zoneforge/zone/state"
 )
 
@@ -110,6 +110,9 @@ func settle(t *testing.T, s *state.State) (proxies, endpoints []string, d state.
 			t.Fatal(err)
 		}
 		endpoints[i] = strings.Replace(name, ".default.mesh", "", 1)
+	}
+	for _, wrong := range state.AsIfBuiltWhole(s) {
+		t.Error(wrong)
 	}
 	return proxies, endpoints, d
 }
@@ -380,8 +383,8 @@ func TestOffer(t *testing.T) {
 // servicesOf are the clusters of a proxy that lead to services.
 func servicesOf(b *state.Built) []string {
 	var out []string
-	for _, c := range b.Proxy.Clusters {
-		if c.EndpointsName != "" {
+	for _, c := range b.Resources.Clusters {
+		if c.EndpointsName() != "" {
 			out = append(out, c.Name)
 		}
 	}
@@ -418,7 +421,7 @@ func TestSnapshotRemovesWhatItDoesNotHold(t *testing.T) {
 	s.Apply([]*kdsv1.Record{rec(t, "Mesh", "default", mesh(meshv1.Mesh_MODE_STRICT)), rec(t, "MeshGateway", "edge", listeners(80))}, nil, true)
 	settle(t, s)
 	b, err := s.BuildProxy("Dataplane/default/edge")
-	if err != nil || len(servicesOf(b)) != 0 || b.Proxy.Listeners[0].Port != 80 {
+	if err != nil || len(servicesOf(b)) != 0 || !slices.ContainsFunc(b.Resources.Listeners, func(l *xds.Resource) bool { return l.Name == "gateway:80" }) {
 		t.Errorf("%+v %v", b, err)
 	}
 	if got := endpointsText(t, s, "echo.all.default.mesh/client"); got != "east/0 10.0.0.2,10.0.0.3" {
@@ -433,7 +436,11 @@ func TestProtocolIsKeptWhileAServiceIsAway(t *testing.T) {
 	s.Unregister("Dataplane/default/echo-10.0.0.3")
 	settle(t, s)
 	b, err := s.BuildProxy("Dataplane/default/web-10.0.0.1")
-	if err != nil || b.Proxy.Clusters[0].Protocol != ir.HTTP1 {
-		t.Errorf("cluster %+v, %v", b.Proxy.Clusters, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := xds.Redacted(b.Resources.Clusters[0])
+	if err != nil || !strings.Contains(string(text), `"httpProtocolOptions"`) {
+		t.Errorf("cluster %s, %v", text, err)
 	}
 }

@@ -1,0 +1,54 @@
+package state
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+
+	"github.com/zoneforge/zoneforge/ir"
+)
+
+// FormerTokens are those that a proxy's routes asked for before the last change of that.
+func FormerTokens(s *State, id string) []*ir.JWT { return s.proxies[id].formerJWT }
+
+// AsIfBuiltWhole compares what was built of live proxies, in halves and only where something changed, with one build of all of it. It
+// returns what differs.
+func AsIfBuiltWhole(s *State) []string {
+	var wrong []string
+	for _, id := range slices.Sorted(maps.Keys(s.proxies)) {
+		p := s.proxies[id]
+		if !p.live || p.ZoneIngress != nil || len(p.halves) == 0 {
+			continue
+		}
+		got, err := joined(p.halves)
+		if err != nil {
+			wrong = append(wrong, fmt.Sprintf("%s: %v", id, err))
+			continue
+		}
+		h, err := s.whole(s.mesh(p.Mesh), p)
+		if err != nil {
+			continue // what was built last stays
+		}
+		all := []*half{h}
+		want, err := joined(all)
+		if err != nil {
+			wrong = append(wrong, fmt.Sprintf("%s: %v", id, err))
+			continue
+		}
+		one := &proxy{halves: all}
+		uses, wanted := fmt.Sprint(p.uses()), fmt.Sprint(one.uses())
+		if len(one.rejected()) > 0 {
+			uses, wanted = "", "" // what a policy that was left out would have led to is still among them
+		}
+		for what, pair := range map[string][2]any{
+			"resources": {got.Resources, want.Resources}, "secrets": {got.Secrets, want.Secrets}, "needs": {p.needs, h.needed},
+			"rejected": {fmt.Sprint(p.rejected()), fmt.Sprint(one.rejected())}, "uses": {uses, wanted},
+		} {
+			if !reflect.DeepEqual(pair[0], pair[1]) {
+				wrong = append(wrong, fmt.Sprintf("%s: %s: got %v, want %v", id, what, pair[0], pair[1]))
+			}
+		}
+	}
+	return wrong
+}

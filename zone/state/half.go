@@ -1,0 +1,355 @@
+package state
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/zoneforge/zoneforge/ingress"
+	"github.com/zoneforge/zoneforge/ir"
+	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
+	"github.com/zoneforge/zoneforge/xds"
+	"github.com/zoneforge/zoneforge/zone/proxyir"
+)
+
+// half is what one build gave for a proxy: all of it, or what comes into a sidecar, or what goes out. Replicas of a workload differ in
+// their addresses alone, where requests come in, so they share the half by which they go out. It is immutable.
+type half struct {
+	resources *xds.Resources
+	// secrets are those that Envoy is given, wants the Secrets of the mesh that decided on the build, there or not.
+	secrets, wants []string
+	// destinations are the tags of those that it leads to, outside the mesh too.
+	destinations []map[string]string
+	needs        []need
+	// needed are the names of needs.
+	needed   []string
+	rejected []proxyir.Rejected
+	uses     []proxyir.Use
+	// tokens are those that routes ask for.
+	tokens []*ir.JWT
+}
+
+// need is an EDS resource; a list of them is sorted by name.
+type need struct {
+	name        string
+	destination ingress.Destination
+	view        ingress.View
+}
+
+// workload is what live sidecars have in common that go out alike.
+type workload struct {
+	members   int
+	outbounds []*meshv1.Dataplane_Outbound
+	tags      []map[string]string
+	// out is nil until it is built, and again when something changed that may be part of it.
+	out *half
+}
+
+// workloadOf names all that the outgoing half of a sidecar is built from, besides policies and what is known of its mesh.
+func workloadOf(p *proxy) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%q %q %q", p.Mesh, p.LogPipe, p.Modules)
+	for _, tags := range p.inbounds {
+		b.WriteString("\n<" + tagsKey(tags))
+	}
+	for _, o := range p.Dataplane.GetNetworking().GetOutbound() {
+		fmt.Fprintf(&b, "\n>%q %d ", o.GetAddress(), o.GetPort())
+		b.WriteString(tagsKey(o.GetTags()))
+	}
+	return b.String()
+}
+
+// join lets a live sidecar share what it has in common with others: also its document's outbounds, which are most of that.
+func (s *State) join(p *proxy) {
+	n := p.Dataplane.GetNetworking()
+	if n.GetGateway() != nil || len(n.GetOutbound()) == 0 {
+		return
+	}
+	key := workloadOf(p)
+	w := s.workloads[key]
+	if w == nil {
+		w = &workload{outbounds: n.GetOutbound()}
+		for _, o := range n.GetOutbound() {
+			w.tags = append(w.tags, o.GetTags())
+		}
+		s.workloads[key] = w
+	}
+	w.members++
+	p.workload, p.workloadKey = w, key
+	n.Outbound, p.outbounds = w.outbounds, w.tags
+}
+
+func (s *State) leave(p *proxy) {
+	if p.workload == nil {
+		return
+	}
+	if p.workload.members--; p.workload.members == 0 {
+		delete(s.workloads, p.workloadKey)
+	}
+	p.workload = nil
+}
+
+// goesOut marks a proxy of which something that goes out may have changed. What comes in is as it was, unless it leads somewhere, too.
+func (s *State) goesOut(p *proxy) {
+	if p.workload == nil || p.in == nil || len(p.in.destinations) > 0 {
+		s.touch(p)
+		return
+	}
+	p.workload.out = nil
+	s.dirty.proxies[p.ID] = struct{}{}
+}
+
+// touch marks a proxy of which anything may have changed.
+func (s *State) touch(p *proxy) {
+	p.in = nil
+	if p.workload != nil {
+		p.workload.out = nil
+	}
+	s.dirty.proxies[p.ID] = struct{}{}
+}
+
+// inputOf is all that a Dataplane is built from; wanted gathers the Secrets that are asked for.
+func (s *State) inputOf(m *mesh, p *proxy, wanted set[string]) proxyir.Input {
+	return proxyir.Input{
+		Mesh: m.spec, MeshName: m.name, Zone: s.zone, Domain: m.bundle.GetDomain(), Name: p.Name, Dataplane: p.Dataplane, LogPipe: p.LogPipe, Modules: p.Modules,
+		Policies: m.policies, Protocols: m.protocols(),
+		HasSecret: func(name string) bool {
+			cert, key, _ := strings.Cut(name, "+")
+			for _, n := range []string{cert, key} {
+				if n != "" {
+					wanted[n] = struct{}{}
+				}
+			}
+			return m.certificate(name) != nil
+		},
+		SecretData: func(name string) ([]byte, bool) {
+			wanted[name] = struct{}{}
+			v := m.secrets[name]
+			if v == nil {
+				return nil, false
+			}
+			return v.data, true
+		},
+		HasAuthorities: func(name string) bool { wanted[name] = struct{}{}; return m.authorities(name) != nil },
+	}
+}
+
+// errWhole says that the halves of a sidecar can't be built apart.
+var errWhole = errors.New("the halves are one")
+
+// halves builds a sidecar in two, each of them only where something of it may have changed. The error says that it must be built
+// whole, which also finds out what is wrong.
+func (s *State) halves(m *mesh, p *proxy) ([]*half, error) {
+	in, out := p.in, p.workload.out
+	var err error
+	if in == nil {
+		if in, _, err = s.half(m, p, proxyir.Inbounds); err != nil {
+			return nil, err
+		}
+	}
+	if out == nil {
+		shared := false
+		if out, shared, err = s.half(m, p, proxyir.Outbounds); err != nil {
+			return nil, err
+		}
+		if shared {
+			p.workload.out = out
+		}
+	}
+	p.in = in
+	return []*half{in, out}, nil
+}
+
+// half builds one half; shared says that it is the same for all of the workload.
+func (s *State) half(m *mesh, p *proxy, part proxyir.Part) (_ *half, shared bool, err error) {
+	wanted := set[string]{}
+	in := s.inputOf(m, p, wanted)
+	in.Part = part
+	result, err := proxyir.Sidecar(in)
+	if err != nil {
+		return nil, false, err
+	}
+	if result.Proxy.Template != nil {
+		return nil, false, errWhole
+	}
+	if part == proxyir.Inbounds {
+		result.Proxy.FormerJWT = p.former(requiredTokens(result.Proxy))
+	}
+	resources, err := xds.Build(result.Proxy)
+	if err != nil {
+		return nil, false, err
+	}
+	h, err := s.halfOf(p, result, wanted, resources)
+	return h, err == nil && !result.Personal, err
+}
+
+// halfOf is what was built of a proxy.
+func (s *State) halfOf(p *proxy, r *proxyir.Result, wanted set[string], resources *xds.Resources) (*half, error) {
+	h := &half{resources: resources, secrets: r.Proxy.Secrets, wants: slices.Sorted(maps.Keys(wanted)), rejected: r.Rejected, uses: r.Uses, tokens: requiredTokens(r.Proxy)}
+	s.interner.InternAll(h.resources)
+	for _, d := range r.Destinations {
+		h.destinations = append(h.destinations, tagsOf(d))
+	}
+	h.destinations = append(h.destinations, r.Externals...)
+	if err := h.needing(r.Destinations, ingress.ClientView); err != nil {
+		return nil, fmt.Errorf("proxy %s: %w", p.ID, err)
+	}
+	return h, nil
+}
+
+func (h *half) needing(destinations []ingress.Destination, view ingress.View) error {
+	for _, d := range destinations {
+		sni, err := d.SNI()
+		if err != nil {
+			return err
+		}
+		h.needs = append(h.needs, need{ingress.EndpointsName(sni, view), d, view})
+	}
+	slices.SortFunc(h.needs, func(a, b need) int { return cmp.Compare(a.name, b.name) })
+	h.needs = slices.CompactFunc(h.needs, func(a, b need) bool { return a.name == b.name })
+	for _, n := range h.needs {
+		h.needed = append(h.needed, n.name)
+	}
+	return nil
+}
+
+// joined is all that halves are together; errWhole when they have different resources of one name.
+func joined(halves []*half) (*Built, error) {
+	if len(halves) == 1 {
+		return &Built{Secrets: halves[0].secrets, Resources: halves[0].resources}, nil
+	}
+	a, b := halves[0], halves[1]
+	out := &Built{Secrets: a.secrets, Resources: &xds.Resources{}}
+	if !slices.Equal(a.secrets, b.secrets) {
+		out.Secrets = slices.Concat(a.secrets, b.secrets)
+		slices.Sort(out.Secrets)
+		out.Secrets = slices.Compact(out.Secrets)
+	}
+	for _, of := range []struct {
+		into *[]*xds.Resource
+		a, b []*xds.Resource
+	}{
+		{&out.Resources.Listeners, a.resources.Listeners, b.resources.Listeners}, {&out.Resources.Routes, a.resources.Routes, b.resources.Routes},
+		{&out.Resources.Clusters, a.resources.Clusters, b.resources.Clusters}, {&out.Resources.Extensions, a.resources.Extensions, b.resources.Extensions},
+	} {
+		if len(of.b) == 0 {
+			*of.into = of.a
+			continue
+		}
+		list := make([]*xds.Resource, 0, len(of.a)+len(of.b))
+		x, y := of.a, of.b
+		for len(x)+len(y) > 0 {
+			switch {
+			case len(y) == 0 || len(x) > 0 && x[0].Name < y[0].Name:
+				list, x = append(list, x[0]), x[1:]
+			case len(x) == 0 || y[0].Name < x[0].Name:
+				list, y = append(list, y[0]), y[1:]
+			case x[0] != y[0]: // equal ones are interned
+				return nil, errWhole
+			default:
+				list, x, y = append(list, x[0]), x[1:], y[1:]
+			}
+		}
+		*of.into = list
+	}
+	return out, nil
+}
+
+// keep puts what was built in the place of what was built before.
+func (s *State) keep(m *mesh, p *proxy, halves []*half) {
+	if !slices.EqualFunc(p.halves, halves, func(a, b *half) bool {
+		return a == b || sameTags(a.destinations, b.destinations) && slices.Equal(a.wants, b.wants)
+	}) {
+		s.unindex(m, p)
+		p.halves = halves
+		s.index(m, p)
+	}
+	p.halves = halves
+	delete(s.refusing, p.ID)
+	for _, h := range halves {
+		if len(h.rejected) > 0 {
+			s.refusing[p.ID] = struct{}{}
+		}
+	}
+	s.need(p, halves)
+}
+
+func sameTags(a, b []map[string]string) bool {
+	return slices.EqualFunc(a, b, func(x, y map[string]string) bool { return maps.Equal(x, y) })
+}
+
+// destinations are the tags of all that a proxy leads to.
+func (p *proxy) destinations(each func(tags map[string]string) bool) {
+	for _, h := range p.halves {
+		for _, tags := range h.destinations {
+			if !each(tags) {
+				return
+			}
+		}
+	}
+}
+
+// leadsTo tells whether selectors match a destination of the proxy.
+func (p *proxy) leadsTo(selectors []*meshv1.Selector) bool {
+	for tags := range p.destinations {
+		if matches(selectors, tags) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *proxy) rejected() []proxyir.Rejected {
+	return together(p.halves, func(h *half) []proxyir.Rejected { return h.rejected }, func(x, y proxyir.Rejected) int {
+		return cmp.Or(x.Key.Compare(y.Key), cmp.Compare(x.Reason, y.Reason))
+	})
+}
+
+func (p *proxy) uses() []proxyir.Use {
+	return together(p.halves, func(h *half) []proxyir.Use { return h.uses }, func(x, y proxyir.Use) int {
+		return cmp.Or(x.Key.Compare(y.Key), cmp.Compare(x.Why, y.Why))
+	})
+}
+
+// together are the values of halves, each once and in order.
+func together[T comparable](halves []*half, of func(*half) []T, compare func(T, T) int) []T {
+	var all []T
+	for _, h := range halves {
+		switch list := of(h); {
+		case len(all) == 0:
+			all = list[:len(list):len(list)]
+		default:
+			all = append(all, list...)
+		}
+	}
+	if len(halves) < 2 || len(all) == len(of(halves[0])) || len(all) == len(of(halves[1])) {
+		return all // that of one half, which all proxies with it share
+	}
+	slices.SortStableFunc(all, compare)
+	return slices.Compact(all)
+}
+
+// Tidy forgets the resources that no proxy has.
+func (s *State) Tidy() {
+	used := map[*xds.Resource]bool{}
+	look := func(h *half) {
+		for _, list := range [][]*xds.Resource{h.resources.Listeners, h.resources.Routes, h.resources.Clusters, h.resources.Extensions} {
+			for _, r := range list {
+				used[r] = true
+			}
+		}
+	}
+	seen := map[*half]bool{}
+	for _, p := range s.proxies {
+		for _, h := range p.halves {
+			if !seen[h] {
+				seen[h] = true
+				look(h)
+			}
+		}
+	}
+	s.interner.Keep(func(r *xds.Resource) bool { return used[r] })
+}
