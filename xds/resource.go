@@ -6,11 +6,14 @@
 package xds
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -37,6 +40,24 @@ type Resource struct {
 	Any     *anypb.Any
 	// Behind says of routes that others of the same proxy lead to them, so that they must be there before and go after those.
 	Behind bool
+
+	// endpoints is what EndpointsName found out.
+	endpoints atomic.Pointer[string]
+}
+
+// EndpointsName is the name of the endpoints that a cluster asks for by EDS, "" when it takes them from elsewhere, and for all else than
+// clusters. A cluster that does not decode has none: Envoy is the one to refuse it, in its own words. It is looked up once.
+func (r *Resource) EndpointsName() string {
+	if known := r.endpoints.Load(); known != nil {
+		return *known
+	}
+	name := ""
+	var c clusterv3.Cluster
+	if r.TypeURL == TypeCluster && r.Any.UnmarshalTo(&c) == nil && c.GetType() == clusterv3.Cluster_EDS {
+		name = cmp.Or(c.GetEdsClusterConfig().GetServiceName(), c.GetName())
+	}
+	r.endpoints.Store(&name)
+	return name
 }
 
 // String leaves out the bytes, which of a secret must not be printed.

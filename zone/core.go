@@ -326,10 +326,10 @@ func (c *core) endpoints(names []string, revision *pending) (gone map[string]*xd
 		return gone
 	}
 	c.endpointRevision++
-	c.xds.SetEndpoints(c.endpointRevision, changed)
 	c.metrics.endpoints.Add(float64(len(changed)))
+	differ := c.xds.SetEndpoints(c.endpointRevision, changed)
 	if revision != nil {
-		for name := range changed {
+		for _, name := range differ {
 			for _, id := range c.state.Users(name) {
 				if p := c.proxies[id]; p != nil {
 					p.debts = owe(p.debts, debt{to: revision, endpoints: c.endpointRevision})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -63,8 +64,10 @@ type Server struct {
 
 	mu sync.Mutex
 	// proxies is guarded by mu, and so is what it holds but for the streams.
-	proxies     map[ProxyID]*proxy
-	endpointRev uint64
+	proxies  map[ProxyID]*proxy
+	watchers watchers
+	// endpointRev is stored with mu held.
+	endpointRev atomic.Uint64
 
 	// endpointsMu is held only to look at the map or to change it, with mu or without.
 	endpointsMu sync.RWMutex
@@ -90,7 +93,7 @@ func New(c Config) (*Server, error) {
 	}
 	return &Server{
 		auth: c.Authenticator, observer: c.Observer, log: c.Logger, firstRequest: firstRequest,
-		proxies: map[ProxyID]*proxy{}, endpoints: map[string]*xds.Resource{},
+		proxies: map[ProxyID]*proxy{}, watchers: watchers{}, endpoints: map[string]*xds.Resource{},
 	}, nil
 }
 
@@ -120,31 +123,8 @@ func (s *Server) SetProxy(id ProxyID, revision uint64, resources *xds.Resources,
 	}
 	p.want = want
 	if p.stream != nil {
+		s.watchLocked(p.stream, p.want)
 		p.stream.setSnapshot(p.want)
-	}
-}
-
-// SetEndpoints changes the endpoint resources that all proxies share; nil removes one. Only proxies that subscribe to a
-// changed name are sent anything. Endpoints must be set before the clusters that name them: a name that has none is
-// answered as one that does not exist.
-func (s *Server) SetEndpoints(revision uint64, changed map[string]*xds.Resource) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.endpointRev = max(s.endpointRev, revision)
-	names := sortedKeys(changed)
-	s.endpointsMu.Lock()
-	for _, name := range names {
-		if r := changed[name]; r != nil {
-			s.endpoints[name] = r
-		} else {
-			delete(s.endpoints, name)
-		}
-	}
-	s.endpointsMu.Unlock()
-	for _, p := range s.proxies {
-		if p.stream != nil {
-			p.stream.setEndpoints(s.endpointRev, names)
-		}
 	}
 }
 
@@ -154,6 +134,7 @@ func (s *Server) RemoveProxy(id ProxyID) {
 	defer s.mu.Unlock()
 	if p := s.proxies[id]; p != nil {
 		if p.stream != nil {
+			s.unwatchLocked(p.stream)
 			close(p.stream.replaced)
 		}
 		delete(s.proxies, id)
@@ -171,6 +152,9 @@ func (s *Server) Status(id ProxyID) (Status, bool) {
 	st := Status{Progress: p.last, Connected: p.stream != nil}
 	if p.stream != nil {
 		st.Progress, _ = p.stream.reached()
+		if p.stream.idle() {
+			st.EndpointsAcked = s.endpointRev.Load() // none of those since is its concern
+		}
 	}
 	if p.want != nil {
 		st.Wanted = p.want.revision

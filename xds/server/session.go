@@ -443,8 +443,8 @@ func (s *session) firstStageSettled() bool {
 	if clusters.inflight != nil || clusters.firstDue || len(s.diff(xds.TypeCluster).upserts) > 0 {
 		return false
 	}
-	for i, name := range s.want.endpointOf {
-		if name != "" && !endpoints.answered(name) && clusters.holds(s.want.lists[xds.TypeCluster][i].Name) {
+	for _, cluster := range s.want.lists[xds.TypeCluster] {
+		if name := cluster.EndpointsName(); name != "" && !endpoints.answered(name) && clusters.holds(cluster.Name) {
 			return false
 		}
 	}

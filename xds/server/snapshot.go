@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"slices"
 
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-
 	"github.com/zoneforge/zoneforge/xds"
 )
 
@@ -15,13 +13,11 @@ type snapshot struct {
 	revision uint64
 	// lists are sorted by name; there is none of endpoints.
 	lists map[string][]*xds.Resource
-	// endpointOf is parallel to the clusters: the name of the endpoints that one asks for by EDS, "" for none.
-	endpointOf []string
 	// permitted are the EDS names of this proxy, sorted.
 	permitted []string
 }
 
-// newSnapshot orders resources. previous, which may be nil, spares decoding clusters that did not change.
+// newSnapshot orders resources. What is the same as in previous, which may be nil, is shared with it.
 func newSnapshot(revision uint64, resources *xds.Resources, secrets []*xds.Resource, previous *snapshot) *snapshot {
 	if resources == nil {
 		resources = &xds.Resources{}
@@ -41,24 +37,21 @@ func newSnapshot(revision uint64, resources *xds.Resources, secrets []*xds.Resou
 		}
 	}
 	if previous != nil && identical(s.lists[xds.TypeCluster], previous.lists[xds.TypeCluster]) {
-		s.endpointOf, s.permitted = previous.endpointOf, previous.permitted
+		s.permitted = previous.permitted
 		return s
 	}
 	clusters := s.lists[xds.TypeCluster]
-	s.endpointOf = make([]string, len(clusters))
 	s.permitted = make([]string, 0, len(clusters))
-	for i, cluster := range clusters {
-		if at, ok := previous.find(xds.TypeCluster, cluster.Name); ok && previous.lists[xds.TypeCluster][at] == cluster {
-			s.endpointOf[i] = previous.endpointOf[at]
-		} else {
-			s.endpointOf[i] = endpointName(cluster)
-		}
-		if s.endpointOf[i] != "" {
-			s.permitted = append(s.permitted, s.endpointOf[i])
+	for _, cluster := range clusters {
+		if name := cluster.EndpointsName(); name != "" {
+			s.permitted = append(s.permitted, name)
 		}
 	}
 	slices.Sort(s.permitted)
 	s.permitted = slices.Compact(s.permitted)
+	if previous != nil && slices.Equal(s.permitted, previous.permitted) {
+		s.permitted = previous.permitted
+	}
 	return s
 }
 
@@ -90,7 +83,7 @@ func (s *snapshot) get(typeURL, name string) *xds.Resource {
 // endpointsOf returns the EDS name of a cluster, "" for none.
 func (s *snapshot) endpointsOf(cluster string) string {
 	if at, ok := s.find(xds.TypeCluster, cluster); ok {
-		return s.endpointOf[at]
+		return s.lists[xds.TypeCluster][at].EndpointsName()
 	}
 	return ""
 }
@@ -140,17 +133,4 @@ func merge[T any](a, b []T, name func(T) string, same func(T, T) bool, each func
 // identical says whether two slices are one.
 func identical[T any](a, b []T) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
-}
-
-// endpointName returns the EDS name of a cluster, "" when it takes its endpoints from elsewhere. A cluster that does not
-// decode has none: Envoy is the one to refuse it, in its own words.
-func endpointName(cluster *xds.Resource) string {
-	var c clusterv3.Cluster
-	if cluster.Any.UnmarshalTo(&c) != nil || c.GetType() != clusterv3.Cluster_EDS {
-		return ""
-	}
-	if name := c.GetEdsClusterConfig().GetServiceName(); name != "" {
-		return name
-	}
-	return c.GetName()
 }

@@ -96,7 +96,7 @@ func (s *session) keepEndpoints(cluster *xds.Resource) {
 	if s.desired(xds.TypeCluster, cluster.Name) != nil {
 		return
 	}
-	if name := endpointName(cluster); name != "" {
+	if name := cluster.EndpointsName(); name != "" {
 		s.kept[cluster.Name] = name
 	}
 }

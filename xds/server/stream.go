@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -41,14 +42,22 @@ type stream struct {
 	// Only on the stream's goroutine.
 	session *session
 
+	// Guarded by the server's mu: the names of the endpoints that it watches, sorted.
+	watched []string
+	// stale says that the newest snapshot asks for others; it is stored with the server's mu held.
+	stale atomic.Bool
+
 	mu sync.Mutex
 	// Guarded by mu: the inbox, then what the session reached.
-	snapshot    *snapshot
+	snapshot *snapshot
+	// endpointRev is the newest revision of endpoints that it was told of.
 	endpointRev uint64
 	changed     [][]string
 	allChanged  bool
 	progress    Progress
-	worlds      map[string][]*world
+	// quiet says that no endpoints were outstanding when progress was taken.
+	quiet  bool
+	worlds map[string][]*world
 }
 
 func (st *stream) setSnapshot(want *snapshot) {
@@ -71,11 +80,12 @@ func (st *stream) setEndpoints(revision uint64, names []string) {
 	st.signal()
 }
 
-// deliver hands the inbox to the session.
-func (st *stream) deliver() {
+// deliver hands the inbox to the session. It holds all that concerns the stream up to a revision of endpoints that was read before.
+func (st *stream) deliver(revision uint64) {
 	st.mu.Lock()
-	want, revision, changed, all := st.snapshot, st.endpointRev, st.changed, st.allChanged
-	st.snapshot, st.changed, st.allChanged = nil, nil, false
+	want, changed, all := st.snapshot, st.changed, st.allChanged
+	revision = max(revision, st.endpointRev)
+	st.snapshot, st.changed, st.allChanged, st.quiet = nil, nil, false, false
 	st.mu.Unlock()
 	if want != nil {
 		st.session.SetSnapshot(want)
@@ -91,6 +101,8 @@ func (st *stream) deliver() {
 			names = append(names, more...)
 		}
 		st.session.EndpointsChanged(revision, names)
+	default:
+		st.session.EndpointsChanged(revision, nil)
 	}
 }
 
@@ -104,7 +116,15 @@ func (st *stream) publish() Progress {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.progress, st.worlds = progress, worlds
+	st.quiet = progress.EndpointsAcked == st.session.endpRev
 	return progress
+}
+
+// idle says whether no change of endpoints is on its way to the proxy.
+func (st *stream) idle() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.quiet && st.snapshot == nil && len(st.changed) == 0 && !st.allChanged
 }
 
 func (st *stream) reached() (Progress, map[string][]*world) {
@@ -126,6 +146,7 @@ func (s *Server) attach(id ProxyID, state bool) *stream {
 	defer s.mu.Unlock()
 	p := s.proxyLocked(id)
 	if p.stream != nil {
+		s.unwatchLocked(p.stream)
 		close(p.stream.replaced)
 		p.last, p.worlds = p.stream.reached()
 	}
@@ -135,7 +156,8 @@ func (s *Server) attach(id ProxyID, state bool) *stream {
 	} else {
 		st.session = newSession(s.lookup)
 	}
-	st.session.EndpointsChanged(s.endpointRev, nil)
+	s.watchLocked(st, p.want)
+	st.session.EndpointsChanged(s.endpointRev.Load(), nil)
 	if p.want != nil {
 		st.session.SetSnapshot(p.want)
 	}
@@ -148,6 +170,7 @@ func (s *Server) detach(id ProxyID, st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p := s.proxies[id]; p != nil && p.stream == st {
+		s.unwatchLocked(st)
 		p.last, p.worlds = st.reached()
 		p.stream = nil
 	}
@@ -298,7 +321,7 @@ func receive[Req, Resp any](ctx context.Context, g grpc.BidiStreamingServer[Req,
 // step gives the session what waits for it and a request, which may be nil, sends what it has ready, and reports its
 // progress. No lock is held meanwhile, so that a slow proxy holds up none but itself.
 func step[Req, Resp any](s *Server, g grpc.BidiStreamingServer[Req, Resp], v variant[Req, Resp], id ProxyID, st *stream, req *Req) error {
-	st.deliver()
+	st.deliver(s.endpointRev.Load())
 	before := slices.Clone(st.session.nacks)
 	if req != nil {
 		v.handle(st.session, req)
@@ -322,6 +345,9 @@ func step[Req, Resp any](s *Server, g grpc.BidiStreamingServer[Req, Resp], v var
 		if err := g.Send(v.encode(resp)); err != nil {
 			return err
 		}
+	}
+	if len(st.session.kept) > 0 || st.stale.Load() {
+		s.rewatch(id, st)
 	}
 	if s.observer != nil {
 		s.observer.OnProgress(id, progress)

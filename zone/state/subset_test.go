@@ -42,7 +42,7 @@ func TestSubsetsThatPoliciesSendRequestsTo(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				return len(b.Proxy.Clusters)
+				return len(b.Resources.Clusters)
 			}
 			before := offered()
 			if rejected := s.Apply([]*kdsv1.Record{rec(t, c.kind, c.policy, c.spec)}, nil, false); len(rejected) > 0 {
