@@ -40,6 +40,9 @@ type fakeGlobal struct {
 	proxy    string
 	requests []string
 	bodies   []string
+	// health and checkUps, by zone, are what a doctor is told.
+	health   string
+	checkUps map[string]string
 }
 
 func newFake(t *testing.T) *fakeGlobal {
@@ -103,6 +106,14 @@ func (f *fakeGlobal) serve(w http.ResponseWriter, r *http.Request) {
 		if len(f.receipts) > 1 {
 			f.receipts = f.receipts[1:]
 		}
+	})
+	mux.HandleFunc("GET /v1/status/global", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, f.health) })
+	mux.HandleFunc("GET /v1/zones/{zone}/check-up", func(w http.ResponseWriter, r *http.Request) {
+		if up, ok := f.checkUps[r.PathValue("zone")]; ok {
+			fmt.Fprint(w, up)
+			return
+		}
+		refuse(w, http.StatusBadGateway, "zone_error", "this zone of version 0.9 doesn't know the query", "see the zone's log", "")
 	})
 	mux.HandleFunc("GET /v1/status/zones", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, f.zones) })
 	mux.HandleFunc("GET /v1/status/zones/{zone}", func(w http.ResponseWriter, r *http.Request) {

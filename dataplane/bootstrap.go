@@ -36,6 +36,8 @@ const (
 	MetadataLogs = "zoneforge.logs"
 	// MetadataModules are the WebAssembly modules that are there, a line each with the name, a space and the SHA-256.
 	MetadataModules = "zoneforge.modules"
+	// MetadataVersion is the version of the launcher.
+	MetadataVersion = "zoneforge.version"
 )
 
 const (
@@ -80,6 +82,8 @@ type Bootstrap struct {
 	AdminSocket string
 	// Logs is the file that a launcher reads access logs from; empty where none does.
 	Logs string
+	// Version of the launcher; may be empty.
+	Version string
 }
 
 // NodeID is the identifier of the proxy's node: kind/mesh/name, or kind/name without a mesh.
@@ -153,6 +157,9 @@ func (b Bootstrap) JSON() ([]byte, error) {
 	}
 	if len(b.Modules) > 0 {
 		message.Node.Metadata.Fields[MetadataModules] = structpb.NewStringValue(strings.Join(b.Modules, "\n"))
+	}
+	if b.Version != "" {
+		message.Node.Metadata.Fields[MetadataVersion] = structpb.NewStringValue(b.Version)
 	}
 	if b.Logs != "" {
 		message.Node.Metadata.Fields[MetadataLogs] = structpb.NewStringValue(b.Logs)

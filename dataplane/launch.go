@@ -47,6 +47,9 @@ type Launch struct {
 	// Drain is how long open connections may go on after a stop; negative for not at all, 0 for the default.
 	Drain time.Duration
 
+	// Version of the software, of which the zone is told.
+	Version string
+
 	Stdout, Stderr io.Writer
 	// Log is required.
 	Log *zap.Logger
@@ -62,7 +65,7 @@ func (l Launch) Run(ctx context.Context) error {
 	b := Bootstrap{
 		SystemRoots: RootsFile(),
 		Kind:        document.Kind, Mesh: document.Mesh, Name: document.Name, Service: serviceOf(document),
-		ControlPlane: l.Zone, ServerName: l.ServerName,
+		ControlPlane: l.Zone, ServerName: l.ServerName, Version: l.Version,
 	}
 	if b.Document, err = resource.EncodeJSON(document); err != nil {
 		return fmt.Errorf("%w: %w", ErrInput, err)

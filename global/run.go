@@ -146,7 +146,7 @@ func (g *Global) Run(ctx context.Context) error {
 	entrance.open(rest.New(rest.Config{
 		Store: countingStore{s, g.metrics}, Tokens: authorities, Zones: zonesOf{registry}, References: views, Metrics: g.metrics.handler(),
 		Authenticator: &authenticator{users: &verifier{purpose: token.User, store: s, ca: authorities}, trustLoopback: g.cfg.TrustLoopback},
-		Backup:        g.backup(s), Ready: ready.check, Done: ready.done, Logger: g.log,
+		Backup:        g.backup(s), Health: g.health(s, cert), Ready: ready.check, Done: ready.done, Logger: g.log,
 		Version: g.cfg.Version, Replica: g.cfg.Replica, Schema: g.cfg.Schema,
 	}))
 	g.log.Info("global is ready", zap.String("replica", g.cfg.Replica), zap.String("rest", g.Addresses().REST), zap.String("kds", g.Addresses().KDS),

@@ -44,6 +44,7 @@ type core struct {
 	keys     *keys
 	files    *registrar
 	report   *reporter
+	checkups *checkups
 	metrics  *metrics
 
 	proxies  map[string]*proxy

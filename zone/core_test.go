@@ -44,7 +44,7 @@ func TestEndpointsGoWithTheLastStream(t *testing.T) {
 	who := &admission.Proxy{ID: id, Kind: "Dataplane", Mesh: "default", Name: "echo", Dataplane: spec,
 		Resource: &resource.Resource{Key: resource.Key{Kind: "Dataplane", Mesh: "default", Name: "echo"}, Spec: spec}, Hash: resource.Hash{1}}
 	d := &door{core: c}
-	connect := event{connects: id, run: func() { c.connect(who) }}
+	connect := event{connects: id, run: func() { c.connect(who, "") }}
 	// look sees the state after everything that was posted before.
 	look := func() (offered, streams int) {
 		passed := make(chan struct{})

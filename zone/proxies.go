@@ -34,6 +34,8 @@ type proxy struct {
 
 	// built is the last good build, err why there is no newer one.
 	built *state.Built
+	// envoy is the version of the proxy.
+	envoy string
 	err   error
 	errAt moment
 	// waiting says that a secret is missing, without which Envoy would be given nothing it could use.
@@ -83,7 +85,11 @@ type door struct {
 func (d *door) Connect(ctx context.Context, node *server.Node, token string) (server.ProxyID, error) {
 	p, err := d.admission.Admit(ctx, node, token)
 	if err == nil {
-		err = d.core.inbox.admit(p, func() { d.core.connect(p) })
+		version := ""
+		if v := node.GetUserAgentBuildVersion().GetVersion(); v != nil {
+			version = fmt.Sprintf("%d.%d.%d", v.GetMajorNumber(), v.GetMinorNumber(), v.GetPatch())
+		}
+		err = d.core.inbox.admit(p, func() { d.core.connect(p, version) })
 	}
 	if err != nil {
 		d.core.metrics.refused.Inc()
@@ -120,7 +126,7 @@ func (d *door) OnProgress(id server.ProxyID, p server.Progress) {
 	d.core.inbox.postProgress(string(id), p)
 }
 
-func (c *core) connect(who *admission.Proxy) {
+func (c *core) connect(who *admission.Proxy, envoy string) {
 	p := c.proxies[who.ID]
 	if p == nil {
 		p = &proxy{id: who.ID, since: time.Now(), nackedAt: map[string]moment{}}
@@ -140,7 +146,7 @@ func (c *core) connect(who *admission.Proxy) {
 	}
 	p.streams++
 	again := p.who != nil && p.who.Hash == who.Hash && p.who.LogPipe == who.LogPipe && slices.Equal(p.who.Modules, who.Modules)
-	p.who = who
+	p.who, p.envoy = who, envoy
 	c.changed = true
 	if again {
 		return

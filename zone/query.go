@@ -80,7 +80,16 @@ type redacted struct {
 
 // query answers a question of global.
 func (c *core) query(q *kdsv1.Query) {
+	if _, ok := q.GetQuery().(*kdsv1.Query_CheckUp_); ok {
+		c.checkUp(q)
+		return
+	}
 	body, err := c.ask(q)
+	c.answer(q, body, err)
+}
+
+// answer may be called on any goroutine.
+func (c *core) answer(q *kdsv1.Query, body []byte, err error) {
 	if limit := int(q.GetMaxBytes()); err == nil && len(body) > max(limit, 0) && (limit > 0 || len(body) > defaultAnswer) {
 		err = fmt.Errorf("the answer has %d bytes, more than was asked for; ask for one mesh or leave the config out", len(body))
 	}

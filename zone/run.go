@@ -112,6 +112,9 @@ func (z *Zone) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer restListener.Close()
+	c.checkups = &checkups{
+		replica: z.cfg.Replica, dataDir: z.cfg.DataDir, caFile: z.CAFile(), server: cert, recovered: store.Recovered, asked: make(chan func(context.Context), maxCheckUps),
+	}
 	return z.serve(ctx, c, client, cert, xdsListener, restListener)
 }
 
@@ -171,6 +174,7 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, cert *
 	owner.Go(func() { c.run(ctx, z.cfg.EndpointGrace) })
 	part("identities", func() error { return c.identity.Run(ctx) })
 	part("global", func() error { return client.Run(ctx) })
+	part("check-ups", quiet(func() { c.checkups.run(ctx) }))
 	part("reports", quiet(func() { c.report.run(ctx, client) }))
 	part("server certificate", quiet(func() { cert.run(ctx) }))
 	part("xDS", func() error { return grpcServer.Serve(xdsListener) })

@@ -43,7 +43,7 @@ func newDataplane(streams cli.Streams) *cobra.Command {
 				File: settings.File, Select: settings.Select, In: streams.In,
 				Zone: settings.Zone, CAFile: settings.CAFile, ServerName: settings.ServerName, TokenFile: settings.TokenFile,
 				Envoy: settings.Envoy, EnvoyLog: settings.EnvoyLog, WorkDir: settings.WorkDir, Drain: drain,
-				Stdout: streams.Out, Stderr: streams.Err, Log: log,
+				Version: cli.Version, Stdout: streams.Out, Stderr: streams.Err, Log: log,
 			}.Run(cmd.Context())
 			switch {
 			case errors.Is(err, dataplane.ErrInput):

@@ -88,6 +88,8 @@ type Config struct {
 	Zones Zones
 	// Backup serves /v1/backup to admins; without it there is no such route.
 	Backup Backup
+	// Health says how this replica is, in what is encoded as JSON; without it there is no such route.
+	Health func(context.Context) any
 	// Metrics serves /metrics to whoever may read; without it there is no such route.
 	Metrics http.Handler
 	// Done ends watches when it closes; nil for never.
@@ -141,9 +143,13 @@ func New(cfg Config) http.Handler {
 	if a.Zones != nil {
 		mux.HandleFunc("/v1/status/zones", a.guard(methods{http.MethodGet: a.zoneStatuses}))
 		mux.HandleFunc("/v1/status/zones/{zone}", a.guard(methods{http.MethodGet: a.zoneStatus}))
+		mux.HandleFunc("/v1/zones/{zone}/check-up", a.guard(methods{http.MethodGet: a.checkUp}))
 		mux.HandleFunc("/v1/changes/{seq}/status", a.guard(methods{http.MethodGet: a.receipt}))
 		mux.HandleFunc("/v1/zones/{zone}/dataplanes", a.guard(methods{http.MethodGet: a.dataplanes}))
 		mux.HandleFunc("/v1/zones/{zone}/dataplanes/{mesh}/{name}", a.guard(methods{http.MethodGet: a.dataplane}))
+	}
+	if a.Health != nil {
+		mux.HandleFunc("/v1/status/global", a.guard(methods{http.MethodGet: a.health}))
 	}
 	if a.Backup != nil {
 		mux.HandleFunc("/v1/backup", a.guard(methods{http.MethodGet: a.download}))
@@ -176,6 +182,11 @@ func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
 
 func (a *api) version(w http.ResponseWriter, _ *http.Request, _ Principal) *problem {
 	writeJSON(w, http.StatusOK, map[string]string{"version": a.Version, "epoch": a.Store.Snapshot().Epoch(), "replica": a.Replica})
+	return nil
+}
+
+func (a *api) health(w http.ResponseWriter, r *http.Request, _ Principal) *problem {
+	writeJSON(w, http.StatusOK, a.Health(r.Context()))
 	return nil
 }
 

@@ -187,8 +187,29 @@ func (a *api) dataplane(w http.ResponseWriter, r *http.Request, _ Principal) *pr
 	}})
 }
 
-// ask passes a question to a zone. The zone has redacted secrets.
+// checkUp asks a zone how it is, and says between which times of this replica's clock the zone answered.
+func (a *api) checkUp(w http.ResponseWriter, r *http.Request, _ Principal) *problem {
+	asked := a.Now().UTC()
+	answer, p := a.answer(r, &kdsv1.Query{Query: &kdsv1.Query_CheckUp_{CheckUp: &kdsv1.Query_CheckUp{}}})
+	if p != nil {
+		return p
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"asked": asked, "answered": a.Now().UTC(), "checkUp": answer})
+	return nil
+}
+
+// ask passes a question to a zone, and its answer on.
 func (a *api) ask(w http.ResponseWriter, r *http.Request, q *kdsv1.Query) *problem {
+	answer, p := a.answer(r, q)
+	if p != nil {
+		return p
+	}
+	writeJSON(w, http.StatusOK, answer)
+	return nil
+}
+
+// answer is a zone's to a question. The zone has redacted secrets.
+func (a *api) answer(r *http.Request, q *kdsv1.Query) (json.RawMessage, *problem) {
 	zone := r.PathValue("zone")
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
@@ -196,18 +217,17 @@ func (a *api) ask(w http.ResponseWriter, r *http.Request, q *kdsv1.Query) *probl
 	answer, err := a.Zones.Ask(ctx, zone, q)
 	switch {
 	case errors.Is(err, ErrNoZone):
-		return unknownZone(zone)
+		return nil, unknownZone(zone)
 	case errors.Is(err, ErrNotConnected):
-		return newProblem(http.StatusServiceUnavailable, "zone_not_connected", "zone "+strconv.Quote(zone)+" is not connected to this replica", "start the zone, or ask another replica")
+		return nil, newProblem(http.StatusServiceUnavailable, "zone_not_connected", "zone "+strconv.Quote(zone)+" is not connected to this replica", "start the zone, or ask another replica")
 	case errors.Is(err, ErrNoProxy):
-		return newProblem(http.StatusNotFound, "not_found", err.Error(), "list the zone's dataplanes to see what there is")
+		return nil, newProblem(http.StatusNotFound, "not_found", err.Error(), "list the zone's dataplanes to see what there is")
 	case errors.Is(err, context.DeadlineExceeded):
-		return newProblem(http.StatusGatewayTimeout, "zone_timeout", "the zone did not answer within "+askTimeout.String(), "retry later")
+		return nil, newProblem(http.StatusGatewayTimeout, "zone_timeout", "the zone did not answer within "+askTimeout.String(), "retry later")
 	case err != nil:
-		return newProblem(http.StatusBadGateway, "zone_error", err.Error(), "see the zone's log")
+		return nil, newProblem(http.StatusBadGateway, "zone_error", err.Error(), "see the zone's log")
 	case !json.Valid(answer):
-		return newProblem(http.StatusBadGateway, "zone_error", "the zone's answer is no JSON", "run zone and global at the same version")
+		return nil, newProblem(http.StatusBadGateway, "zone_error", "the zone's answer is no JSON", "run zone and global at the same version")
 	}
-	writeJSON(w, http.StatusOK, json.RawMessage(answer))
-	return nil
+	return answer, nil
 }

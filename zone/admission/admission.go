@@ -46,6 +46,7 @@ const (
 	metadataDocument = "zoneforge.document"
 	metadataLogs     = "zoneforge.logs"
 	metadataModules  = "zoneforge.modules"
+	metadataVersion  = "zoneforge.version"
 )
 
 // Kinds of proxies, as in resources.
@@ -119,6 +120,8 @@ type Proxy struct {
 	Hash resource.Hash
 	// Services are those whose identity the proxy has a right to, sorted: of its inbounds, or of the gateway.
 	Services []string
+	// Launcher is the version of what started the proxy; empty where it doesn't say.
+	Launcher string
 	// TokenID is the token's jti, for Revoked.
 	TokenID string
 	// TokenExpires is when the token ends. A stream outlives it; the next one needs a new token.
@@ -180,6 +183,7 @@ func (a *Admission) admit(node Node, bearer string) (*Proxy, error) {
 	if err := allow(claims, a.zone, p); err != nil {
 		return nil, err
 	}
+	p.Launcher = said.version
 	p.TokenID, p.TokenExpires, p.zone, p.claims = claims.ID, claims.ExpiresAt, a.zone, claims
 	return p, nil
 }
@@ -200,7 +204,7 @@ func (a *Admission) Revoked(p *Proxy) bool {
 
 // said is the metadata of a node.
 type said struct {
-	id, kind, mesh, name, document, logs, modules string
+	id, kind, mesh, name, document, logs, modules, version string
 }
 
 func read(node Node) (said, error) {
@@ -215,11 +219,11 @@ func read(node Node) (said, error) {
 		into *string
 		max  int
 	}{{metadataKind, &s.kind, 64}, {metadataMesh, &s.mesh, 63}, {metadataName, &s.name, 253}, {metadataDocument, &s.document, maxDocument}, {metadataLogs, &s.logs, 255},
-		{metadataModules, &s.modules, maxModules}} {
+		{metadataModules, &s.modules, maxModules}, {metadataVersion, &s.version, 64}} {
 		v, ok := fields[f.key]
 		if !ok {
-			// A zone ingress has no mesh, and not each launcher forwards logs or has modules.
-			if f.key == metadataMesh || f.key == metadataLogs || f.key == metadataModules {
+			// A zone ingress has no mesh, and not each launcher forwards logs, has modules or says its version.
+			if f.key == metadataMesh || f.key == metadataLogs || f.key == metadataModules || f.key == metadataVersion {
 				continue
 			}
 			return s, fmt.Errorf("%w: its metadata lacks %s; start Envoy with `zoneforge dataplane run`", ErrNode, f.key)

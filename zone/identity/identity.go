@@ -104,8 +104,10 @@ type Status struct {
 	Mesh string
 	// Ready says that the zone can sign.
 	Ready bool
-	// NotAfter is when the intermediate ends; zero without one.
-	NotAfter time.Time
+	// NotBefore and NotAfter are the life of the intermediate; zero without one.
+	NotBefore, NotAfter time.Time
+	// SVIDsEnd is when the first of the identities ends; zero without any.
+	SVIDsEnd time.Time
 	// SVIDs is how many identities are held, Waiting how many more are asked for.
 	SVIDs, Waiting int
 	// Problem is why there is no intermediate or no newer one; empty when nothing is wrong.
@@ -309,12 +311,14 @@ func (i *Identity) Statuses() []Status {
 		m := i.meshes[name]
 		s := Status{Mesh: name, Problem: m.problem}
 		if m.current != nil {
-			s.NotAfter = m.current.end()
+			s.NotBefore, s.NotAfter = m.current.Certificate.NotBefore, m.current.end()
 			s.Ready = now.Before(s.NotAfter)
 		}
 		for _, v := range m.svids {
 			if v.certificate != nil {
-				s.SVIDs++
+				if s.SVIDs++; s.SVIDsEnd.IsZero() || v.notAfter.Before(s.SVIDsEnd) {
+					s.SVIDsEnd = v.notAfter
+				}
 			} else {
 				s.Waiting++
 			}

@@ -51,6 +51,15 @@ type State struct {
 	dirty     dirty
 }
 
+// Remotes are the ingresses of other zones, in order.
+func (s *State) Remotes() []ingress.Remote {
+	var out []ingress.Remote
+	for _, key := range slices.SortedFunc(maps.Keys(s.remotes), resource.Key.Compare) {
+		out = append(out, s.remotes[key])
+	}
+	return out
+}
+
 type serviceKey struct{ mesh, service string }
 
 // record is one record of global. resource is the last good version, nil when there never was one.

@@ -1854,6 +1854,7 @@ type Query struct {
 	//
 	//	*Query_ListDataplanes_
 	//	*Query_DescribeDataplane_
+	//	*Query_CheckUp_
 	Query         isQuery_Query `protobuf_oneof:"query"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1935,6 +1936,15 @@ func (x *Query) GetDescribeDataplane() *Query_DescribeDataplane {
 	return nil
 }
 
+func (x *Query) GetCheckUp() *Query_CheckUp {
+	if x != nil {
+		if x, ok := x.Query.(*Query_CheckUp_); ok {
+			return x.CheckUp
+		}
+	}
+	return nil
+}
+
 type isQuery_Query interface {
 	isQuery_Query()
 }
@@ -1947,9 +1957,15 @@ type Query_DescribeDataplane_ struct {
 	DescribeDataplane *Query_DescribeDataplane `protobuf:"bytes,5,opt,name=describe_dataplane,json=describeDataplane,proto3,oneof"`
 }
 
+type Query_CheckUp_ struct {
+	CheckUp *Query_CheckUp `protobuf:"bytes,6,opt,name=check_up,json=checkUp,proto3,oneof"`
+}
+
 func (*Query_ListDataplanes_) isQuery_Query() {}
 
 func (*Query_DescribeDataplane_) isQuery_Query() {}
+
+func (*Query_CheckUp_) isQuery_Query() {}
 
 // Answer answers a query. It may come in parts.
 type Answer struct {
@@ -2328,6 +2344,44 @@ func (x *Query_DescribeDataplane) GetConfig() bool {
 	return false
 }
 
+// CheckUp asks how the replica is: its clock, disk and certificates, the versions of its proxies, and which ingresses of other
+// zones it reaches.
+type Query_CheckUp struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Query_CheckUp) Reset() {
+	*x = Query_CheckUp{}
+	mi := &file_kds_v1_kds_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Query_CheckUp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Query_CheckUp) ProtoMessage() {}
+
+func (x *Query_CheckUp) ProtoReflect() protoreflect.Message {
+	mi := &file_kds_v1_kds_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Query_CheckUp.ProtoReflect.Descriptor instead.
+func (*Query_CheckUp) Descriptor() ([]byte, []int) {
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{22, 2}
+}
+
 var File_kds_v1_kds_proto protoreflect.FileDescriptor
 
 const file_kds_v1_kds_proto_rawDesc = "" +
@@ -2475,19 +2529,21 @@ const file_kds_v1_kds_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12\x14\n" +
 	"\x05chain\x18\x03 \x01(\tR\x05chain\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05error\"\x8e\x03\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"\xd7\x03\n" +
 	"\x05Query\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12%\n" +
 	"\x0etimeout_millis\x18\x02 \x01(\rR\rtimeoutMillis\x12\x1b\n" +
 	"\tmax_bytes\x18\x03 \x01(\rR\bmaxBytes\x12Q\n" +
 	"\x0flist_dataplanes\x18\x04 \x01(\v2&.zoneforge.kds.v1.Query.ListDataplanesH\x00R\x0elistDataplanes\x12Z\n" +
-	"\x12describe_dataplane\x18\x05 \x01(\v2).zoneforge.kds.v1.Query.DescribeDataplaneH\x00R\x11describeDataplane\x1a$\n" +
+	"\x12describe_dataplane\x18\x05 \x01(\v2).zoneforge.kds.v1.Query.DescribeDataplaneH\x00R\x11describeDataplane\x12<\n" +
+	"\bcheck_up\x18\x06 \x01(\v2\x1f.zoneforge.kds.v1.Query.CheckUpH\x00R\acheckUp\x1a$\n" +
 	"\x0eListDataplanes\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x1aS\n" +
 	"\x11DescribeDataplane\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
-	"\x06config\x18\x03 \x01(\bR\x06configB\a\n" +
+	"\x06config\x18\x03 \x01(\bR\x06config\x1a\t\n" +
+	"\aCheckUpB\a\n" +
 	"\x05query\"V\n" +
 	"\x06Answer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
@@ -2510,7 +2566,7 @@ func file_kds_v1_kds_proto_rawDescGZIP() []byte {
 }
 
 var file_kds_v1_kds_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_kds_v1_kds_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_kds_v1_kds_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_kds_v1_kds_proto_goTypes = []any{
 	(Refusal_Code)(0),               // 0: zoneforge.kds.v1.Refusal.Code
 	(*ZoneFrame)(nil),               // 1: zoneforge.kds.v1.ZoneFrame
@@ -2543,7 +2599,8 @@ var file_kds_v1_kds_proto_goTypes = []any{
 	(*Status_Live)(nil),             // 28: zoneforge.kds.v1.Status.Live
 	(*Query_ListDataplanes)(nil),    // 29: zoneforge.kds.v1.Query.ListDataplanes
 	(*Query_DescribeDataplane)(nil), // 30: zoneforge.kds.v1.Query.DescribeDataplane
-	(*timestamppb.Timestamp)(nil),   // 31: google.protobuf.Timestamp
+	(*Query_CheckUp)(nil),           // 31: zoneforge.kds.v1.Query.CheckUp
+	(*timestamppb.Timestamp)(nil),   // 32: google.protobuf.Timestamp
 }
 var file_kds_v1_kds_proto_depIdxs = []int32{
 	5,  // 0: zoneforge.kds.v1.ZoneFrame.hello:type_name -> zoneforge.kds.v1.Hello
@@ -2574,9 +2631,9 @@ var file_kds_v1_kds_proto_depIdxs = []int32{
 	12, // 25: zoneforge.kds.v1.Ack.rejected:type_name -> zoneforge.kds.v1.Rejection
 	8,  // 26: zoneforge.kds.v1.Rejection.key:type_name -> zoneforge.kds.v1.Key
 	4,  // 27: zoneforge.kds.v1.ZoneHeartbeat.position:type_name -> zoneforge.kds.v1.Position
-	31, // 28: zoneforge.kds.v1.ZoneHeartbeat.sent:type_name -> google.protobuf.Timestamp
+	32, // 28: zoneforge.kds.v1.ZoneHeartbeat.sent:type_name -> google.protobuf.Timestamp
 	4,  // 29: zoneforge.kds.v1.GlobalHeartbeat.position:type_name -> zoneforge.kds.v1.Position
-	31, // 30: zoneforge.kds.v1.GlobalHeartbeat.sent:type_name -> google.protobuf.Timestamp
+	32, // 30: zoneforge.kds.v1.GlobalHeartbeat.sent:type_name -> google.protobuf.Timestamp
 	25, // 31: zoneforge.kds.v1.InventoryRequest.kinds:type_name -> zoneforge.kds.v1.InventoryRequest.KindsEntry
 	26, // 32: zoneforge.kds.v1.Inventory.entries:type_name -> zoneforge.kds.v1.Inventory.Entry
 	9,  // 33: zoneforge.kds.v1.Report.upserts:type_name -> zoneforge.kds.v1.Record
@@ -2587,17 +2644,18 @@ var file_kds_v1_kds_proto_depIdxs = []int32{
 	28, // 38: zoneforge.kds.v1.Status.live:type_name -> zoneforge.kds.v1.Status.Live
 	29, // 39: zoneforge.kds.v1.Query.list_dataplanes:type_name -> zoneforge.kds.v1.Query.ListDataplanes
 	30, // 40: zoneforge.kds.v1.Query.describe_dataplane:type_name -> zoneforge.kds.v1.Query.DescribeDataplane
-	3,  // 41: zoneforge.kds.v1.InventoryRequest.KindsEntry.value:type_name -> zoneforge.kds.v1.Digest
-	8,  // 42: zoneforge.kds.v1.Inventory.Entry.key:type_name -> zoneforge.kds.v1.Key
-	31, // 43: zoneforge.kds.v1.Status.ProxyNack.time:type_name -> google.protobuf.Timestamp
-	31, // 44: zoneforge.kds.v1.Status.Live.since:type_name -> google.protobuf.Timestamp
-	1,  // 45: zoneforge.kds.v1.KDS.Stream:input_type -> zoneforge.kds.v1.ZoneFrame
-	2,  // 46: zoneforge.kds.v1.KDS.Stream:output_type -> zoneforge.kds.v1.GlobalFrame
-	46, // [46:47] is the sub-list for method output_type
-	45, // [45:46] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	31, // 41: zoneforge.kds.v1.Query.check_up:type_name -> zoneforge.kds.v1.Query.CheckUp
+	3,  // 42: zoneforge.kds.v1.InventoryRequest.KindsEntry.value:type_name -> zoneforge.kds.v1.Digest
+	8,  // 43: zoneforge.kds.v1.Inventory.Entry.key:type_name -> zoneforge.kds.v1.Key
+	32, // 44: zoneforge.kds.v1.Status.ProxyNack.time:type_name -> google.protobuf.Timestamp
+	32, // 45: zoneforge.kds.v1.Status.Live.since:type_name -> google.protobuf.Timestamp
+	1,  // 46: zoneforge.kds.v1.KDS.Stream:input_type -> zoneforge.kds.v1.ZoneFrame
+	2,  // 47: zoneforge.kds.v1.KDS.Stream:output_type -> zoneforge.kds.v1.GlobalFrame
+	47, // [47:48] is the sub-list for method output_type
+	46, // [46:47] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_kds_v1_kds_proto_init() }
@@ -2629,6 +2687,7 @@ func file_kds_v1_kds_proto_init() {
 	file_kds_v1_kds_proto_msgTypes[22].OneofWrappers = []any{
 		(*Query_ListDataplanes_)(nil),
 		(*Query_DescribeDataplane_)(nil),
+		(*Query_CheckUp_)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2636,7 +2695,7 @@ func file_kds_v1_kds_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kds_v1_kds_proto_rawDesc), len(file_kds_v1_kds_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
