@@ -258,7 +258,9 @@ func (c *core) flush() {
 		}
 		p.debts = owe(p.debts, d)
 	}
-	gone := c.endpoints(append(d.Endpoints, c.state.TakeEndpoints()...), revision)
+	work := c.state.TakeWork()
+	gone := c.endpoints(append(d.Endpoints, c.state.TakeEndpoints()...), revision, &work)
+	c.metrics.work(work)
 	ids := make([]string, 0, len(send))
 	for id := range send {
 		ids = append(ids, id)
@@ -302,7 +304,7 @@ func (c *core) setMesh(name string) {
 
 // endpoints builds and sets those of the names that are wanted, and returns the others for removal. Proxies that have them owe
 // an acknowledgement for the revision that changed them.
-func (c *core) endpoints(names []string, revision *pending) (gone map[string]*xds.Resource) {
+func (c *core) endpoints(names []string, revision *pending, work *state.Work) (gone map[string]*xds.Resource) {
 	slices.Sort(names)
 	changed := map[string]*xds.Resource{}
 	gone = map[string]*xds.Resource{}
@@ -322,6 +324,7 @@ func (c *core) endpoints(names []string, revision *pending) (gone map[string]*xd
 			continue
 		}
 		changed[name] = r
+		work.Add(r)
 	}
 	if len(changed) == 0 {
 		return gone

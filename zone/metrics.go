@@ -12,6 +12,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/zoneforge/zoneforge/xds/server"
+	"github.com/zoneforge/zoneforge/zone/state"
 )
 
 // metrics are what a replica tells Prometheus. Names begin with zoneforge_zone_ and are kept between versions; none has a
@@ -32,6 +35,37 @@ type metrics struct {
 	refused   prometheus.Counter
 	welcomes  prometheus.Counter
 	repairs   prometheus.Counter
+
+	// What changes took; the rest of it is counted by the server of proxies.
+	examined  prometheus.Counter
+	resources prometheus.Counter
+	bytes     prometheus.Counter
+}
+
+// servedCollector reads what a server of proxies did when it is asked for; its server is set before it is registered.
+type servedCollector struct{ server *server.Server }
+
+var (
+	toldDesc      = prometheus.NewDesc("zoneforge_zone_streams_told_total", "Times that a proxy's stream was given something to look at.", nil, nil)
+	responsesDesc = prometheus.NewDesc("zoneforge_zone_responses_total", "Responses that were sent to proxies.", nil, nil)
+	sentDesc      = prometheus.NewDesc("zoneforge_zone_sent_resources_total", "Resources in the responses that were sent to proxies.", nil, nil)
+	sentBytesDesc = prometheus.NewDesc("zoneforge_zone_sent_bytes_total", "Bytes of the resources that were sent to proxies.", nil, nil)
+)
+
+func (c servedCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+func (c servedCollector) Collect(ch chan<- prometheus.Metric) {
+	w := c.server.Work()
+	for desc, n := range map[*prometheus.Desc]uint64{toldDesc: w.Told, responsesDesc: w.Responses, sentDesc: w.Resources, sentBytesDesc: w.Bytes} {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n))
+	}
+}
+
+// work counts what changes took.
+func (m *metrics) work(w state.Work) {
+	m.examined.Add(float64(w.Examined))
+	m.resources.Add(float64(w.Resources))
+	m.bytes.Add(float64(w.Bytes))
 }
 
 func newMetrics() *metrics {
@@ -58,9 +92,12 @@ func newMetrics() *metrics {
 		refused:   counter("proxies_refused_total", "Streams that were not let in."),
 		welcomes:  counter("kds_welcomes_total", "Streams to global that were welcomed."),
 		repairs:   counter("kds_repairs_total", "Times that what is held differed from what global meant."),
+		examined:  counter("proxies_examined_total", "Times that a proxy was looked at because a change may affect it."),
+		resources: counter("resources_built_total", "Resources that were built for proxies."),
+		bytes:     counter("resource_bytes_built_total", "Bytes of the resources that were built for proxies."),
 	}
 	m.registry.MustRegister(m.proxies, m.settled, m.revision, m.live, m.records, m.standing, m.rejected, m.flush, m.builds, m.endpoints, m.nacks,
-		m.refused, m.welcomes, m.repairs, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.refused, m.welcomes, m.repairs, m.examined, m.resources, m.bytes, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

@@ -134,6 +134,7 @@ func (z *Zone) open(store *disk.Store) (*core, error) {
 	if c.xds, err = server.New(server.Config{Authenticator: d, Observer: d, Logger: z.log}); err != nil {
 		return nil, fmt.Errorf("zone: %w", err)
 	}
+	c.metrics.registry.MustRegister(servedCollector{c.xds})
 	return c, nil
 }
 

@@ -105,7 +105,7 @@ func (w *waiter) until(proxies int, condition func(Progress) bool) <-chan struct
 	return w.done
 }
 
-func newFleet(b *testing.B, proxies, clusters int) *fleet {
+func newFleet(b testing.TB, proxies, clusters int) *fleet {
 	b.Helper()
 	f := &fleet{waiter: &waiter{reached: map[ProxyID]Progress{}}, proxies: proxies, resources: &xds.Resources{}}
 	s, err := New(Config{Authenticator: anyone{}, Observer: f.waiter})

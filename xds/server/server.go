@@ -69,6 +69,8 @@ type Server struct {
 	// endpointRev is stored with mu held.
 	endpointRev atomic.Uint64
 
+	tally tally
+
 	// endpointsMu is held only to look at the map or to change it, with mu or without.
 	endpointsMu sync.RWMutex
 	endpoints   map[string]*xds.Resource
@@ -124,6 +126,7 @@ func (s *Server) SetProxy(id ProxyID, revision uint64, resources *xds.Resources,
 	p.want = want
 	if p.stream != nil {
 		s.watchLocked(p.stream, p.want)
+		s.tally.told.Add(1)
 		p.stream.setSnapshot(p.want)
 	}
 }

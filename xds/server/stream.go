@@ -342,6 +342,7 @@ func step[Req, Resp any](s *Server, g grpc.BidiStreamingServer[Req, Resp], v var
 		}
 	}
 	for _, resp := range out {
+		s.tally.sent(resp)
 		if err := g.Send(v.encode(resp)); err != nil {
 			return err
 		}

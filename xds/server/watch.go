@@ -119,6 +119,7 @@ func (s *Server) SetEndpoints(revision uint64, changed map[string]*xds.Resource)
 	}
 	s.endpointsMu.Unlock()
 	if len(names) == 1 {
+		s.tally.told.Add(uint64(len(s.watchers[names[0]])))
 		for st := range s.watchers[names[0]] {
 			st.setEndpoints(revision, names)
 		}
@@ -129,6 +130,7 @@ func (s *Server) SetEndpoints(revision uint64, changed map[string]*xds.Resource)
 				told[st] = append(told[st], name)
 			}
 		}
+		s.tally.told.Add(uint64(len(told)))
 		for st, names := range told {
 			st.setEndpoints(revision, names)
 		}

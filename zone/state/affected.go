@@ -73,9 +73,9 @@ func (s *State) affects(m *mesh, r *resource.Resource) {
 	case *meshv1.TrafficLog:
 		s.each(m.bySource, m.proxies, v.GetSources(), (*State).touch, func(p *proxy) bool { return matches(v.GetSources(), p.source) })
 	case *meshv1.TrafficTrace:
-		s.markIf(m.proxies, func(p *proxy) bool { return p.knownBy(v.GetSelectors()) })
+		s.selected(m, v.GetSelectors())
 	case *meshv1.ProxyTemplate:
-		s.markIf(m.proxies, func(p *proxy) bool { return p.knownBy(v.GetSelectors()) })
+		s.selected(m, v.GetSelectors())
 	case *meshv1.TrafficRoute:
 		// It may balance load, or hide one that does, for clients that it doesn't route: hence destinations too.
 		s.connections(m, v)
@@ -159,9 +159,24 @@ func (s *State) byClientOf(m *mesh, v policy.ConnectionPolicy) {
 	}
 }
 
+// selected marks the proxies that selectors of whole proxies match, by what they are as clients or by what they offer.
+func (s *State) selected(m *mesh, selectors []*meshv1.Selector) {
+	fits := func(p *proxy) bool { return p.knownBy(selectors) }
+	names, exact := services(selectors)
+	if !exact {
+		s.markIf(m.proxies, fits)
+		return
+	}
+	for _, name := range names {
+		s.markIf(m.bySource[name], fits)
+		s.markIf(m.byInbound[name], fits)
+	}
+}
+
 // each marks the proxies that fit, looking only at those of the services that the selectors name, where all of them do.
 func (s *State) each(index map[string]set[string], all set[string], selectors []*meshv1.Selector, mark func(*State, *proxy), fits func(*proxy) bool) {
 	look := func(ids set[string]) {
+		s.work.Examined += len(ids)
 		for id := range ids {
 			if p := s.proxies[id]; p != nil && p.live && fits(p) {
 				mark(s, p)
@@ -179,6 +194,7 @@ func (s *State) each(index map[string]set[string], all set[string], selectors []
 }
 
 func (s *State) markIf(ids set[string], fits func(*proxy) bool) {
+	s.work.Examined += len(ids)
 	for id := range ids {
 		if p := s.proxies[id]; p != nil && p.live && fits(p) {
 			s.touch(p)

@@ -80,6 +80,7 @@ func (s *State) whole(m *mesh, p *proxy) (*half, error) {
 			return nil, err
 		}
 	}
+	s.built(resources)
 	return s.halfOf(p, result, wanted, resources)
 }
 
@@ -114,6 +115,7 @@ func (s *State) buildIngress(p *proxy) (*Built, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.built(resources)
 	h := &half{resources: resources, secrets: out.Secrets}
 	if err := h.needing(destinations, ingress.IngressView); err != nil {
 		return nil, fmt.Errorf("proxy %s: %w", p.ID, err)

@@ -182,6 +182,7 @@ func (s *State) half(m *mesh, p *proxy, part proxyir.Part) (_ *half, shared bool
 	if err != nil {
 		return nil, false, err
 	}
+	s.built(resources)
 	h, err := s.halfOf(p, result, wanted, resources)
 	return h, err == nil && !result.Personal, err
 }

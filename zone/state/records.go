@@ -267,6 +267,7 @@ func (s *State) protocolChanged(m *mesh, name string, v *service) {
 	}
 	if p := slices.Min(all); p != v.protocol {
 		v.protocol, m.spoken = p, nil
+		s.work.Examined += len(m.byDestination[name])
 		for id := range m.byDestination[name] {
 			s.goesOut(s.proxies[id])
 		}
@@ -276,12 +277,14 @@ func (s *State) protocolChanged(m *mesh, name string, v *service) {
 }
 
 func (s *State) mark(ids set[string]) {
+	s.work.Examined += len(ids)
 	for id := range ids {
 		s.touch(s.proxies[id])
 	}
 }
 
 func (s *State) allProxies(m *mesh) {
+	s.work.Examined += len(m.proxies)
 	for id := range m.proxies {
 		if p := s.proxies[id]; p.live {
 			s.touch(p)

@@ -49,6 +49,7 @@ type State struct {
 	endpoints map[string]*endpoints
 	offer     *kds.Set
 	dirty     dirty
+	work      Work
 }
 
 // Remotes are the ingresses of other zones, in order.
