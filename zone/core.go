@@ -279,7 +279,7 @@ func (c *core) flush() {
 	if len(d.Proxies)+len(d.Endpoints)+len(ids) > 0 {
 		c.changed = true
 	}
-	if c.revisions.settle(time.Now(), len(c.proxies)) {
+	if c.revisions.settle(time.Now()) {
 		c.changed = true
 	}
 	if d.Offer {
@@ -403,9 +403,7 @@ func (c *core) status() *kdsv1.Status {
 		}
 	}
 	s.Rejected = s.Rejected[:min(len(s.Rejected), maxRejected)]
-	for _, l := range c.revisions.live {
-		s.Live = append(s.Live, l.proto())
-	}
+	s.Times = kds.TimesOf(c.revisions.live)
 	c.metrics.observe(c, len(s.Nacks), len(s.Rejected))
 	return s
 }

@@ -251,8 +251,8 @@ func (g *global) await(what string, ok func(s *kdsv1.Status, reported *kds.Set) 
 
 func live(revision uint64) func(*kdsv1.Status, *kds.Set) bool {
 	return func(s *kdsv1.Status, _ *kds.Set) bool {
-		for _, l := range s.GetLive() {
-			if l.GetRevision() == revision && s.GetAcked() == s.GetProxies() {
+		for _, l := range kds.LiveOf(s) {
+			if l.Revision == revision && s.GetAcked() == s.GetProxies() {
 				return true
 			}
 		}

@@ -106,7 +106,7 @@ func (m *metrics) observe(c *core, nacks, rejected int) {
 	m.settled.Set(float64(c.settled))
 	m.revision.Set(float64(c.revisions.taken))
 	if n := len(c.revisions.live); n > 0 {
-		m.live.Set(float64(c.revisions.live[n-1].revision))
+		m.live.Set(float64(c.revisions.live[n-1].Revision))
 	}
 	m.records.Set(float64(c.heldRecords))
 	m.standing.Set(float64(nacks))

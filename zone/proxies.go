@@ -396,10 +396,6 @@ func (c *core) onRevision(p *proxy) uint64 {
 	return c.revisions.taken
 }
 
-func (l live) proto() *kdsv1.Status_Live {
-	return &kdsv1.Status_Live{Revision: l.revision, Since: timestamppb.New(l.since), Proxies: uint32(l.proxies)}
-}
-
 // proxyID is the node's.
 func proxyID(kind, mesh, name string) string {
 	if mesh == "" {

@@ -4,6 +4,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/zoneforge/zoneforge/sync/kds"
 )
 
 // maxLive is how many of the newest revisions' times are kept and reported.
@@ -17,7 +19,7 @@ type revisions struct {
 	// taken is the newest revision that became configuration.
 	taken   uint64
 	pending []*pending // by revision, growing
-	live    []live     // the newest last, at most maxLive
+	live    []kds.Live // the newest last, at most maxLive
 }
 
 type pending struct {
@@ -26,12 +28,6 @@ type pending struct {
 	// known says that it was taken before this process began: proxies that were there then owe it, and may never come back, so
 	// no later revision waits for it.
 	known bool
-}
-
-type live struct {
-	revision uint64
-	since    time.Time
-	proxies  int
 }
 
 // debt is what a proxy owes for a revision: it is paid when the proxy acknowledged config and endpoints, both counted by this
@@ -85,15 +81,15 @@ func (r *revisions) newest() *pending {
 }
 
 // settle turns what is owed nothing into live. It reports whether anything was.
-func (r *revisions) settle(now time.Time, proxies int) bool {
+func (r *revisions) settle(now time.Time) bool {
 	if len(r.pending) > 1 && r.pending[0].known {
 		r.pending = slices.Delete(r.pending, 0, 1)
 	}
 	n := 0
 	for n < len(r.pending) && r.pending[n].owed <= 0 {
 		// A repair at the same revision doesn't move the time at which it became live.
-		if len(r.live) == 0 || r.live[len(r.live)-1].revision < r.pending[n].revision {
-			r.live = append(r.live, live{r.pending[n].revision, now, proxies})
+		if len(r.live) == 0 || r.live[len(r.live)-1].Revision < r.pending[n].revision {
+			r.live = append(r.live, kds.Live{Revision: r.pending[n].revision, Since: now})
 		}
 		n++
 	}

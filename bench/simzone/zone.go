@@ -57,8 +57,8 @@ type Zone struct {
 	state    *state
 	epoch    string
 	revision uint64
-	live     []*kdsv1.Status_Live // not told yet on this stream
-	told     []*kdsv1.Status_Live
+	live     []kds.Live // not told yet on this stream
+	told     []kds.Live
 	due      *time.Timer // of the next status
 	offer    *kds.Set
 }
@@ -280,7 +280,7 @@ func (z *Zone) apply(c *kdsv1.Chunk) error {
 	z.state, z.epoch, z.revision = next, p.GetEpoch(), p.GetRevision()
 	z.sendLocked(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Ack{Ack: &kdsv1.Ack{Nonce: c.GetNonce(), Revision: z.revision}}})
 	at := &taken{z.revision, time.Now()}
-	z.live = append(z.live, &kdsv1.Status_Live{Revision: z.revision, Since: timestamppb.New(at.at), Proxies: uint32(z.fleet.proxies.Load())})
+	z.live = append(z.live, kds.Live{Revision: z.revision, Since: at.at})
 	z.due.Reset(z.fleet.cfg.StatusHold)
 	z.mu.Unlock()
 	if c.GetSnapshot() {
@@ -304,7 +304,7 @@ func (z *Zone) sendStatus() {
 
 func (z *Zone) statusLocked() {
 	n := uint32(z.fleet.proxies.Load())
-	z.sendLocked(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Status{Status: &kdsv1.Status{Revision: z.revision, Proxies: n, Acked: n, Live: z.live}}})
+	z.sendLocked(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Status{Status: &kdsv1.Status{Revision: z.revision, Proxies: n, Acked: n, Times: kds.TimesOf(z.live)}}})
 	if z.stream != nil {
 		z.told, z.live = append(z.told, z.live...), nil
 		z.told = slices.Delete(z.told, 0, max(0, len(z.told)-maxLive))

@@ -50,7 +50,7 @@ func manyZones(b *testing.B, n int) (*Registry, int64) {
 		if session == nil {
 			b.Fatal(v)
 		}
-		session.Status(&kdsv1.Status{Revision: at.Revision, Proxies: 1000, Acked: 1000, Live: lives(at.Revision, time.Now())})
+		session.Status(&kdsv1.Status{Revision: at.Revision, Proxies: 1000, Acked: 1000, Times: lives(at.Revision, time.Now())})
 	}
 	return r, done.Revision
 }

@@ -51,8 +51,8 @@ func TestReceiptMovesFromPendingToLive(t *testing.T) {
 	if r.Zones[0].Live || r.Proxies != 3 || r.Acked != 1 || r.Complete {
 		t.Fatalf("taken: %+v", r)
 	}
-	t1, t2 := time.Now().Add(-time.Minute).UTC(), time.Now().Add(-time.Second).UTC()
-	f.status(east, &kdsv1.Status{Revision: rev, Proxies: 3, Acked: 3, Live: lives(rev, t2)})
+	t1, t2 := time.Now().Truncate(time.Microsecond).Add(-time.Minute).UTC(), time.Now().Truncate(time.Microsecond).Add(-time.Second).UTC()
+	f.status(east, &kdsv1.Status{Revision: rev, Proxies: 3, Acked: 3, Times: lives(rev, t2)})
 	r = f.receipt("east to be live", c, func(r Receipt) bool { return r.ZonesLive == 1 })
 	if r.Live || r.Complete || !r.LiveSince.IsZero() || !r.Zones[0].LiveSince.Equal(t2) || r.Zones[1].Live {
 		t.Fatalf("live in east: %+v", r)
@@ -60,7 +60,7 @@ func TestReceiptMovesFromPendingToLive(t *testing.T) {
 	// A later revision stands for this one.
 	later := f.commit(mesh("n"))
 	f.synced()
-	f.status(west, &kdsv1.Status{Revision: uint64(later.Revision), Proxies: 2, Acked: 2, Live: lives(uint64(later.Revision), t1)})
+	f.status(west, &kdsv1.Status{Revision: uint64(later.Revision), Proxies: 2, Acked: 2, Times: lives(uint64(later.Revision), t1)})
 	r = f.receipt("all to be live", c, func(r Receipt) bool { return r.Live })
 	if !r.Complete || !r.LiveSince.Equal(t2) || r.ZonesLive != 2 || r.Proxies != 5 || r.Acked != 5 {
 		t.Fatalf("live: %+v", r)
@@ -170,7 +170,7 @@ func TestReceiptNeedsTheDisk(t *testing.T) {
 	east := f.east()
 	f.synced()
 	at := f.store.Snapshot().Revision()
-	f.status(east, &kdsv1.Status{Revision: uint64(at) + 5, Proxies: 1, Acked: 1, Live: lives(uint64(at)+5, time.Now())})
+	f.status(east, &kdsv1.Status{Revision: uint64(at) + 5, Proxies: 1, Acked: 1, Times: lives(uint64(at)+5, time.Now())})
 	f.until("the status", func() bool { return f.must("east").Proxies == 1 })
 	if r := f.ReceiptOf(at + 5); r.Live || r.Complete || r.Zones[0].Taken {
 		t.Fatalf("receipt of a revision that doesn't exist: %+v", r)
@@ -216,13 +216,13 @@ func TestReplicasCountTogether(t *testing.T) {
 	f.event(second, func(e kds.ZoneEvent) bool { return e.Welcome != nil })
 	c := f.commit(mesh("m"))
 	f.synced()
-	at := time.Now().Add(-time.Second).UTC()
-	f.status(first, &kdsv1.Status{Revision: uint64(c.Revision), Proxies: 1, Acked: 1, Live: lives(uint64(c.Revision), at)})
+	at := time.Now().Truncate(time.Microsecond).Add(-time.Second).UTC()
+	f.status(first, &kdsv1.Status{Revision: uint64(c.Revision), Proxies: 1, Acked: 1, Times: lives(uint64(c.Revision), at)})
 	r := f.receipt("the first", c, func(r Receipt) bool { return r.Acked == 1 })
 	if r.Live || r.Zones[0].Taken {
 		t.Fatalf("with one of two replicas: %+v", r)
 	}
-	f.status(second, &kdsv1.Status{Revision: uint64(c.Revision), Proxies: 2, Acked: 2, Live: lives(uint64(c.Revision), at.Add(-time.Hour))})
+	f.status(second, &kdsv1.Status{Revision: uint64(c.Revision), Proxies: 2, Acked: 2, Times: lives(uint64(c.Revision), at.Add(-time.Hour))})
 	r = f.receipt("both", c, func(r Receipt) bool { return r.Live })
 	if r.Proxies != 3 || r.Acked != 3 || !r.LiveSince.Equal(at) {
 		t.Fatalf("with both: %+v", r)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/zoneforge/zoneforge/global/store"
 	"github.com/zoneforge/zoneforge/sync/kds"
@@ -118,10 +117,10 @@ func (s *session) Status(st *kdsv1.Status) {
 		}
 		date(rep.status, st)
 		rep.status = st
-		for _, l := range bound(st.GetLive(), maxLive) {
-			rep.lives(l.GetRevision(), within(l.GetSince(), now), true)
+		for _, l := range bound(kds.LiveOf(st), maxLive) {
+			rep.lives(l.Revision, within(l.Since, now), true)
 		}
-		st.Live = nil // all of it is in rep.live
+		st.Live, st.Times = nil, nil // all of it is in rep.live
 		if st.GetAcked() == st.GetProxies() && len(st.GetNacks()) == 0 {
 			rep.lives(st.GetRevision(), now, false)
 		}
@@ -156,8 +155,8 @@ func date(before, now *kdsv1.Status) {
 }
 
 // within takes a zone's time, whose clock may be ahead, or have said nothing.
-func within(t *timestamppb.Timestamp, now time.Time) time.Time {
-	if at := t.AsTime(); t != nil && at.Before(now) {
+func within(at, now time.Time) time.Time {
+	if at.Unix() > 0 && at.Before(now) {
 		return at
 	}
 	return now

@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/zoneforge/zoneforge/global/store"
 	"github.com/zoneforge/zoneforge/global/view"
@@ -510,6 +509,6 @@ func (l losingView) Since(epoch string, revision uint64) (keys []resource.Key, o
 	return keys, ok
 }
 
-func lives(revision uint64, at time.Time) []*kdsv1.Status_Live {
-	return []*kdsv1.Status_Live{{Revision: revision, Since: timestamppb.New(at)}}
+func lives(revision uint64, at time.Time) *kdsv1.Status_Times {
+	return kds.TimesOf([]kds.Live{{Revision: revision, Since: at}})
 }

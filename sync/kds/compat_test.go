@@ -73,7 +73,7 @@ func fill(m protoreflect.Message, depth int) {
 				return protoreflect.ValueOfInt32(int32(100 + fd.Number()))
 			case protoreflect.Uint64Kind:
 				return protoreflect.ValueOfUint64(1<<40 + uint64(fd.Number()))
-			case protoreflect.Int64Kind:
+			case protoreflect.Int64Kind, protoreflect.Sint64Kind:
 				return protoreflect.ValueOfInt64(1_700_000_000 + int64(fd.Number()))
 			}
 			panic("no sample of " + string(fd.FullName()))

@@ -93,12 +93,13 @@ func (z *Zone) SetStatus(s *kdsv1.Status) {
 func (z *Zone) sendStatus() {
 	s := z.status
 	if z.told > 0 {
+		list := LiveOf(s)
 		known := 0
-		for known < len(s.GetLive()) && s.GetLive()[known].GetRevision() <= z.told {
+		for known < len(list) && list[known].Revision <= z.told {
 			known++
 		}
 		s = &kdsv1.Status{
-			Revision: s.GetRevision(), Proxies: s.GetProxies(), Acked: s.GetAcked(), Nacks: s.GetNacks(), Rejected: s.GetRejected(), Live: s.GetLive()[known:],
+			Revision: s.GetRevision(), Proxies: s.GetProxies(), Acked: s.GetAcked(), Nacks: s.GetNacks(), Rejected: s.GetRejected(), Times: TimesOf(list[known:]),
 		}
 	}
 	f := &kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Status{Status: s}}
@@ -113,8 +114,12 @@ func (z *Zone) sendStatus() {
 
 // tell notes which times a status that goes out tells.
 func (z *Zone) tell(s *kdsv1.Status) {
-	if n := len(s.GetLive()); n > 0 {
-		z.told = s.GetLive()[n-1].GetRevision()
+	if s.GetTimes() == nil {
+		return
+	}
+	z.told = 0
+	for _, r := range s.GetTimes().GetRevisions() {
+		z.told += r
 	}
 }
 

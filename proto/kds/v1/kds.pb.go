@@ -1634,8 +1634,10 @@ type Status struct {
 	Nacks []*Status_ProxyNack `protobuf:"bytes,4,rep,name=nacks,proto3" json:"nacks,omitempty"`
 	// Records in force in no proxy, because this zone can't use them.
 	Rejected []*Rejection `protobuf:"bytes,5,rep,name=rejected,proto3" json:"rejected,omitempty"`
+	// What times says, as the first zones told it.
+	Live []*Status_Live `protobuf:"bytes,6,rep,name=live,proto3" json:"live,omitempty"`
 	// For each of the newest revisions (at most 100), when the last of the proxies acknowledged it. Each is told once in a stream.
-	Live          []*Status_Live `protobuf:"bytes,6,rep,name=live,proto3" json:"live,omitempty"`
+	Times         *Status_Times `protobuf:"bytes,7,opt,name=times,proto3" json:"times,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1708,6 +1710,13 @@ func (x *Status) GetRejected() []*Rejection {
 func (x *Status) GetLive() []*Status_Live {
 	if x != nil {
 		return x.Live
+	}
+	return nil
+}
+
+func (x *Status) GetTimes() *Status_Times {
+	if x != nil {
+		return x.Times
 	}
 	return nil
 }
@@ -2175,6 +2184,61 @@ func (x *Status_ProxyNack) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// Times say since when revisions are on all proxies. Both lists are of the same length.
+type Status_Times struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Growing. Each but the first is what it adds to the one before.
+	Revisions []uint64 `protobuf:"varint,1,rep,packed,name=revisions,proto3" json:"revisions,omitempty"`
+	// Microseconds since 1970. Each but the first is what it adds to the one before.
+	Since         []int64 `protobuf:"zigzag64,2,rep,packed,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Status_Times) Reset() {
+	*x = Status_Times{}
+	mi := &file_kds_v1_kds_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Status_Times) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Status_Times) ProtoMessage() {}
+
+func (x *Status_Times) ProtoReflect() protoreflect.Message {
+	mi := &file_kds_v1_kds_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Status_Times.ProtoReflect.Descriptor instead.
+func (*Status_Times) Descriptor() ([]byte, []int) {
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{19, 1}
+}
+
+func (x *Status_Times) GetRevisions() []uint64 {
+	if x != nil {
+		return x.Revisions
+	}
+	return nil
+}
+
+func (x *Status_Times) GetSince() []int64 {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 // Live says since when a revision is on all proxies.
 type Status_Live struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2187,7 +2251,7 @@ type Status_Live struct {
 
 func (x *Status_Live) Reset() {
 	*x = Status_Live{}
-	mi := &file_kds_v1_kds_proto_msgTypes[27]
+	mi := &file_kds_v1_kds_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2199,7 +2263,7 @@ func (x *Status_Live) String() string {
 func (*Status_Live) ProtoMessage() {}
 
 func (x *Status_Live) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[27]
+	mi := &file_kds_v1_kds_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2212,7 +2276,7 @@ func (x *Status_Live) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status_Live.ProtoReflect.Descriptor instead.
 func (*Status_Live) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{19, 1}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{19, 2}
 }
 
 func (x *Status_Live) GetRevision() uint64 {
@@ -2247,7 +2311,7 @@ type Query_ListDataplanes struct {
 
 func (x *Query_ListDataplanes) Reset() {
 	*x = Query_ListDataplanes{}
-	mi := &file_kds_v1_kds_proto_msgTypes[28]
+	mi := &file_kds_v1_kds_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2259,7 +2323,7 @@ func (x *Query_ListDataplanes) String() string {
 func (*Query_ListDataplanes) ProtoMessage() {}
 
 func (x *Query_ListDataplanes) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[28]
+	mi := &file_kds_v1_kds_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2295,7 +2359,7 @@ type Query_DescribeDataplane struct {
 
 func (x *Query_DescribeDataplane) Reset() {
 	*x = Query_DescribeDataplane{}
-	mi := &file_kds_v1_kds_proto_msgTypes[29]
+	mi := &file_kds_v1_kds_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2307,7 +2371,7 @@ func (x *Query_DescribeDataplane) String() string {
 func (*Query_DescribeDataplane) ProtoMessage() {}
 
 func (x *Query_DescribeDataplane) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[29]
+	mi := &file_kds_v1_kds_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2354,7 +2418,7 @@ type Query_CheckUp struct {
 
 func (x *Query_CheckUp) Reset() {
 	*x = Query_CheckUp{}
-	mi := &file_kds_v1_kds_proto_msgTypes[30]
+	mi := &file_kds_v1_kds_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2366,7 +2430,7 @@ func (x *Query_CheckUp) String() string {
 func (*Query_CheckUp) ProtoMessage() {}
 
 func (x *Query_CheckUp) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[30]
+	mi := &file_kds_v1_kds_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2502,21 +2566,25 @@ const file_kds_v1_kds_proto_rawDesc = "" +
 	"\adeletes\x18\x04 \x03(\v2\x15.zoneforge.kds.v1.KeyR\adeletes\"`\n" +
 	"\tReportAck\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x127\n" +
-	"\brejected\x18\x02 \x03(\v2\x1b.zoneforge.kds.v1.RejectionR\brejected\"\x9f\x04\n" +
+	"\brejected\x18\x02 \x03(\v2\x1b.zoneforge.kds.v1.RejectionR\brejected\"\x92\x05\n" +
 	"\x06Status\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
 	"\aproxies\x18\x02 \x01(\rR\aproxies\x12\x14\n" +
 	"\x05acked\x18\x03 \x01(\rR\x05acked\x128\n" +
 	"\x05nacks\x18\x04 \x03(\v2\".zoneforge.kds.v1.Status.ProxyNackR\x05nacks\x127\n" +
 	"\brejected\x18\x05 \x03(\v2\x1b.zoneforge.kds.v1.RejectionR\brejected\x121\n" +
-	"\x04live\x18\x06 \x03(\v2\x1d.zoneforge.kds.v1.Status.LiveR\x04live\x1a\xb2\x01\n" +
+	"\x04live\x18\x06 \x03(\v2\x1d.zoneforge.kds.v1.Status.LiveR\x04live\x124\n" +
+	"\x05times\x18\a \x01(\v2\x1e.zoneforge.kds.v1.Status.TimesR\x05times\x1a\xb2\x01\n" +
 	"\tProxyNack\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x14\n" +
 	"\x05proxy\x18\x02 \x01(\tR\x05proxy\x12\x19\n" +
 	"\btype_url\x18\x03 \x01(\tR\atypeUrl\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05error\x18\x05 \x01(\tR\x05error\x12.\n" +
-	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x1an\n" +
+	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x1a;\n" +
+	"\x05Times\x12\x1c\n" +
+	"\trevisions\x18\x01 \x03(\x04R\trevisions\x12\x14\n" +
+	"\x05since\x18\x02 \x03(\x12R\x05since\x1an\n" +
 	"\x04Live\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x18\n" +
@@ -2566,7 +2634,7 @@ func file_kds_v1_kds_proto_rawDescGZIP() []byte {
 }
 
 var file_kds_v1_kds_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_kds_v1_kds_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_kds_v1_kds_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_kds_v1_kds_proto_goTypes = []any{
 	(Refusal_Code)(0),               // 0: zoneforge.kds.v1.Refusal.Code
 	(*ZoneFrame)(nil),               // 1: zoneforge.kds.v1.ZoneFrame
@@ -2596,11 +2664,12 @@ var file_kds_v1_kds_proto_goTypes = []any{
 	nil,                             // 25: zoneforge.kds.v1.InventoryRequest.KindsEntry
 	(*Inventory_Entry)(nil),         // 26: zoneforge.kds.v1.Inventory.Entry
 	(*Status_ProxyNack)(nil),        // 27: zoneforge.kds.v1.Status.ProxyNack
-	(*Status_Live)(nil),             // 28: zoneforge.kds.v1.Status.Live
-	(*Query_ListDataplanes)(nil),    // 29: zoneforge.kds.v1.Query.ListDataplanes
-	(*Query_DescribeDataplane)(nil), // 30: zoneforge.kds.v1.Query.DescribeDataplane
-	(*Query_CheckUp)(nil),           // 31: zoneforge.kds.v1.Query.CheckUp
-	(*timestamppb.Timestamp)(nil),   // 32: google.protobuf.Timestamp
+	(*Status_Times)(nil),            // 28: zoneforge.kds.v1.Status.Times
+	(*Status_Live)(nil),             // 29: zoneforge.kds.v1.Status.Live
+	(*Query_ListDataplanes)(nil),    // 30: zoneforge.kds.v1.Query.ListDataplanes
+	(*Query_DescribeDataplane)(nil), // 31: zoneforge.kds.v1.Query.DescribeDataplane
+	(*Query_CheckUp)(nil),           // 32: zoneforge.kds.v1.Query.CheckUp
+	(*timestamppb.Timestamp)(nil),   // 33: google.protobuf.Timestamp
 }
 var file_kds_v1_kds_proto_depIdxs = []int32{
 	5,  // 0: zoneforge.kds.v1.ZoneFrame.hello:type_name -> zoneforge.kds.v1.Hello
@@ -2631,9 +2700,9 @@ var file_kds_v1_kds_proto_depIdxs = []int32{
 	12, // 25: zoneforge.kds.v1.Ack.rejected:type_name -> zoneforge.kds.v1.Rejection
 	8,  // 26: zoneforge.kds.v1.Rejection.key:type_name -> zoneforge.kds.v1.Key
 	4,  // 27: zoneforge.kds.v1.ZoneHeartbeat.position:type_name -> zoneforge.kds.v1.Position
-	32, // 28: zoneforge.kds.v1.ZoneHeartbeat.sent:type_name -> google.protobuf.Timestamp
+	33, // 28: zoneforge.kds.v1.ZoneHeartbeat.sent:type_name -> google.protobuf.Timestamp
 	4,  // 29: zoneforge.kds.v1.GlobalHeartbeat.position:type_name -> zoneforge.kds.v1.Position
-	32, // 30: zoneforge.kds.v1.GlobalHeartbeat.sent:type_name -> google.protobuf.Timestamp
+	33, // 30: zoneforge.kds.v1.GlobalHeartbeat.sent:type_name -> google.protobuf.Timestamp
 	25, // 31: zoneforge.kds.v1.InventoryRequest.kinds:type_name -> zoneforge.kds.v1.InventoryRequest.KindsEntry
 	26, // 32: zoneforge.kds.v1.Inventory.entries:type_name -> zoneforge.kds.v1.Inventory.Entry
 	9,  // 33: zoneforge.kds.v1.Report.upserts:type_name -> zoneforge.kds.v1.Record
@@ -2641,21 +2710,22 @@ var file_kds_v1_kds_proto_depIdxs = []int32{
 	12, // 35: zoneforge.kds.v1.ReportAck.rejected:type_name -> zoneforge.kds.v1.Rejection
 	27, // 36: zoneforge.kds.v1.Status.nacks:type_name -> zoneforge.kds.v1.Status.ProxyNack
 	12, // 37: zoneforge.kds.v1.Status.rejected:type_name -> zoneforge.kds.v1.Rejection
-	28, // 38: zoneforge.kds.v1.Status.live:type_name -> zoneforge.kds.v1.Status.Live
-	29, // 39: zoneforge.kds.v1.Query.list_dataplanes:type_name -> zoneforge.kds.v1.Query.ListDataplanes
-	30, // 40: zoneforge.kds.v1.Query.describe_dataplane:type_name -> zoneforge.kds.v1.Query.DescribeDataplane
-	31, // 41: zoneforge.kds.v1.Query.check_up:type_name -> zoneforge.kds.v1.Query.CheckUp
-	3,  // 42: zoneforge.kds.v1.InventoryRequest.KindsEntry.value:type_name -> zoneforge.kds.v1.Digest
-	8,  // 43: zoneforge.kds.v1.Inventory.Entry.key:type_name -> zoneforge.kds.v1.Key
-	32, // 44: zoneforge.kds.v1.Status.ProxyNack.time:type_name -> google.protobuf.Timestamp
-	32, // 45: zoneforge.kds.v1.Status.Live.since:type_name -> google.protobuf.Timestamp
-	1,  // 46: zoneforge.kds.v1.KDS.Stream:input_type -> zoneforge.kds.v1.ZoneFrame
-	2,  // 47: zoneforge.kds.v1.KDS.Stream:output_type -> zoneforge.kds.v1.GlobalFrame
-	47, // [47:48] is the sub-list for method output_type
-	46, // [46:47] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	29, // 38: zoneforge.kds.v1.Status.live:type_name -> zoneforge.kds.v1.Status.Live
+	28, // 39: zoneforge.kds.v1.Status.times:type_name -> zoneforge.kds.v1.Status.Times
+	30, // 40: zoneforge.kds.v1.Query.list_dataplanes:type_name -> zoneforge.kds.v1.Query.ListDataplanes
+	31, // 41: zoneforge.kds.v1.Query.describe_dataplane:type_name -> zoneforge.kds.v1.Query.DescribeDataplane
+	32, // 42: zoneforge.kds.v1.Query.check_up:type_name -> zoneforge.kds.v1.Query.CheckUp
+	3,  // 43: zoneforge.kds.v1.InventoryRequest.KindsEntry.value:type_name -> zoneforge.kds.v1.Digest
+	8,  // 44: zoneforge.kds.v1.Inventory.Entry.key:type_name -> zoneforge.kds.v1.Key
+	33, // 45: zoneforge.kds.v1.Status.ProxyNack.time:type_name -> google.protobuf.Timestamp
+	33, // 46: zoneforge.kds.v1.Status.Live.since:type_name -> google.protobuf.Timestamp
+	1,  // 47: zoneforge.kds.v1.KDS.Stream:input_type -> zoneforge.kds.v1.ZoneFrame
+	2,  // 48: zoneforge.kds.v1.KDS.Stream:output_type -> zoneforge.kds.v1.GlobalFrame
+	48, // [48:49] is the sub-list for method output_type
+	47, // [47:48] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_kds_v1_kds_proto_init() }
@@ -2695,7 +2765,7 @@ func file_kds_v1_kds_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kds_v1_kds_proto_rawDesc), len(file_kds_v1_kds_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   31,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
