@@ -29,7 +29,7 @@ var imports = map[string][]string{
 	"ingress":     {"policy", "ir", "resource", "proto"},
 	"xds":         {"ir"},
 	"sync":        {"resource", "proto"},
-	"global":      {"backup", "sync", "pki", "resource", "proto"},
+	"global":      {"backup", "sync", "gossip", "pki", "resource", "proto"},
 	"dataplane":   {"proto", "resource", "composition"},
 	"zone":        {"ingress", "xds", "sync", "pki", "gossip", "policy", "ir", "composition", "resource", "proto"},
 	"gossip":      {},

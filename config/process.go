@@ -37,6 +37,37 @@ func (s *Server) check() []error {
 	return errs
 }
 
+// Gossip is how replicas of one control plane find each other.
+type Gossip struct {
+	GossipAddress   string   `name:"gossip-address" usage:"IP:port, over TCP and UDP, where replicas find each other; none for a replica that is alone"`
+	GossipAdvertise string   `name:"gossip-advertise" usage:"IP under which the others reach this replica; default: that of gossip-address, or one of this machine"`
+	GossipJoin      []string `name:"gossip-join" usage:"host:port of other replicas' gossip, of which one that is up is enough"`
+	GossipKeyFile   string   `name:"gossip-key-file" usage:"file of keys that encrypt gossip, in base64, one a line: the first encrypts, all decrypt. It is read again when it changes"`
+}
+
+func (g Gossip) check() []error {
+	if g.GossipAddress == "" {
+		if g.GossipAdvertise != "" || len(g.GossipJoin) > 0 || g.GossipKeyFile != "" {
+			return []error{errors.New("gossip-advertise, gossip-join and gossip-key-file are for replicas: set gossip-address, or leave them out")}
+		}
+		return nil
+	}
+	errs := address("gossip-address", g.GossipAddress, true)
+	if host, _, err := net.SplitHostPort(g.GossipAddress); err == nil && host != "" && net.ParseIP(host) == nil {
+		errs = append(errs, fmt.Errorf("gossip-address: %q is no IP address", host))
+	}
+	if g.GossipAdvertise != "" && net.ParseIP(g.GossipAdvertise) == nil {
+		errs = append(errs, fmt.Errorf("gossip-advertise: %q is no IP address", g.GossipAdvertise))
+	}
+	for _, j := range g.GossipJoin {
+		errs = append(errs, address("gossip-join", j, false)...)
+	}
+	if g.GossipKeyFile == "" {
+		errs = append(errs, errors.New("gossip-key-file is not set: replicas trust whoever has the key; make one with: head -c 32 /dev/urandom | base64"))
+	}
+	return errs
+}
+
 // Global is what `global run` is told.
 type Global struct {
 	DataDir              string        `name:"data-dir" default:"/var/lib/zoneforge/global" required:"true" usage:"directory of all that must outlive the process"`
@@ -52,6 +83,8 @@ type Global struct {
 	KeyEncryptionKeyFile string        `name:"key-encryption-key-file" usage:"file of the key that seals secrets in etcd; default: kek in the data directory"`
 	TrustLoopback        bool          `name:"trust-loopback" usage:"take requests from this machine without a token for an admin's"`
 	HeartbeatInterval    time.Duration `name:"heartbeat-interval" default:"10s" usage:"how often zones hear of global when nothing else is to be said"`
+	PeerAddress          string        `name:"peer-address" default:":5686" required:"true" usage:"host:port where other replicas ask this one; only with gossip-address"`
+	Gossip
 	Server
 	Log
 }
@@ -62,6 +95,11 @@ func (g *Global) check() []error {
 	errs = append(errs, g.Server.check()...)
 	errs = append(errs, pair("etcd-cert-file", g.EtcdCertFile, "etcd-key-file", g.EtcdKeyFile)...)
 	errs = append(errs, pair("etcd-username", g.EtcdUsername, "etcd-password", string(g.EtcdPassword))...)
+	errs = append(errs, address("peer-address", g.PeerAddress, true)...)
+	errs = append(errs, g.Gossip.check()...)
+	if g.GossipAddress != "" && len(g.EtcdEndpoints) == 0 {
+		errs = append(errs, errors.New("gossip-address is for replicas, which share an etcd: set etcd-endpoints"))
+	}
 	if len(g.EtcdEndpoints) == 0 && (g.EtcdCAFile != "" || g.EtcdCertFile != "" || g.EtcdUsername != "") {
 		errs = append(errs, errors.New("etcd-ca-file, etcd-cert-file and etcd-username are for a cluster: set etcd-endpoints, or leave them out"))
 	}

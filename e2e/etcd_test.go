@@ -139,12 +139,12 @@ func TestRestoredEtcd(t *testing.T) {
 		sees(lost + "-4")
 		before := epoch(0)
 		// One replica is there all the while, and one only knows from its data directory what it saw.
-		f.kill(replicaName(1))
+		f.kill(replicaName(i))
 		if err := f.etcd.Restore(within(t, awaitTime), snapshot, bump); err != nil {
 			t.Fatal(err)
 		}
-		f.startReplica(1)
-		f.isReady(0)
+		f.startReplica(i)
+		f.isReady(1 - i)
 		sees(kept)
 		f.await("one new epoch in both replicas", func() error {
 			if a, b := epoch(0), epoch(1); a != b || a == before {

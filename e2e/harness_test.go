@@ -405,7 +405,11 @@ type zoneStatus struct {
 	Rejected         []struct{ Kind, Mesh, Name, Reason string }
 	Repairs          int
 	Problem          string
-	Services         []struct {
+	Replicas         []struct {
+		Replica, Global string
+		Connected       bool
+	}
+	Services []struct {
 		Mesh, Service string
 		Count         int
 	}

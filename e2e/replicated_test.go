@@ -1,14 +1,17 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,9 +27,15 @@ import (
 // member of etcd, which can be cut.
 type replicated struct {
 	*federation
-	etcd  *etcdcluster.Cluster
-	links [][]*fault.Proxy
+	etcd     *etcdcluster.Cluster
+	links    [][]*fault.Proxy
+	replicas int
 }
+
+const (
+	gossipPort = 7946
+	peerPort   = 5686
+)
 
 // replicaHost is the address of a replica: the first has that of the only one elsewhere.
 func replicaHost(i int) int { return []int{1, 201, 202}[i] }
@@ -36,7 +45,8 @@ func replicaName(i int) string { return []string{"global", "global-b", "global-c
 // startReplicated runs etcd and replicas of global; quota bounds etcd's database, 0 for its default.
 func startReplicated(t *testing.T, replicas int, quota int64) *replicated {
 	t.Helper()
-	f := &replicated{federation: newFederation(t)}
+	f := &replicated{federation: newFederation(t), replicas: replicas}
+	f.write("gossip-keys", gossipKey(1)+"\n")
 	binary, err := filepath.Abs("../.tools/bin/etcd")
 	if err != nil {
 		t.Fatal(err)
@@ -72,6 +82,9 @@ func startReplicated(t *testing.T, replicas int, quota int64) *replicated {
 	return f
 }
 
+// gossipKey is one of the keys that replicas share.
+func gossipKey(n byte) string { return base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{n}, 32)) }
+
 // shareKeys gives a new replica what all have in common: the key of the store, and the authority of their certificates.
 func (f *replicated) shareKeys(i int) {
 	f.t.Helper()
@@ -91,8 +104,17 @@ func (f *replicated) startReplica(i int) {
 		endpoints = append(endpoints, "http://"+p.Addr())
 	}
 	n := replicaHost(i)
-	f.run(replicaName(i), "global", "run", "--data-dir", f.path(replicaName(i)), "--rest-address", f.at(n, restPort), "--kds-address", f.at(n, kdsPort),
-		"--replica", replicaName(i), "--heartbeat-interval", "1s", "--etcd-endpoints", strings.Join(endpoints, ","))
+	args := []string{"global", "run", "--data-dir", f.path(replicaName(i)), "--rest-address", f.at(n, restPort), "--kds-address", f.at(n, kdsPort),
+		"--replica", replicaName(i), "--heartbeat-interval", "1s", "--etcd-endpoints", strings.Join(endpoints, ",")}
+	if f.replicas > 1 {
+		args = append(args, "--gossip-address", f.at(n, gossipPort), "--peer-address", f.at(n, peerPort), "--gossip-key-file", f.path("gossip-keys"))
+		for j := range f.replicas {
+			if j != i {
+				args = append(args, "--gossip-join", f.at(replicaHost(j), gossipPort))
+			}
+		}
+	}
+	f.run(replicaName(i), args...)
 	f.isReady(i)
 }
 
@@ -138,6 +160,67 @@ func (f *replicated) refusesWrites(i, status int, code string) {
 	}
 }
 
+// zoneArgs name all replicas of global.
+func (f *replicated) zoneArgs(name string, n int) []string {
+	args := f.federation.zoneArgs(name, n)
+	for i := 1; i < f.replicas; i++ {
+		args = append(args, "--global", f.at(replicaHost(i), kdsPort))
+	}
+	return append(args, "--replica", name+"-0")
+}
+
+// statusAt is what a replica says of a zone.
+func (f *replicated) statusAt(i int, zone string) (zoneStatus, error) {
+	var s zoneStatus
+	code, body, err := f.restAt(replicaHost(i), http.MethodGet, "/v1/status/zones/"+zone, nil)
+	if err == nil && code != http.StatusOK {
+		err = fmt.Errorf("%s: status %d: %s", replicaName(i), code, body)
+	}
+	if err == nil {
+		err = json.Unmarshal(body, &s)
+	}
+	return s, err
+}
+
+// holder waits until all running replicas agree on which of them has the zone's stream, and that the zone holds what it should.
+func (f *replicated) holder(zone string, but ...int) (holder int) {
+	f.t.Helper()
+	f.await("stream of "+zone, func() error {
+		name := ""
+		for i := range f.replicas {
+			if slices.Contains(but, i) {
+				continue
+			}
+			s, err := f.statusAt(i, zone)
+			if err != nil {
+				return err
+			}
+			if !s.Connected || !s.InSync || len(s.Replicas) != 1 || name != "" && s.Replicas[0].Global != name {
+				return fmt.Errorf("%s says %+v, not of %q", replicaName(i), s, name)
+			}
+			name = s.Replicas[0].Global
+		}
+		for i := range f.replicas {
+			if replicaName(i) == name && !slices.Contains(but, i) {
+				holder = i
+				return nil
+			}
+		}
+		return fmt.Errorf("%q has the stream", name)
+	})
+	return holder
+}
+
+// applyAt applies documents through a replica, and waits until the last proxy has them.
+func (f *replicated) applyAt(i int, documents ...string) {
+	f.t.Helper()
+	out, err := f.tryAs(f.path("global", "admin-token"), "apply", "--address", "https://"+f.at(replicaHost(i), restPort), "--wait", "--timeout", "30s",
+		"-f", f.write("apply.yaml", strings.Join(documents, "\n---\n")))
+	if err != nil {
+		f.t.Fatalf("apply through %s: %s %v", replicaName(i), out, err)
+	}
+}
+
 // cut and mend part a replica from etcd, whose packets are lost in silence.
 func (f *replicated) cut(i int) {
 	for _, p := range f.links[i] {
@@ -148,6 +231,7 @@ func (f *replicated) cut(i int) {
 func (f *replicated) mend(i int) {
 	for _, p := range f.links[i] {
 		p.Heal()
+		p.Drop() // as TCP does by itself where nothing answers for a while
 	}
 }
 
@@ -161,7 +245,9 @@ func (f *federation) signal(name string, s syscall.Signal) {
 // startServing runs a zone with a gateway at address 10 and a workload behind a sidecar at 31, and a route for /.
 func (f *replicated) startServing() {
 	f.t.Helper()
-	f.startZone("east", 2)
+	f.token("east", "zone", "east")
+	f.run("east", f.zoneArgs("east", 2)...)
+	f.holder("east")
 	f.apply(strictMesh, edgeGateway, permit("default", "all", "*", "*", "ALLOW"), gatewayRoute("base", "", "      - matches: [{path: {match: PREFIX, value: /}}]\n"+toV1))
 	f.workload(f.at(31, 8080), "v1", nil)
 	f.startProxy("east", 2, "echo", sidecarDocument("default", "echo", f.host(31), inboundOf("echo", "http", f.host(31), 8080, ", version: v1")),

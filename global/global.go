@@ -44,6 +44,18 @@ type EtcdTLS struct {
 	Cert, Key string
 }
 
+// Gossip is how replicas find each other.
+type Gossip struct {
+	// Address is IP:port to listen on; empty for a replica that is alone, which needs nothing of all this.
+	Address string
+	// Advertise is the IP address under which the others reach it; that of Address, or one of this machine, when empty.
+	Advertise string
+	// Join has host:port of some of the others.
+	Join []string
+	// KeyFile holds the keys that encrypt gossip: see gossip.ReadKeys. All replicas need the same.
+	KeyFile string
+}
+
 // Config of a replica. DataDir is needed; all else has a default.
 type Config struct {
 	// DataDir is made with mode 0700.
@@ -58,6 +70,10 @@ type Config struct {
 	KeyEncryptionKeyFile string
 	// RESTAddress and KDSAddress are host:port; default :5682 and :5685. Port 0 takes a free one, see Addresses.
 	RESTAddress, KDSAddress string
+	// Gossip joins replicas that share a cluster of etcd.
+	Gossip Gossip
+	// PeerAddress is host:port where other replicas ask this one; default :5686. Unused without Gossip.
+	PeerAddress string
 	// Hosts are names and addresses for the server certificate, besides this machine's.
 	Hosts []string
 	// TLSCertFile and TLSKeyFile are an operator's server certificate, read again when they change.
@@ -102,8 +118,9 @@ func New(cfg Config) (*Global, error) {
 	if cfg.DataDir == "" {
 		wrong("a data directory is needed; set data-dir")
 	}
+	cfg.PeerAddress = cmp.Or(cfg.PeerAddress, ":5686")
 	cfg.RESTAddress, cfg.KDSAddress = cmp.Or(cfg.RESTAddress, ":5682"), cmp.Or(cfg.KDSAddress, ":5685")
-	for _, a := range []struct{ name, address string }{{"rest-address", cfg.RESTAddress}, {"kds-address", cfg.KDSAddress}} {
+	for _, a := range []struct{ name, address string }{{"rest-address", cfg.RESTAddress}, {"kds-address", cfg.KDSAddress}, {"peer-address", cfg.PeerAddress}} {
 		if _, _, err := net.SplitHostPort(a.address); err != nil {
 			wrong("%s %q is not host:port: %w", a.name, a.address, err)
 		}
@@ -119,6 +136,12 @@ func New(cfg Config) (*Global, error) {
 	}
 	if len(cfg.EtcdEndpoints) == 0 && (cfg.EtcdTLS != EtcdTLS{} || cfg.EtcdUsername != "") {
 		wrong("settings of an etcd cluster are given without etcd-endpoints; set it, or leave them out")
+	}
+	if _, err := cfg.Gossip.config(); err != nil {
+		errs = append(errs, err)
+	}
+	if cfg.Gossip.Address != "" && (cfg.Gossip.KeyFile == "" || len(cfg.EtcdEndpoints) == 0) {
+		wrong("replicas need a key for their gossip and an etcd that they share; set gossip-key-file and etcd-endpoints")
 	}
 	if cfg.HeartbeatInterval < 0 {
 		wrong("the heartbeat interval %s is negative", cfg.HeartbeatInterval)

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/zoneforge/zoneforge/global/peers"
 	"github.com/zoneforge/zoneforge/global/rest"
 	"github.com/zoneforge/zoneforge/global/store"
 	"github.com/zoneforge/zoneforge/global/view"
@@ -70,7 +71,10 @@ func stopKDS(st *stage, server *grpc.Server, r *zones.Registry, log *zap.Logger)
 }
 
 // zonesOf shows the registry of zones to the REST API.
-type zonesOf struct{ *zones.Registry }
+type zonesOf struct {
+	*zones.Registry
+	others *peers.Peers // nil when this replica is alone
+}
 
 // Statuses is rest.Zones's.
 func (z zonesOf) Statuses() any { return z.Registry.Statuses() }
@@ -93,6 +97,9 @@ func (z zonesOf) Ask(ctx context.Context, zone string, q *kdsv1.Query) ([]byte, 
 		return nil, rest.ErrNoZone
 	}
 	answer, err := z.Registry.Ask(ctx, zone, q)
+	if errors.Is(err, stream.ErrNotConnected) && z.others != nil {
+		answer, err = z.others.Ask(ctx, zone, q)
+	}
 	switch {
 	case errors.Is(err, stream.ErrNotConnected):
 		return nil, fmt.Errorf("%w: %w", rest.ErrNotConnected, err)
@@ -109,7 +116,7 @@ type zonesCollector struct {
 }
 
 var (
-	zonesDesc          = prometheus.NewDesc("zoneforge_zones", "Zones, by whether they are connected to this replica.", []string{"connected"}, nil)
+	zonesDesc          = prometheus.NewDesc("zoneforge_zones", "Zones, by whether they are connected to any replica.", []string{"connected"}, nil)
 	zoneRevisionDesc   = prometheus.NewDesc("zoneforge_zone_revision", "Revision that a zone has on its disk.", []string{"zone"}, nil)
 	zoneSyncDesc       = prometheus.NewDesc("zoneforge_zone_in_sync", "1 when a zone holds exactly what it should.", []string{"zone"}, nil)
 	zoneProxiesDesc    = prometheus.NewDesc("zoneforge_zone_proxies", "Connected proxies of a zone.", []string{"zone"}, nil)

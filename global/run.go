@@ -135,16 +135,20 @@ func (g *Global) Run(ctx context.Context) error {
 		return err
 	}
 	back.start("zones", registry.Run)
+	others, err := g.join(back, s, registry)
+	if err != nil {
+		return err
+	}
 	link := p.stage()
 	kdsServer := serveKDS(link, kdsListener, cert.config(), registry)
 	// Deferred calls run last to first: here REST stops before KDS, then what both need, and the store closes at last.
 	defer stopKDS(link, kdsServer, registry, g.log)
 	defer endREST()
 
-	g.metrics.registry.MustRegister(storeCollector{s}, zonesCollector{registry, views})
+	g.metrics.registry.MustRegister(storeCollector{s}, zonesCollector{registry, views}, replicasCollector{s, registry, others})
 	ready.open(s)
 	entrance.open(rest.New(rest.Config{
-		Store: countingStore{s, g.metrics}, Tokens: authorities, Zones: zonesOf{registry}, References: views, Metrics: g.metrics.handler(),
+		Store: countingStore{s, g.metrics}, Tokens: authorities, Zones: zonesOf{registry, others}, Replicas: g.replicas(s, registry, others), References: views, Metrics: g.metrics.handler(),
 		Authenticator: &authenticator{users: &verifier{purpose: token.User, store: s, ca: authorities}, trustLoopback: g.cfg.TrustLoopback},
 		Backup:        g.backup(s), Health: g.health(s, cert), Ready: ready.check, Done: ready.done, Logger: g.log,
 		Version: g.cfg.Version, Replica: g.cfg.Replica, Schema: g.cfg.Schema,

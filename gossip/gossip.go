@@ -206,11 +206,12 @@ func (g *Gossip) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			var left error
 			if g.leaveTimeout > 0 {
-				left = g.list.Leave(g.leaveTimeout)
+				if err := g.list.Leave(g.leaveTimeout); err != nil {
+					g.config.Logger.Debug("nobody heard the goodbye", zap.String("replica", g.config.Name), zap.Error(err)) // they will notice
+				}
 			}
-			if err := errors.Join(left, g.list.Shutdown()); err != nil {
+			if err := g.list.Shutdown(); err != nil {
 				return fmt.Errorf("gossip: leave: %w", err)
 			}
 			return nil

@@ -86,6 +86,8 @@ type Config struct {
 	Tokens Tokens
 	// Zones knows the zones; without it there are no such routes.
 	Zones Zones
+	// Replicas lists those of global, for /v1/status/replicas; without it there is no such route.
+	Replicas func() any
 	// Backup serves /v1/backup to admins; without it there is no such route.
 	Backup Backup
 	// Health says how this replica is, in what is encoded as JSON; without it there is no such route.
@@ -150,6 +152,12 @@ func New(cfg Config) http.Handler {
 	}
 	if a.Health != nil {
 		mux.HandleFunc("/v1/status/global", a.guard(methods{http.MethodGet: a.health}))
+	}
+	if a.Replicas != nil {
+		mux.HandleFunc("/v1/status/replicas", a.guard(methods{http.MethodGet: func(w http.ResponseWriter, _ *http.Request, _ Principal) *problem {
+			writeJSON(w, http.StatusOK, map[string]any{"items": a.Replicas()})
+			return nil
+		}}))
 	}
 	if a.Backup != nil {
 		mux.HandleFunc("/v1/backup", a.guard(methods{http.MethodGet: a.download}))

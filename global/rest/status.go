@@ -219,7 +219,7 @@ func (a *api) answer(r *http.Request, q *kdsv1.Query) (json.RawMessage, *problem
 	case errors.Is(err, ErrNoZone):
 		return nil, unknownZone(zone)
 	case errors.Is(err, ErrNotConnected):
-		return nil, newProblem(http.StatusServiceUnavailable, "zone_not_connected", "zone "+strconv.Quote(zone)+" is not connected to this replica", "start the zone, or ask another replica")
+		return nil, newProblem(http.StatusServiceUnavailable, "zone_not_connected", "zone "+strconv.Quote(zone)+" is not connected", "start the zone; where replicas of global do not find each other by gossip, ask another one")
 	case errors.Is(err, ErrNoProxy):
 		return nil, newProblem(http.StatusNotFound, "not_found", err.Error(), "list the zone's dataplanes to see what there is")
 	case errors.Is(err, context.DeadlineExceeded):

@@ -15,21 +15,30 @@ import (
 // question has a short time, and the next attempt goes to another member.
 const (
 	attemptTimeout = 2 * time.Second
-	attempts       = 4
+	attempts       = 3
 	attemptPause   = 100 * time.Millisecond
 	attemptLeast   = 200 * time.Millisecond
 	// attemptEmbedded is for an etcd that has no other member: it may only be slow.
 	attemptEmbedded = 10 * time.Second
 )
 
-// attempt repeats what may be repeated until etcd answers, with an error that wraps ErrUnavailable when it doesn't.
+// attempt repeats what may be repeated until etcd answers, with an error that wraps ErrUnavailable when it doesn't. Once it is known
+// to be away, it is asked only once.
 func (s *Store) attempt(ctx context.Context, ask func(context.Context) error) error {
+	most := attempts
+	if s.away.Load() {
+		most = 1
+	}
 	for n := 1; ; n++ {
 		err := s.once(ctx, ask)
 		if !transient(err) {
+			s.away.Store(false)
 			return err
 		}
-		if ctx.Err() != nil || n == attempts {
+		if n == most || n > 1 && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			s.away.Store(true)
+		}
+		if n == most || ctx.Err() != nil {
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		pause(ctx, attemptPause)

@@ -98,7 +98,7 @@ type Config struct {
 	Prefix string
 	// Known is the newest state of the store that was seen before; see Known. Zero for none.
 	Known Known
-	// CheckInterval between comparisons with head, default 5s; changes never wait for it. A store that doesn't answer is noticed
+	// CheckInterval between comparisons with head, default 3s; changes never wait for it. A store that doesn't answer is noticed
 	// by them.
 	CheckInterval time.Duration
 	// Logger may be nil.
@@ -168,7 +168,7 @@ func connect(ctx context.Context, cfg Config) (*Store, error) {
 		cfg.Prefix = "/zoneforge"
 	}
 	if cfg.CheckInterval <= 0 {
-		cfg.CheckInterval = 5 * time.Second
+		cfg.CheckInterval = 3 * time.Second
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
@@ -337,16 +337,6 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // Away says that etcd does not answer this replica, so that others may know more.
 func (s *Store) Away() bool { return s.away.Load() }
-
-func (s *Store) found() { s.away.Store(false) }
-
-// lost notes an error of etcd and passes it on.
-func (s *Store) lost(ctx context.Context, err error) error {
-	if ctx.Err() == nil && errors.Is(err, ErrUnavailable) {
-		s.away.Store(true)
-	}
-	return err
-}
 
 // Epoch is the store's identity; revisions of different epochs can't be compared. It changes when a backup is restored.
 func (s *Store) Epoch() string { return s.Snapshot().epoch }

@@ -75,9 +75,8 @@ var errReload = errors.New("state differs from head")
 func (s *Store) follow(ctx context.Context) (progress bool, err error) {
 	snap, at, err := s.load(ctx, s.Snapshot())
 	if err != nil {
-		return false, s.lost(ctx, err)
+		return false, err
 	}
-	s.found()
 	if snap != s.Snapshot() {
 		s.publish(snap)
 	}
@@ -108,9 +107,8 @@ func (s *Store) follow(ctx context.Context) (progress bool, err error) {
 			progress = true
 		case <-tick.C:
 			if behind, err = s.compare(ctx, behind); err != nil {
-				return progress, s.lost(ctx, err)
+				return progress, err
 			}
-			s.found()
 		}
 	}
 }

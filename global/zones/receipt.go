@@ -142,7 +142,7 @@ func (z *zone) receipt(name, epoch string, revision uint64, now time.Time, of fu
 	var rejected []*kdsv1.Rejection
 	out.Taken, out.Live = true, true
 	for _, rep := range z.sorted() {
-		if rep.session == nil {
+		if !rep.connected() {
 			continue
 		}
 		out.Connected = true

@@ -28,10 +28,14 @@ const (
 // replica is what is known of one replica of a zone. It outlives its streams. Guarded by the registry's mu.
 type replica struct {
 	name, identity, version string
-	// session is nil when it is not connected; since is the time since which it is, or is not.
+	// session is nil when it is not connected here, and peer names the replica of global that it is connected to instead; empty for
+	// none. since is the time since which it is connected, or is not.
 	session *session
+	peer    string
 	since   time.Time
 	seen    time.Time // when session is nil
+	// stream is its number of the stream, and touched grows with each change of what is told to other replicas of global.
+	stream, touched uint64
 	// held is what it has on its disk.
 	held kds.Position
 	// status is its newest summary; nil before the first. Its nacks bear the revision at which each was first seen. took is when its
@@ -50,6 +54,8 @@ type live struct {
 	revision uint64
 	since    time.Time
 }
+
+func (rep *replica) connected() bool { return rep.session != nil || rep.peer != "" }
 
 func (z *zone) sorted() []*replica {
 	if len(z.replicas) == 1 {
@@ -78,6 +84,8 @@ func (s *session) update(fn func(rep *replica)) {
 	defer s.r.mu.Unlock()
 	if s.rep.session == s {
 		fn(s.rep)
+		s.r.touched++
+		s.rep.touched = s.r.touched
 		s.r.notifyLocked()
 	}
 }

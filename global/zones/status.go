@@ -20,7 +20,7 @@ type Status struct {
 	Zone      string `json:"zone"`
 	Connected bool   `json:"connected"`
 	Enabled   bool   `json:"enabled"`
-	// Since is when it connected, or went; absent when this replica of global never saw it.
+	// Since is when it connected, or went; absent when no replica of global saw it.
 	Since    time.Time `json:"since,omitzero"`
 	LastSeen time.Time `json:"lastSeen,omitzero"`
 	// Version of its software.
@@ -39,7 +39,7 @@ type Status struct {
 	Rejected  []Rejected `json:"rejected"`
 	Ingresses []Ingress  `json:"ingresses"`
 	Services  []Service  `json:"services"`
-	// Repairs counts how often it differed from what it had confirmed, since this replica of global started.
+	// Repairs counts how often it differed from what it had confirmed, since the replicas of global started.
 	Repairs  uint64    `json:"repairs"`
 	Replicas []Replica `json:"replicas"`
 }
@@ -78,12 +78,14 @@ type Service struct {
 
 // Replica of a zone.
 type Replica struct {
-	Replica   string    `json:"replica"`
-	Connected bool      `json:"connected"`
-	Since     time.Time `json:"since"`
-	Revision  uint64    `json:"revision"`
-	Proxies   uint64    `json:"proxies"`
-	Acked     uint64    `json:"acked"`
+	Replica   string `json:"replica"`
+	Connected bool   `json:"connected"`
+	// Global is the replica of global that it is connected to.
+	Global   string    `json:"global,omitempty"`
+	Since    time.Time `json:"since"`
+	Revision uint64    `json:"revision"`
+	Proxies  uint64    `json:"proxies"`
+	Acked    uint64    `json:"acked"`
 }
 
 // Statuses are those of all zones, ordered by name.
@@ -121,15 +123,22 @@ func (r *Registry) status(name string, stable *view.View) Status {
 		return s
 	}
 	s.Repairs = z.repairs
+	for _, n := range z.elsewhere {
+		s.Repairs += n
+	}
 	reps := z.sorted()
 	current := z.current()
 	for _, rep := range reps {
 		s.Replicas = append(s.Replicas, Replica{
-			Replica: rep.name, Connected: rep.session != nil, Since: rep.since, Revision: rep.held.Revision,
+			Replica: rep.name, Connected: rep.connected(), Global: r.globalOf(rep), Since: rep.since, Revision: rep.held.Revision,
 			Proxies: uint64(rep.status.GetProxies()), Acked: uint64(rep.status.GetAcked()),
 		})
-		if rep.seenAt().After(s.LastSeen) {
-			s.LastSeen = rep.seenAt()
+		seen := rep.seenAt()
+		if rep.peer != "" { // which tells when it goes
+			seen = r.cfg.Now()
+		}
+		if seen.After(s.LastSeen) {
+			s.LastSeen = seen
 		}
 	}
 	var rejected []*kdsv1.Rejection
@@ -138,12 +147,12 @@ func (r *Registry) status(name string, stable *view.View) Status {
 			s.Revision = rep.held.Revision
 		}
 		// A zone is connected since its first replica is, and gone since its last.
-		if connected := rep.session != nil; i == 0 || connected == rep.since.Before(s.Since) {
+		if connected := rep.connected(); i == 0 || connected == rep.since.Before(s.Since) {
 			s.Connected, s.Since, s.Version = connected, rep.since, rep.version
 		}
 		s.InSync = s.InSync && rep.held == at
 		s.Problem = cmp.Or(s.Problem, rep.problem)
-		if rep.session != nil {
+		if rep.connected() {
 			s.Proxies += uint64(rep.status.GetProxies())
 			s.Acked += uint64(rep.status.GetAcked())
 			s.Nacks = append(s.Nacks, nacks(rep.status, 0)...)
@@ -155,10 +164,18 @@ func (r *Registry) status(name string, stable *view.View) Status {
 	return s
 }
 
+// globalOf names the replica of global that has a stream; empty for none.
+func (r *Registry) globalOf(rep *replica) string {
+	if rep.session != nil {
+		return r.cfg.Machine.Replica
+	}
+	return rep.peer
+}
+
 // current are the connected replicas, or when there is none those that were; ordered.
 func (z *zone) current() []*replica {
 	all := z.sorted()
-	connected := slices.DeleteFunc(slices.Clone(all), func(rep *replica) bool { return rep.session == nil })
+	connected := slices.DeleteFunc(slices.Clone(all), func(rep *replica) bool { return !rep.connected() })
 	if len(connected) > 0 {
 		return connected
 	}

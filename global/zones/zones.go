@@ -1,7 +1,8 @@
 // Package zones owns what global knows of its zones: who may connect under which name, what each offers to the others, and how far
 // it has come with the changes.
 //
-// What a zone offers goes into the store; all else is kept in memory by this replica and ends with it. The package never decides
+// What a zone offers goes into the store; all else is kept in memory by the replica of global that has the zone's stream, told to the others
+// (peers.go), and ends with it. The package never decides
 // what a zone should hold (global/view), never signs anything itself, and speaks to zones through sync/stream alone.
 package zones
 
@@ -86,6 +87,10 @@ type Registry struct {
 	zones   map[string]*zone
 	changed chan struct{} // closed and replaced when anything below changes
 	enabled enabled
+	touched uint64 // grows with each change of a replica that is connected here
+	// away has the zones that were sent to another replica of global, and sentAway counts them. See SendAway.
+	away     map[string]bool
+	sentAway uint64
 
 	releases chan store.Claim // of streams that ended
 }
@@ -94,8 +99,14 @@ type Registry struct {
 type zone struct {
 	replicas map[string]*replica
 	repairs  uint64
+	// elsewhere counts the repairs by other replicas of global.
+	elsewhere map[string]uint64
 	// turn admits one report at a time.
 	turn chan struct{}
+}
+
+func newZone() *zone {
+	return &zone{replicas: map[string]*replica{}, elsewhere: map[string]uint64{}, turn: make(chan struct{}, 1)}
 }
 
 // New makes a registry and its server of streams; it starts nothing.
@@ -109,7 +120,7 @@ func New(cfg Config) (*Registry, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	r := &Registry{cfg: cfg, commits: newCommits(cfg.Store, cfg.Now), zones: map[string]*zone{}, changed: make(chan struct{}), releases: make(chan store.Claim, maxReleases)}
+	r := &Registry{cfg: cfg, commits: newCommits(cfg.Store, cfg.Now), zones: map[string]*zone{}, changed: make(chan struct{}), away: map[string]bool{}, releases: make(chan store.Claim, maxReleases)}
 	var err error
 	r.server, err = stream.NewServer(stream.ServerConfig{Machine: cfg.Machine, Admission: r, Views: cfg.Views, Zones: r, Log: cfg.Logger})
 	return r, err
@@ -186,7 +197,7 @@ func (r *Registry) age() {
 	defer r.mu.Unlock()
 	for _, z := range r.zones {
 		for _, rep := range z.replicas {
-			if rep.session != nil && len(rep.status.GetNacks()) > 0 {
+			if rep.connected() && len(rep.status.GetNacks()) > 0 {
 				r.notifyLocked()
 				return
 			}
@@ -279,7 +290,7 @@ func (r *Registry) Open(ctx context.Context, name string, h *kdsv1.Hello) (strea
 	defer r.mu.Unlock()
 	z := r.zones[name]
 	if z == nil {
-		z = &zone{replicas: map[string]*replica{}, turn: make(chan struct{}, 1)}
+		z = newZone()
 		r.zones[name] = z
 	}
 	if v := z.duplicate(name, h.GetIdentity()); v.Code != kdsv1.Refusal_CODE_UNSPECIFIED {
@@ -296,8 +307,10 @@ func (r *Registry) Open(ctx context.Context, name string, h *kdsv1.Hello) (strea
 	s := &session{r: r, zone: name, z: z, rep: rep, claim: claim}
 	s.seen.Store(now.UnixNano())
 	z.replicas[rep.name] = rep
-	rep.session, rep.since, rep.version, rep.held = s, now, h.GetVersion(), held
+	rep.session, rep.peer, rep.stream, rep.since, rep.version, rep.held = s, "", h.GetStream(), now, h.GetVersion(), held
 	rep.rejected, rep.problem = nil, ""
+	r.touched++
+	rep.touched = r.touched
 	r.notifyLocked()
 	r.cfg.Logger.Info("zone connected", zap.String("zone", name), zap.String("replica", rep.name), zap.Uint64("revision", held.Revision))
 	return s, kds.Verdict{Offered: offered}
@@ -315,7 +328,7 @@ func (r *Registry) duplicate(name, identity string) kds.Verdict {
 // duplicate refuses a second cluster under one name.
 func (z *zone) duplicate(name, identity string) kds.Verdict {
 	for _, other := range z.sorted() {
-		if other.session != nil && other.identity != identity {
+		if other.connected() && other.identity != identity {
 			return kds.Verdict{Code: kdsv1.Refusal_CODE_DUPLICATE_ZONE, RetryAfter: askAgain, Reason: fmt.Sprintf(
 				"another cluster (replica %q, connected since %s) is zone %s already: give this one a name and a token of its own, or stop the other",
 				other.name, other.since.UTC().Format(time.RFC3339), name)}
@@ -384,7 +397,7 @@ func (z *zone) forget(one *replica, now time.Time) bool {
 			continue
 		}
 		room--
-		if rep.session == nil {
+		if !rep.connected() {
 			gone = append(gone, rep)
 		}
 	}

@@ -102,6 +102,7 @@ type Zone struct {
 	differs bool
 
 	heard, sent time.Time
+	stream      uint64 // number of the newest one; follows the clock, so that it grows over restarts too
 	reports     reports
 	status      *kdsv1.Status
 	told        uint64 // newest revision whose time as live global was told on this stream
@@ -143,6 +144,7 @@ func (z *Zone) Connect(now time.Time) {
 	z.Disconnect()
 	z.out.Closed = nil
 	z.heard, z.sent = now, now
+	z.stream = max(z.stream+1, uint64(max(now.UnixNano(), 0)))
 	if z.pending != nil {
 		z.state = Settling
 		return
@@ -164,7 +166,7 @@ func (z *Zone) hello() {
 	z.state = AwaitWelcome
 	z.send(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Hello{Hello: &kdsv1.Hello{
 		Zone: z.cfg.Zone, Replica: z.cfg.Replica, Identity: z.cfg.Identity, Version: z.cfg.Version,
-		Protocols: protocols, Features: z.cfg.Features, Position: z.position(),
+		Protocols: protocols, Features: z.cfg.Features, Position: z.position(), Stream: z.stream,
 	}}})
 }
 

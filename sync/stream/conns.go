@@ -142,6 +142,15 @@ func (s *Server) Refuse(zone string, v kds.Verdict) {
 	}
 }
 
+// Drop ends the streams of one replica of a zone without a word, as when it is known to have a newer one elsewhere.
+func (s *Server) Drop(zone, replica string) {
+	for _, c := range s.live(zone) {
+		if c.replica == replica {
+			c.finish(nil)
+		}
+	}
+}
+
 // Shutdown refuses all zones, connected and new ones, and returns when their streams have ended. When ctx ends before, it
 // says how many are left; stop the gRPC server then.
 func (s *Server) Shutdown(ctx context.Context) error {

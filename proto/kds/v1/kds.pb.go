@@ -601,7 +601,9 @@ type Hello struct {
 	Protocols []uint32 `protobuf:"varint,5,rep,packed,name=protocols,proto3" json:"protocols,omitempty"`
 	Features  []string `protobuf:"bytes,6,rep,name=features,proto3" json:"features,omitempty"`
 	// What it holds; absent for an empty zone.
-	Position      *Position `protobuf:"bytes,7,opt,name=position,proto3" json:"position,omitempty"`
+	Position *Position `protobuf:"bytes,7,opt,name=position,proto3" json:"position,omitempty"`
+	// Grows with each stream of this replica of the zone, so that replicas of global can tell which one is the newest.
+	Stream        uint64 `protobuf:"varint,8,opt,name=stream,proto3" json:"stream,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -683,6 +685,13 @@ func (x *Hello) GetPosition() *Position {
 		return x.Position
 	}
 	return nil
+}
+
+func (x *Hello) GetStream() uint64 {
+	if x != nil {
+		return x.Stream
+	}
+	return 0
 }
 
 // Welcome accepts the stream.
@@ -2479,7 +2488,7 @@ const file_kds_v1_kds_proto_rawDesc = "" +
 	"\bPosition\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x120\n" +
-	"\x06digest\x18\x03 \x01(\v2\x18.zoneforge.kds.v1.DigestR\x06digest\"\xdd\x01\n" +
+	"\x06digest\x18\x03 \x01(\v2\x18.zoneforge.kds.v1.DigestR\x06digest\"\xf5\x01\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04zone\x18\x01 \x01(\tR\x04zone\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\tR\areplica\x12\x1a\n" +
@@ -2487,7 +2496,8 @@ const file_kds_v1_kds_proto_rawDesc = "" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x1c\n" +
 	"\tprotocols\x18\x05 \x03(\rR\tprotocols\x12\x1a\n" +
 	"\bfeatures\x18\x06 \x03(\tR\bfeatures\x126\n" +
-	"\bposition\x18\a \x01(\v2\x1a.zoneforge.kds.v1.PositionR\bposition\"\x82\x02\n" +
+	"\bposition\x18\a \x01(\v2\x1a.zoneforge.kds.v1.PositionR\bposition\x12\x16\n" +
+	"\x06stream\x18\b \x01(\x04R\x06stream\"\x82\x02\n" +
 	"\aWelcome\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +

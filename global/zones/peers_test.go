@@ -1,0 +1,177 @@
+package zones
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/zoneforge/zoneforge/sync/kds"
+
+	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
+)
+
+// streamOf is what another replica of global tells of a stream of zone east.
+func streamOf(number uint64, identity string, since time.Time) *kdsv1.ZoneStream {
+	return &kdsv1.ZoneStream{
+		Key: &kdsv1.StreamKey{Zone: "east", Replica: "0"}, Identity: identity, Stream: number, Since: timestamppb.New(since), Held: kds.Position{}.Proto(),
+		Status: &kdsv1.Status{Proxies: 3, Acked: 2}, Repairs: 5,
+	}
+}
+
+// at says which replica of global has east's stream, as far as the registry knows.
+func (f *federation) at() string {
+	f.Helper()
+	s, ok := f.Registry.Status("east")
+	if !ok || len(s.Replicas) != 1 {
+		f.Fatalf("%+v", s)
+	}
+	if s.Connected != (s.Replicas[0].Global != "") {
+		f.Errorf("connected or not: %+v", s)
+	}
+	return s.Replicas[0].Global
+}
+
+func TestStreamsOfOthers(t *testing.T) {
+	f := start(t)
+	f.commit(enable("east", true))
+	b, c := f.Hear("b"), f.Hear("c")
+	tell := func(h *Heard, m *kdsv1.Streams, want string) {
+		t.Helper()
+		if err := h.Streams(m); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.at(); got != want {
+			t.Errorf("the stream is at %q, want %q", got, want)
+		}
+	}
+	open := func(number uint64) *kdsv1.Streams {
+		return &kdsv1.Streams{Open: []*kdsv1.ZoneStream{streamOf(number, "id-east", time.Now())}}
+	}
+	closed := &kdsv1.Streams{Closed: []*kdsv1.StreamKey{{Zone: "east", Replica: "0"}}}
+	first := open(5)
+	first.All = true
+	tell(b, first, "b")
+	if s, _ := f.Registry.Status("east"); s.Proxies != 3 || s.Acked != 2 || s.Repairs != 5 || time.Since(s.LastSeen) > time.Minute {
+		t.Errorf("%+v", s)
+	}
+	tell(c, open(4), "b") // what a lost connection left there
+	tell(c, open(6), "c")
+	tell(b, closed, "c")
+	tell(b, open(5), "c")
+	tell(c, closed, "")
+	tell(b, open(7), "b")
+	b.Lost()
+	if got := f.at(); got != "" {
+		t.Errorf("the stream is at %q, which is gone", got)
+	}
+	// What is not among all that it has has ended while it was not followed.
+	tell(b, open(8), "b")
+	tell(f.Hear("b"), &kdsv1.Streams{All: true}, "")
+	if err := b.Streams(&kdsv1.Streams{Open: []*kdsv1.ZoneStream{{Held: &kdsv1.Position{Digest: &kdsv1.Digest{Sum: []byte("short")}}}}}); err == nil {
+		t.Error("a malformed position was taken")
+	}
+}
+
+// A newer stream elsewhere ends the one here, and an older one doesn't.
+func TestNewerStreamElsewhere(t *testing.T) {
+	f := start(t)
+	p := f.east()
+	f.until("the stream here", func() bool { return f.at() == "g" })
+	h := f.Hear("b")
+	if err := h.Streams(&kdsv1.Streams{Open: []*kdsv1.ZoneStream{streamOf(1, "id-east", time.Now())}}); err != nil || f.at() != "g" {
+		t.Errorf("at %s: %v", f.at(), err)
+	}
+	if err := h.Streams(&kdsv1.Streams{Open: []*kdsv1.ZoneStream{streamOf(1<<63, "id-east", time.Now())}}); err != nil {
+		t.Error(err)
+	}
+	f.event(p, func(e kds.ZoneEvent) bool { return e.Welcome != nil }) // it has only this one, and comes again
+	f.until("the stream that is newest here", func() bool { return f.at() == "g" })
+}
+
+// Of two clusters of one name at two replicas the one that came later is refused, and both replicas agree on which one it is.
+func TestDuplicateElsewhere(t *testing.T) {
+	f := start(t)
+	p := f.east()
+	f.until("the stream here", func() bool { return f.at() == "g" })
+	h := f.Hear("b")
+	if err := h.Streams(&kdsv1.Streams{Open: []*kdsv1.ZoneStream{streamOf(9, "another", time.Now().Add(time.Hour))}}); err != nil || f.at() != "g" {
+		t.Errorf("the later one has the name: %v", err)
+	}
+	if err := h.Streams(&kdsv1.Streams{Open: []*kdsv1.ZoneStream{streamOf(9, "another", time.Now().Add(-time.Hour))}}); err != nil {
+		t.Error(err)
+	}
+	if r := f.refusal(p); r.GetCode() != kdsv1.Refusal_CODE_DUPLICATE_ZONE {
+		t.Errorf("%v", r)
+	}
+	p.stop()
+	if err := h.Streams(&kdsv1.Streams{Open: []*kdsv1.ZoneStream{streamOf(10, "another", time.Now().Add(-time.Hour))}}); err != nil {
+		t.Error(err)
+	}
+	f.until("the stream elsewhere", func() bool { return f.at() == "b" })
+	if r := f.refusal(f.zone("east", "1", "id-east", "zone:east")); r.GetCode() != kdsv1.Refusal_CODE_DUPLICATE_ZONE {
+		t.Errorf("%v", r)
+	}
+}
+
+// What is told is all that is here, then what changes, and nothing that others have.
+func TestTell(t *testing.T) {
+	f := start(t)
+	p := f.east()
+	if err := f.Hear("b").Streams(&kdsv1.Streams{Open: []*kdsv1.ZoneStream{{Key: &kdsv1.StreamKey{Zone: "west", Replica: "0"}, Held: kds.Position{}.Proto()}}}); err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan *kdsv1.Streams, 99)
+	ctx, cancel := context.WithCancel(f.ctx)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- f.Tell(ctx, func(m *kdsv1.Streams) error { told <- m; return nil })
+	}()
+	if m := <-told; !m.GetAll() || len(m.GetOpen()) != 1 || m.GetOpen()[0].GetKey().GetZone() != "east" || m.GetOpen()[0].GetStream() == 0 {
+		t.Fatalf("%v", m)
+	}
+	if err := p.Do(f.ctx, func(z *kds.Zone) { z.SetStatus(&kdsv1.Status{Proxies: 4}) }); err != nil {
+		t.Fatal(err)
+	}
+	for m := range told {
+		if m.GetAll() || len(m.GetClosed()) > 0 {
+			t.Fatalf("%v", m)
+		}
+		if m.GetOpen()[0].GetStatus().GetProxies() == 4 {
+			break
+		}
+	}
+	p.stop()
+	for m := range told {
+		if len(m.GetClosed()) == 1 && m.GetClosed()[0].GetZone() == "east" {
+			break
+		}
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// Zones are sent away once; one that comes back is served until the store was there and went again.
+func TestSendAway(t *testing.T) {
+	f := start(t)
+	p := f.east()
+	for range 2 {
+		f.SendAway("cut off")
+		if r := f.refusal(p); r.GetCode() != kdsv1.Refusal_CODE_UNAVAILABLE || r.GetReason() != "cut off" {
+			t.Fatalf("%v", r)
+		}
+		f.event(p, func(e kds.ZoneEvent) bool { return e.Welcome != nil })
+		f.SendAway("cut off")
+		if streams, sent := f.Counts(); streams != 1 || sent == 0 {
+			t.Errorf("%d streams, sent away %d times", streams, sent)
+		}
+		f.Stay()
+	}
+	if _, sent := f.Counts(); sent != 2 {
+		t.Errorf("sent away %d times", sent)
+	}
+}
