@@ -209,8 +209,19 @@ func TestFollowingEqualsProjecting(t *testing.T) {
 			op = remove(key("Zone", "", n(3)))
 		}
 		w := f.commit(op)
-		if fresh := New(f.store, nil).Stable(); fresh.at != w.at || !maps.Equal(fresh.kinds, w.kinds) {
+		anew := New(f.store, nil)
+		fresh := anew.Stable()
+		if fresh.at != w.at || !maps.Equal(fresh.kinds, w.kinds) {
 			t.Fatalf("after change %d (%s) the view is %v, made anew %v:\n%q\n%q", i, op.Key, w.at, fresh.at, names(w), names(fresh))
+		}
+		for j := range 5 {
+			zone, secret := fmt.Sprint("x", j), key("Secret", "m", fmt.Sprint("x", j))
+			if a, b := f.views.Offered(zone), anew.Offered(zone); a != b {
+				t.Fatalf("after change %d (%s) the digest of what %s offers is %s, made anew %s", i, op.Key, zone, a, b)
+			}
+			if a, b := f.views.Naming(secret), anew.Naming(secret); !slices.Equal(a, b) {
+				t.Fatalf("after change %d (%s) %s is named by %v, made anew %v", i, op.Key, secret, a, b)
+			}
 		}
 	}
 	if s := f.views.Stats(); s.Rebuilds != 1 {
