@@ -201,6 +201,10 @@ func (p *Proxy) pump(l *link, from, to net.Conn) {
 		if rate, ok = p.wait(l); !ok {
 			return
 		}
+		// Before they pass, as they may have been read before there was a limit.
+		if rate > 0 && !l.rest(time.Duration(n)*time.Second/time.Duration(rate)) {
+			return
+		}
 		if p.swallow(l) {
 			if err != nil {
 				// The other end learns nothing; it goes when it gives up, or with the proxy.
@@ -221,9 +225,6 @@ func (p *Proxy) pump(l *link, from, to net.Conn) {
 		}
 		if err != nil {
 			l.close()
-			return
-		}
-		if rate > 0 && !l.rest(time.Duration(n)*time.Second/time.Duration(rate)) {
 			return
 		}
 	}
