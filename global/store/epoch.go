@@ -19,6 +19,9 @@ type Known struct {
 	Revision int64
 }
 
+// leap is by how much a new epoch begins above what is known: another replica, or a zone, may know a little more.
+const leap = 1_000_000
+
 // maxAncestors bounds the epochs that are remembered.
 const maxAncestors = 1000
 
@@ -43,7 +46,7 @@ func (s *Store) known() Known {
 }
 
 // beginEpoch begins a new epoch in a store that went back behind what is known, so that no revision of the old one, whose changes
-// are lost, is taken for one of those that follow. Its revision is above all that is known. Where another replica was faster, its
+// are lost, is taken for one of those that follow. Its revision is above all of them. Where another replica was faster, its
 // epoch stands.
 func (s *Store) beginEpoch(ctx context.Context, k Known) error {
 	for {
@@ -92,10 +95,10 @@ func (s *Store) epochWrites(ctx context.Context, h head, k Known) (ops []clientv
 		return nil, "", err
 	}
 	next := h
-	next.Revision, next.Seq = k.Revision+1, h.Seq+1
+	next.Revision, next.Seq = k.Revision+leap, h.Seq+1
 	entry, err := json.Marshal(changeRecord{
 		Seq: next.Seq, Revision: next.Revision, Author: "zoneforge", Time: time.Now().UTC(), Message: fmt.Sprintf(
-			"a backup of revision %d was restored: the changes up to revision %d are lost, and a new epoch begins", h.Revision, k.Revision),
+			"a backup of revision %d was restored: the changes after it, up to revision %d at least, are lost, and a new epoch begins", h.Revision, k.Revision),
 	})
 	if err != nil {
 		return nil, "", err
