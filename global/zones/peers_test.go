@@ -3,6 +3,7 @@ package zones
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -173,5 +174,23 @@ func TestSendAway(t *testing.T) {
 	}
 	if _, sent := f.Counts(); sent != 2 {
 		t.Errorf("sent away %d times", sent)
+	}
+}
+
+// A zone that holds what the store never had is let in once etcd has said so, and its status tells.
+func TestZoneAheadOfTheStore(t *testing.T) {
+	f := start(t)
+	f.commit(enable("east", true))
+	at := f.store.Snapshot()
+	for revision, ahead := range map[uint64]bool{uint64(at.Revision()): false, uint64(at.Revision()) + 7: true} {
+		session, v := f.Open(f.ctx, "east", &kdsv1.Hello{Zone: "east", Replica: "0", Identity: "id", Position: kds.Position{Epoch: at.Epoch(), Revision: revision}.Proto()})
+		if v.Code != kdsv1.Refusal_CODE_UNSPECIFIED {
+			t.Fatalf("%+v", v)
+		}
+		s, _ := f.Registry.Status("east")
+		if strings.Contains(s.Problem, "never had or lost") != ahead {
+			t.Errorf("at revision %d: %q", revision, s.Problem)
+		}
+		session.Close()
 	}
 }

@@ -277,7 +277,8 @@ func (r *Registry) Open(ctx context.Context, name string, h *kdsv1.Hello) (strea
 	if err != nil {
 		return nil, kds.Verdict{Code: kdsv1.Refusal_CODE_BAD_FRAME, Reason: err.Error()}
 	}
-	if v := r.current(ctx, name, held); v.Code != kdsv1.Refusal_CODE_UNSPECIFIED {
+	problem, v := r.current(ctx, name, held)
+	if v.Code != kdsv1.Refusal_CODE_UNSPECIFIED {
 		return nil, v
 	}
 	// Before the claim too, which would disturb the other cluster.
@@ -308,7 +309,7 @@ func (r *Registry) Open(ctx context.Context, name string, h *kdsv1.Hello) (strea
 	s.seen.Store(now.UnixNano())
 	z.replicas[rep.name] = rep
 	rep.session, rep.peer, rep.stream, rep.since, rep.version, rep.held = s, "", h.GetStream(), now, h.GetVersion(), held
-	rep.rejected, rep.problem = nil, ""
+	rep.rejected, rep.problem = nil, problem
 	r.touched++
 	rep.touched = r.touched
 	r.notifyLocked()
@@ -366,26 +367,29 @@ func (r *Registry) release(ctx context.Context, c store.Claim) {
 }
 
 // current refuses a zone that holds what this replica has not heard of, unless etcd confirms that there is nothing newer: a replica that
-// was paused, or is cut off from etcd, must not send a zone back.
-func (r *Registry) current(ctx context.Context, name string, held kds.Position) kds.Verdict {
+// was paused, or is cut off from etcd, must not send a zone back. What etcd never had, or lost, is the zone's problem until the store
+// has something newer.
+func (r *Registry) current(ctx context.Context, name string, held kds.Position) (problem string, v kds.Verdict) {
 	ahead := func(snap *store.Snapshot) bool {
 		return held.Epoch != "" && (!snap.Follows(held.Epoch) || held.Epoch == snap.Epoch() && held.Revision > uint64(snap.Revision()))
 	}
 	if !ahead(r.cfg.Store.Snapshot()) {
-		return kds.Verdict{}
+		return "", kds.Verdict{}
 	}
 	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
 	defer cancel()
 	snap, err := r.cfg.Store.Confirm(ctx)
 	if err != nil {
-		return kds.Verdict{Code: kdsv1.Refusal_CODE_UNAVAILABLE, Reason: "this replica of global is behind the zone, and its store does not answer: " +
+		return "", kds.Verdict{Code: kdsv1.Refusal_CODE_UNAVAILABLE, Reason: "this replica of global is behind the zone, and its store does not answer: " +
 			"the zone goes to another replica by itself"}
 	}
-	if ahead(snap) {
-		r.cfg.Logger.Warn("zone holds what the store never had, or lost; it is given what the store has once that is newer",
-			zap.String("zone", name), zap.String("epoch", held.Epoch), zap.Uint64("revision", held.Revision), zap.Int64("store", snap.Revision()))
+	if !ahead(snap) {
+		return "", kds.Verdict{}
 	}
-	return kds.Verdict{}
+	r.cfg.Logger.Warn("zone holds what the store never had, or lost", zap.String("zone", name), zap.String("epoch", held.Epoch),
+		zap.Uint64("revision", held.Revision), zap.Int64("store", snap.Revision()))
+	return fmt.Sprintf("it holds revision %d of epoch %s, which the store, at revision %d of epoch %s, never had or lost: it is given what the store has "+
+		"once that is newer", held.Revision, held.Epoch, snap.Revision(), snap.Epoch()), kds.Verdict{}
 }
 
 // forget drops replicas that went long ago, and if need be those that went first, and reports whether there is room for one.
