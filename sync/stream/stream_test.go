@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -147,7 +148,10 @@ type fixture struct {
 	logs    *observer.ObservedLogs
 }
 
-func start(t *testing.T, token string) *fixture {
+func start(t *testing.T, token string) *fixture { return startWith(t, token, "passthrough:///global") }
+
+// startWith names targets, of which those that begin with none can't be reached.
+func startWith(t *testing.T, token string, targets ...string) *fixture {
 	t.Helper()
 	core, logs := observer.New(zap.WarnLevel)
 	f := &fixture{
@@ -162,10 +166,15 @@ func start(t *testing.T, token string) *fixture {
 		t.Fatal(err)
 	}
 	lis, gs := bufconn.Listen(1<<16), grpc.NewServer(ServerOptions()...)
-	f.dial = func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }
+	f.dial = func(ctx context.Context, addr string) (net.Conn, error) {
+		if strings.HasPrefix(addr, "none") {
+			return nil, errors.New("connection refused")
+		}
+		return lis.DialContext(ctx)
+	}
 	kdsv1.RegisterKDSServer(gs, s)
 	c, err := NewClient(ClientConfig{
-		Targets: []string{"passthrough:///global"}, Token: func() (string, error) { return token, nil }, Applier: f.applies,
+		Targets: targets, Token: func() (string, error) { return token, nil }, Applier: f.applies,
 		Event: func(e kds.ZoneEvent) {
 			select {
 			case f.events <- e:
@@ -203,6 +212,20 @@ func start(t *testing.T, token string) *fixture {
 		wg.Wait()
 	})
 	return f
+}
+
+// Whichever target is the first, one that can be reached is found, and found again.
+func TestTargetsAreTriedInTurn(t *testing.T) {
+	for range 10 { // as the first is random
+		f := startWith(t, "good", "passthrough:///none-1", "passthrough:///global", "passthrough:///none-2")
+		for range 2 {
+			<-f.hellos
+			if err := (<-f.conns).Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-f.hellos
+	}
 }
 
 func TestDeltaAndResume(t *testing.T) {
