@@ -231,18 +231,6 @@ func (c *Cluster) await(ctx context.Context) error {
 	return nil
 }
 
-// Revision is etcd's own.
-func (c *Cluster) Revision(ctx context.Context) (revision int64, err error) {
-	err = c.with(func(cli *clientv3.Client) error {
-		res, err := cli.Get(ctx, "revision")
-		if err == nil {
-			revision = res.Header.Revision
-		}
-		return err
-	})
-	return revision, err
-}
-
 // Compact forgets all revisions but the newest.
 func (c *Cluster) Compact(ctx context.Context) error {
 	return c.with(func(cli *clientv3.Client) error {
