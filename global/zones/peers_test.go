@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/zoneforge/zoneforge/global/store"
 	"github.com/zoneforge/zoneforge/sync/kds"
 
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
@@ -192,5 +193,40 @@ func TestZoneAheadOfTheStore(t *testing.T) {
 			t.Errorf("at revision %d: %q", revision, s.Problem)
 		}
 		session.Close()
+	}
+}
+
+// cutOff is a store that etcd doesn't answer.
+type cutOff struct{ Store }
+
+func (cutOff) Confirm(context.Context) (*store.Snapshot, error) { return nil, store.ErrUnavailable }
+
+func (cutOff) Away() bool { return true }
+
+// A replica that can't ask etcd lets nobody in whom it might send back, and all others.
+func TestBehindAndCutOff(t *testing.T) {
+	f := start(t)
+	f.commit(enable("east", true))
+	at := f.store.Snapshot()
+	r, err := New(Config{Store: cutOff{f.store}, Views: f.views, Verify: func(string) (string, error) { return "", nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		held kds.Position
+		code kdsv1.Refusal_Code
+	}{
+		{kds.Position{}, kdsv1.Refusal_CODE_UNSPECIFIED},
+		{kds.Position{Epoch: at.Epoch(), Revision: uint64(at.Revision())}, kdsv1.Refusal_CODE_UNSPECIFIED},
+		{kds.Position{Epoch: at.Epoch(), Revision: uint64(at.Revision()) + 1}, kdsv1.Refusal_CODE_UNAVAILABLE},
+		{kds.Position{Epoch: "one that it has not heard of", Revision: 1}, kdsv1.Refusal_CODE_UNAVAILABLE},
+	} {
+		session, v := r.Open(f.ctx, "east", &kdsv1.Hello{Zone: "east", Replica: "0", Identity: "id", Position: c.held.Proto()})
+		if v.Code != c.code || c.code == kdsv1.Refusal_CODE_UNSPECIFIED && v.Offered != nil {
+			t.Errorf("holding %s: %+v", c.held, v)
+		}
+		if session != nil {
+			session.Close()
+		}
 	}
 }
