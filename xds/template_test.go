@@ -94,3 +94,20 @@ func TestTemplateLeavesTheRestAlone(t *testing.T) {
 		t.Errorf("clusters %v, %v", got, err)
 	}
 }
+
+// A template of routes goes with filters that a route turns on as they are, and routes behind others stay that.
+func TestTemplateOfRoutes(t *testing.T) {
+	p := templated()
+	p.Listeners[0].Chains[0] = ir.FilterChain{Name: "c", HTTP: &ir.HTTPConnection{StatPrefix: "s", RouteConfig: "r"}}
+	p.Routes = []ir.RouteConfig{{Name: "r", Behind: true, VirtualHosts: []ir.VirtualHost{{Name: "v", Domains: []string{"*"}, Routes: []ir.Route{
+		{Name: "web", Filters: ir.Filters{GRPCWeb: &ir.GRPCWeb{}}, Forward: &ir.Forward{Clusters: []ir.WeightedCluster{{Cluster: "workload", Weight: 1}}}},
+	}}}}}
+	p.Template.Patches = []ir.Patch{{Type: ir.PatchRoute, Merge: `{"response_headers_to_remove":["x-gone"]}`}}
+	rs, err := Build(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rs.Routes) != 1 || !rs.Routes[0].Behind || !strings.Contains(string(rs.Routes[0].Any.GetValue()), "x-gone") {
+		t.Errorf("routes %v", rs.Routes)
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -36,6 +38,9 @@ func eachPacked(m protoreflect.Message, f func(*anypb.Any) error) error {
 			return errors.New("a typed configuration has no @type")
 		}
 		return f(packed)
+	}
+	if turnsOn, ok := m.Interface().(*routev3.FilterConfig); ok && proto.Size(turnsOn.GetConfig()) == 0 {
+		return nil // the filter as it stands in the listener
 	}
 	var errs []error
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
