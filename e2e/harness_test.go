@@ -561,6 +561,11 @@ func ask(client *http.Client, method, url string, header ...string) (*http.Respo
 		}
 		r.Header.Add(header[i], header[i+1])
 	}
+	return answerTo(client, r)
+}
+
+// answerTo sends a request, and reads what the workload answered, where it answered.
+func answerTo(client *http.Client, r *http.Request) (*http.Response, answer, error) {
 	response, err := client.Do(r)
 	if err != nil {
 		return nil, answer{}, err
