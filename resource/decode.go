@@ -151,6 +151,9 @@ func syntaxViolation(file string, c chunk, err error) Violation {
 			v.Message = fmt.Sprintf("bad YAML: %s is no escape in a double-quoted text", escape)
 		}
 		v.Hint = `use single quotes, or double the backslash: \\`
+	case strings.HasPrefix(text, "unknown anchor "):
+		// The name may be a password that was left without quotes.
+		v.Message, v.Hint = "bad YAML: an alias of an anchor that is nowhere", "put a text that begins with * in quotes"
 	case strings.Contains(text, "cannot start any token") && strings.Contains(text, `'\t'`):
 		v.Hint = "indent with spaces, not with tabs"
 	case strings.Contains(text, "mapping values are not allowed"):
@@ -211,7 +214,7 @@ func (d *decoder) document(n *yaml.Node, line, depth int, budget *int) {
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		w.errorf(at, "", "expected a document with type or apiVersion, found %s", describe(n))
+		w.errorf(at, "", "expected a document with type or apiVersion, found %s", w.describe(n))
 		return
 	}
 	e := &envelope{w: w, at: at, labels: map[string]string{}}
@@ -290,6 +293,7 @@ func (d *decoder) resource(e *envelope, apiVersion string, kubernetes bool) (*Re
 	if kubernetes && apiVersion != kind.APIVersion {
 		w.errorf(e.place("apiVersion"), "", "%s is of apiVersion %s", kind.Name, kind.APIVersion)
 	}
+	w.secret = kind.Sensitive
 	r := &Resource{Spec: kind.New()}
 	r.Kind = kind.Name
 	if kubernetes {
@@ -357,7 +361,7 @@ func (e *envelope) string(n *yaml.Node, p place) (string, bool) {
 		return "", false
 	}
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str" {
-		e.w.errorf(p, "", "expected a text, found %s", describe(n))
+		e.w.errorf(p, "", "expected a text, found %s", e.w.describe(n))
 		return "", false
 	}
 	e.w.places[pathKey(p.path)] = p
@@ -396,7 +400,7 @@ func (e *envelope) setLabels(n *yaml.Node, p place) {
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		e.w.errorf(p, "", "expected a mapping, found %s", describe(n))
+		e.w.errorf(p, "", "expected a mapping, found %s", e.w.describe(n))
 		return
 	}
 	for _, l := range e.w.pairs(n, p, 0) {
@@ -438,7 +442,7 @@ func (e *envelope) metadata(d *decoder, n *yaml.Node, p place) {
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		e.w.errorf(p, "", "expected a mapping, found %s", describe(n))
+		e.w.errorf(p, "", "expected a mapping, found %s", e.w.describe(n))
 		return
 	}
 	for _, m := range e.w.pairs(n, p, 0) {
@@ -470,7 +474,7 @@ func (e *envelope) spec(n *yaml.Node, p place, spec proto.Message) {
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		e.w.errorf(p, "", "expected a mapping, found %s", describe(n))
+		e.w.errorf(p, "", "expected a mapping, found %s", e.w.describe(n))
 		return
 	}
 	m := spec.ProtoReflect()

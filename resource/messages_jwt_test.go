@@ -30,6 +30,11 @@ var tokenMessages = []struct{ name, filter, want string }{
 		"f:5:24: conf.http[0].filters[0].jwt.providers[a].localJwks: key 0 lacks a number of its kty EC, or holds one that is no base64url (write {\"keys\": [...]} as the issuer's jwks_uri gives it)"},
 	{"a private key", "{jwt: {providers: {a: {localJwks: {inlineString: '{\"keys\": [{\"kty\": \"OKP\", \"crv\": \"Ed25519\", \"x\": \"AA\", \"d\": \"AA\"}]}'}}}}}",
 		"f:5:24: conf.http[0].filters[0].jwt.providers[a].localJwks: key 0 is a private key: give the public one alone (write {\"keys\": [...]} as the issuer's jwks_uri gives it)"},
+	{"a shared key", "{jwt: {providers: {a: {localJwks: {inlineString: '{\"keys\": [{\"kty\": \"oct\", \"k\": \"aHVzaA\"}]}'}}}}}",
+		"f:5:24: conf.http[0].filters[0].jwt.providers[a].localJwks: key 0 is a shared one (kty oct), and everybody who may read policies could sign with it (put the key set into a Secret and write localJwks: {secret: NAME})"},
+	{"PEM of a private key", "{jwt: {providers: {a: {remoteJwks: {httpUri: {uri: https://a/k, caCert: {inlineString: '-----BEGIN PRIVATE KEY-----'}}}}}}}",
+		"f:5:65: conf.http[0].filters[0].jwt.providers[a].remoteJwks.httpUri.caCert: holds no certificate (give certificates in PEM)\n" +
+			"f:5:88: conf.http[0].filters[0].jwt.providers[a].remoteJwks.httpUri.caCert.inlineString: holds a private key, and everybody who may read policies could take it (put it into a Secret and write {secret: NAME})"},
 	{"times", "{jwt: {providers: {a: {clockSkew: 1500ms, remoteJwks: {cacheDuration: 0s, httpUri: {uri: https://a/k, timeout: 0s}}}}}}",
 		"f:5:35: conf.http[0].filters[0].jwt.providers[a].clockSkew: must be full seconds\n" +
 			"f:5:71: conf.http[0].filters[0].jwt.providers[a].remoteJwks.cacheDuration: must be at least 1s\n" +

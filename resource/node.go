@@ -65,6 +65,7 @@ type walker struct {
 	line   int              // lines before the document in its file
 	budget *int             // values that may still be visited, shared by the items of a List
 	schema EnvoySchema      // may be nil
+	secret bool             // messages repeat no value, as the document is of a kind that holds secrets
 	spent  bool             // the document exceeded a bound, and nothing more is reported
 	places map[string]place // by canonical path
 	// broken are the canonical paths of violations; validation is silent about them and what is above and below.
@@ -174,7 +175,7 @@ func (w *walker) message(n *yaml.Node, m protoreflect.Message, p place) {
 	}
 	n = respell(m.Descriptor().FullName(), n)
 	if n.Kind != yaml.MappingNode {
-		w.errorf(p, "", "expected a mapping, found %s", describe(n))
+		w.errorf(p, "", "expected a mapping, found %s", w.describe(n))
 		return
 	}
 	w.fields(w.pairs(n, p, 0), m, p)
@@ -234,7 +235,7 @@ func (w *walker) value(n *yaml.Node, m protoreflect.Message, fd protoreflect.Fie
 		w.mapField(n, m, fd, p)
 	case fd.IsList():
 		if n.Kind != yaml.SequenceNode {
-			w.errorf(p, `begin each item with "- "`, "expected a list, found %s", describe(n))
+			w.errorf(p, `begin each item with "- "`, "expected a list, found %s", w.describe(n))
 			return
 		}
 		list := m.Mutable(fd).List()
@@ -260,7 +261,7 @@ func (w *walker) value(n *yaml.Node, m protoreflect.Message, fd protoreflect.Fie
 
 func (w *walker) mapField(n *yaml.Node, m protoreflect.Message, fd protoreflect.FieldDescriptor, p place) {
 	if n.Kind != yaml.MappingNode {
-		w.errorf(p, "", "expected a mapping, found %s", describe(n))
+		w.errorf(p, "", "expected a mapping, found %s", w.describe(n))
 		return
 	}
 	out := m.Mutable(fd).Map()
@@ -293,7 +294,7 @@ func (w *walker) scalar(n *yaml.Node, fd protoreflect.FieldDescriptor, p place) 
 	p.line, p.column = n.Line, n.Column
 	tag := n.ShortTag()
 	wrong := func(want, hint string) (protoreflect.Value, bool) {
-		w.errorf(p, hint, "expected %s, found %s", want, describe(n))
+		w.errorf(p, hint, "expected %s, found %s", want, w.describe(n))
 		return none, false
 	}
 	if n.Kind != yaml.ScalarNode {
@@ -415,8 +416,8 @@ func expected(fd protoreflect.FieldDescriptor) string {
 	return "a whole number"
 }
 
-// describe names what a node holds, cut to a length that fits a line.
-func describe(n *yaml.Node) string {
+// describe names what a node holds, cut to a length that fits a line; what may be secret is a text.
+func (w *walker) describe(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
 		return "a mapping"
@@ -425,6 +426,9 @@ func describe(n *yaml.Node) string {
 	case yaml.ScalarNode:
 		if n.ShortTag() == "!!null" {
 			return "nothing"
+		}
+		if w.secret {
+			return "a text"
 		}
 		text := n.Value
 		if len(text) > 40 {

@@ -182,7 +182,20 @@ func checkLocalJwks(s scope, d *meshv1.DataSource) {
 	}
 	if err := CheckKeys(text); err != nil {
 		s.errorf(`write {"keys": [...]} as the issuer's jwks_uri gives it`, "%s", err)
+		return
 	}
+	if i := sharedKey(text); i >= 0 {
+		s.errorf("put the key set into a Secret and write localJwks: {secret: NAME}", "key %d is a shared one (kty oct), and everybody who may read policies could sign with it", i)
+	}
+}
+
+// sharedKey is the place of the first key of a set that signs as well as it verifies; -1 without one.
+func sharedKey(text []byte) int {
+	var set struct{ Keys []webKey }
+	if err := json.Unmarshal(text, &set); err != nil {
+		return -1
+	}
+	return slices.IndexFunc(set.Keys, func(k webKey) bool { return k.Kty == "oct" || k.K != "" })
 }
 
 // CheckKeys tells whether bytes are a key set (RFC 7517) of which a proxy can use a key. An error holds no part of a key.

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/pem"
 	"net/netip"
@@ -27,12 +28,21 @@ func checkDataSource(s scope, d *meshv1.DataSource, use string) {
 		if len(v.Inline) == 0 {
 			s.at("inline").errorf("", "is empty")
 		}
+		checkNoPrivateKey(s.at("inline"), v.Inline)
 	case *meshv1.DataSource_InlineString:
 		if v.InlineString == "" {
 			s.at("inlineString").errorf("", "is empty")
 		}
+		checkNoPrivateKey(s.at("inlineString"), []byte(v.InlineString))
 	default:
 		s.errorf("", "needs %s: one of secret, inline and inlineString", use)
+	}
+}
+
+// checkNoPrivateKey refuses PEM of a private key in what everybody may read who may read policies.
+func checkNoPrivateKey(s scope, text []byte) {
+	if bytes.Contains(text, []byte("PRIVATE KEY-----")) {
+		s.errorf("put it into a Secret and write {secret: NAME}", "holds a private key, and everybody who may read policies could take it")
 	}
 }
 
