@@ -91,6 +91,15 @@ func (f *fakeGlobal) serve(w http.ResponseWriter, r *http.Request) {
 		slices.Reverse(items)
 		f.answer(w, map[string]any{"items": items})
 	})
+	mux.HandleFunc("GET /v1/audit", func(w http.ResponseWriter, _ *http.Request) {
+		f.answer(w, map[string]any{"items": []map[string]any{
+			{"entry": 4, "time": "2026-01-02T03:04:04Z", "name": "ann", "role": "admin", "from": "10.0.0.1", "method": "GET", "path": "/v1/backup", "status": 0},
+			{"entry": 3, "time": "2026-01-02T03:04:03Z", "from": "10.0.0.9", "method": "PUT", "path": "/v1/meshes/m", "status": 401, "code": "unauthenticated", "omitted": 7},
+			{"entry": 2, "time": "2026-01-02T03:04:02Z", "name": "vera", "role": "viewer", "from": "10.0.0.2", "method": "POST", "path": "/v1/changes", "status": 403, "code": "forbidden"},
+			{"entry": 1, "time": "2026-01-02T03:04:01Z", "name": "ann", "role": "admin", "token": "id", "from": "10.0.0.1", "method": "POST", "path": "/v1/changes", "status": 200,
+				"what": []string{"put Mesh m", "delete Timeout m/t"}, "count": 30, "change": 5},
+		}})
+	})
 	mux.HandleFunc("GET /v1/changes/{seq}", func(w http.ResponseWriter, r *http.Request) {
 		n, _ := strconv.Atoi(r.PathValue("seq"))
 		if n < 1 || n > len(f.history) {

@@ -69,7 +69,7 @@ func (a *authenticator) Authenticate(r *http.Request) (rest.Principal, error) {
 	}
 	switch claims.Role {
 	case token.Admin, token.Writer, token.Viewer:
-		return rest.Principal{Name: claims.Subject, Role: rest.Role(claims.Role), Meshes: claims.Meshes}, nil
+		return rest.Principal{Name: claims.Subject, Role: rest.Role(claims.Role), Meshes: claims.Meshes, Token: claims.ID}, nil
 	}
 	return rest.Principal{}, fmt.Errorf("role %q of the token is not known", claims.Role)
 }

@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/zoneforge/zoneforge/global/audit"
 	"github.com/zoneforge/zoneforge/global/ca"
 	"github.com/zoneforge/zoneforge/global/rest"
 	"github.com/zoneforge/zoneforge/global/store"
@@ -145,12 +146,19 @@ func (g *Global) Run(ctx context.Context) error {
 	defer stopKDS(link, kdsServer, registry, g.log)
 	defer endREST()
 
+	log, err := audit.Open(g.cfg.DataDir)
+	if err != nil {
+		return fmt.Errorf("global: %w", err)
+	}
+	defer log.Close()
+	defer endREST() // which writes it
+
 	g.metrics.registry.MustRegister(storeCollector{s}, zonesCollector{registry, views}, replicasCollector{s, registry, others})
 	ready.open(s)
 	entrance.open(rest.New(rest.Config{
 		Store: countingStore{s, g.metrics}, Tokens: authorities, Zones: zonesOf{registry, others}, Replicas: g.replicas(s, registry, others), References: views, Metrics: g.metrics.handler(),
 		Authenticator: &authenticator{users: &verifier{purpose: token.User, store: s, ca: authorities}, trustLoopback: g.cfg.TrustLoopback},
-		Backup:        g.backup(s), Health: g.health(s, cert), Ready: ready.check, Done: ready.done, Logger: g.log,
+		Backup:        g.backup(s), Audit: log, Health: g.health(s, cert), Ready: ready.check, Done: ready.done, Logger: g.log,
 		Version: g.cfg.Version, Replica: g.cfg.Replica, Schema: g.cfg.Schema,
 	}))
 	g.log.Info("global is ready", zap.String("replica", g.cfg.Replica), zap.String("rest", g.Addresses().REST), zap.String("kds", g.Addresses().KDS),

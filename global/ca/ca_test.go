@@ -423,14 +423,14 @@ func TestTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := a.RevokeToken(ctx, held.Reveal()); err != nil {
+		if _, err := a.RevokeToken(ctx, held.Reveal()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := verify(held.Reveal(), token.Zone); !errors.Is(err, token.ErrRevoked) {
 		t.Errorf("a token revoked by its holder: %v", err)
 	}
-	if err := a.RevokeToken(ctx, "no.such.token"); !errors.Is(err, token.ErrMalformed) {
+	if _, err := a.RevokeToken(ctx, "no.such.token"); !errors.Is(err, token.ErrMalformed) {
 		t.Errorf("revoking nonsense: %v", err)
 	}
 	e, _ := s.Snapshot().Get(VerificationKeysKey())

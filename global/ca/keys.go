@@ -207,24 +207,24 @@ func (a *Authorities) Revoke(ctx context.Context, jti string, purpose token.Purp
 }
 
 // RevokeToken revokes a token that the caller holds, whatever its purpose. One that has expired or was revoked before needs
-// nothing. One that this federation did not sign is refused with an error that wraps one of the token package's.
-func (a *Authorities) RevokeToken(ctx context.Context, text string) error {
+// nothing, and has no id. One that this federation did not sign is refused with an error that wraps one of the token package's.
+func (a *Authorities) RevokeToken(ctx context.Context, text string) (id string, err error) {
 	var failed error
 	for _, purpose := range purposes {
 		v, err := a.Verifier(purpose)
 		if err != nil {
-			return err
+			return "", err
 		}
 		claims, err := v.Verify(text)
 		switch {
 		case err == nil:
-			return a.Revoke(ctx, claims.ID, purpose, claims.ExpiresAt)
+			return claims.ID, a.Revoke(ctx, claims.ID, purpose, claims.ExpiresAt)
 		case errors.Is(err, token.ErrExpired), errors.Is(err, token.ErrRevoked):
-			return nil
+			return "", nil
 		case failed == nil, errors.Is(failed, token.ErrUnknownKey):
 			// A key that is known says more than one that is not.
 			failed = err
 		}
 	}
-	return fmt.Errorf("ca: revoke: %w", failed)
+	return "", fmt.Errorf("ca: revoke: %w", failed)
 }

@@ -131,6 +131,7 @@ func (a *api) apply(w http.ResponseWriter, r *http.Request, who Principal) *prob
 			pl.deletes = append(pl.deletes, resource.Key(k))
 		}
 	}
+	noteOf(r.Context()).plan(pl)
 	for _, key := range pl.keys() {
 		if kind, ok := resource.Lookup(key.Kind); ok && kind.Writer == resource.WriterUser && !who.mayWrite(key) {
 			return writable(kind, key, who)
@@ -191,6 +192,9 @@ func (pl plan) shape() []resource.Violation {
 
 // carryOut checks a plan against the newest state and commits what differs.
 func (a *api) carryOut(ctx context.Context, who Principal, pl plan) (*result, *problem) {
+	n := noteOf(ctx)
+	n.plan(pl)
+	n.dry = pl.dryRun
 	select {
 	case a.writing <- struct{}{}:
 		defer func() { <-a.writing }()
@@ -252,6 +256,7 @@ func (a *api) carryOut(ctx context.Context, who Principal, pl plan) (*result, *p
 		return nil, a.storeProblem(err)
 	}
 	res.Change, res.Revision = done.Seq, done.Revision
+	n.Change = done.Seq
 	// The writer's next read must see the change; when this fails the change still stands.
 	_, _ = a.Store.Wait(ctx, done.Revision)
 	return res, nil
@@ -286,17 +291,11 @@ func info(c store.ChangeInfo) infoJSON {
 }
 
 func (a *api) history(w http.ResponseWriter, r *http.Request, _ Principal) *problem {
-	var n [2]int64
-	for i, name := range []string{"limit", "before"} {
-		if text := r.URL.Query().Get(name); text != "" {
-			v, err := strconv.ParseInt(text, 10, 32)
-			if err != nil || v < 0 {
-				return newProblem(http.StatusBadRequest, "bad_query", name+" is no number", "use a number from 0")
-			}
-			n[i] = v
-		}
+	limit, before, p := page(r)
+	if p != nil {
+		return p
 	}
-	list, err := a.Store.History(r.Context(), int(n[0]), n[1])
+	list, err := a.Store.History(r.Context(), limit, before)
 	if err != nil {
 		return a.storeProblem(err)
 	}

@@ -36,11 +36,12 @@ const (
 	RoleViewer Role = "viewer"
 )
 
-// Principal is who sent a request. Meshes are those that a writer may write in.
+// Principal is who sent a request. Meshes are those that a writer may write in, Token is the identifier of the token, if any.
 type Principal struct {
 	Name   string
 	Role   Role
 	Meshes []string
+	Token  string
 }
 
 func (p Principal) mayRead() bool {
@@ -92,6 +93,8 @@ type Config struct {
 	Backup Backup
 	// Health says how this replica is, in what is encoded as JSON; without it there is no such route.
 	Health func(context.Context) any
+	// Audit records who asked for what beyond reading, and serves /v1/audit to admins; without it there is neither.
+	Audit Audit
 	// Metrics serves /metrics to whoever may read; without it there is no such route.
 	Metrics http.Handler
 	// Done ends watches when it closes; nil for never.
@@ -162,6 +165,9 @@ func New(cfg Config) http.Handler {
 	if a.Backup != nil {
 		mux.HandleFunc("/v1/backup", a.guard(methods{http.MethodGet: a.download}))
 	}
+	if a.Audit != nil {
+		mux.HandleFunc("/v1/audit", a.guard(methods{http.MethodGet: a.showAudit}))
+	}
 	if a.Metrics != nil {
 		mux.HandleFunc("/metrics", a.guard(methods{http.MethodGet: func(w http.ResponseWriter, r *http.Request, _ Principal) *problem {
 			a.Metrics.ServeHTTP(w, r)
@@ -205,7 +211,12 @@ type methods map[string]handler
 // guard asks for a principal before anything is told, even whether a route exists.
 func (a *api) guard(ms methods) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if p := a.serve(ms, w, r); p != nil {
+		serve := func(w http.ResponseWriter, r *http.Request) *problem { return a.serve(ms, w, r) }
+		if a.Audit != nil && !readsOnly(r) {
+			a.audited(w, r, serve)
+			return
+		}
+		if p := serve(w, r); p != nil {
 			p.write(w)
 		}
 	}
@@ -218,6 +229,7 @@ func (a *api) serve(ms methods, w http.ResponseWriter, r *http.Request) *problem
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		return newProblem(http.StatusUnauthorized, "unauthenticated", "the request carries no valid credentials", "send a valid token")
 	}
+	noteOf(r.Context()).by(who)
 	if !who.mayRead() {
 		return newProblem(http.StatusForbidden, "forbidden", "the token's role is not known", "use a token with the role admin, writer or viewer")
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -25,7 +26,8 @@ type Tokens interface {
 	// IssueToken signs claims for ttl and gives them back with their identifier and times.
 	IssueToken(ctx context.Context, claims token.Claims, ttl time.Duration) (token.Token, token.Claims, error)
 	// RevokeToken refuses a token from now on; an error of package token says that it is none of this federation.
-	RevokeToken(ctx context.Context, text string) error
+	// The identifier is empty where the token had ended before.
+	RevokeToken(ctx context.Context, text string) (id string, err error)
 }
 
 // Lifetimes of tokens.
@@ -144,6 +146,8 @@ func (a *api) issue(w http.ResponseWriter, r *http.Request, who Principal) *prob
 	if p != nil {
 		return p
 	}
+	note := noteOf(r.Context())
+	note.does("issue " + what + " token for " + claimed(claims))
 	if claims.Mesh != "" && !who.mayWrite(resource.Key{Kind: "Dataplane", Mesh: claims.Mesh}) {
 		return forbidden
 	}
@@ -164,10 +168,22 @@ func (a *api) issue(w http.ResponseWriter, r *http.Request, who Principal) *prob
 	case err != nil:
 		return a.storeProblem(err)
 	}
+	note.does("token " + signed.ID)
 	a.Logger.Info("token issued", zap.String("kind", what), zap.String("id", signed.ID), zap.String("name", who.Name),
 		zap.Time("expires", signed.ExpiresAt))
 	writeJSON(w, http.StatusCreated, map[string]any{"token": t.Reveal(), "id": signed.ID, "expires": signed.ExpiresAt.UTC()})
 	return nil
+}
+
+// claimed says whom a token is for.
+func claimed(c token.Claims) string {
+	switch {
+	case c.Purpose == token.User:
+		return strings.TrimSpace(fmt.Sprintf("%s %s %s", c.Role, c.Subject, strings.Join(c.Meshes, " ")))
+	case c.Mesh != "":
+		return strings.TrimSpace("mesh " + c.Mesh + " " + strings.Join(c.Services, " "))
+	}
+	return "zone " + c.Zone
 }
 
 func badToken(vs []resource.Violation) *problem {
@@ -238,7 +254,7 @@ func (a *api) revoke(w http.ResponseWriter, r *http.Request, who Principal) *pro
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commitTimeout)
 	defer cancel()
-	err := a.Tokens.RevokeToken(ctx, in.Token)
+	id, err := a.Tokens.RevokeToken(ctx, in.Token)
 	for _, foreign := range []error{token.ErrMalformed, token.ErrUnknownKey, token.ErrSignature, token.ErrWrongPurpose} {
 		if errors.Is(err, foreign) {
 			return badRevocation(foreign)
@@ -247,7 +263,12 @@ func (a *api) revoke(w http.ResponseWriter, r *http.Request, who Principal) *pro
 	if err != nil {
 		return a.storeProblem(err)
 	}
-	a.Logger.Info("token revoked", zap.String("name", who.Name))
+	if id == "" {
+		noteOf(r.Context()).does("revoke a token that had ended")
+	} else {
+		noteOf(r.Context()).does("revoke token " + id)
+	}
+	a.Logger.Info("token revoked", zap.String("id", id), zap.String("name", who.Name))
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
