@@ -34,3 +34,26 @@ func TestSecurityIsHeld(t *testing.T) {
 		}
 	}
 }
+
+// Each threat that security.md names has a test that tries it.
+func TestEveryThreatIsTried(t *testing.T) {
+	_, section, found := strings.Cut(read(t, "security.md"), "\n## Threats\n")
+	section, _, ended := strings.Cut(section, "\n## ")
+	if !found || !ended {
+		t.Fatal("security.md has no section of threats")
+	}
+	tried := regexp.MustCompile("^`[a-z0-9/]+: (?:Test|Fuzz)[A-Za-z0-9]+`(, `(?:[a-z0-9/]+: )?(?:Test|Fuzz)[A-Za-z0-9]+`)*$")
+	rows := 0
+	for line := range strings.Lines(section) {
+		cells := strings.Split(strings.TrimSpace(line), "|")
+		if len(cells) < 2 || strings.HasPrefix(cells[1], "-") || strings.TrimSpace(cells[1]) == "Whoever has" {
+			continue
+		}
+		if rows++; len(cells) != 6 || !tried.MatchString(strings.TrimSpace(cells[4])) {
+			t.Errorf("a threat without its test: %s", line)
+		}
+	}
+	if rows < 15 {
+		t.Errorf("only %d threats are named", rows)
+	}
+}
