@@ -147,6 +147,10 @@ func (f *fakeGlobal) serve(w http.ResponseWriter, r *http.Request) {
 	})
 	mux.HandleFunc("GET /v1/zones/{zone}/dataplanes/{mesh}/{name}", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, f.proxy) })
 	mux.HandleFunc("POST /v1/tokens/revocations", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	mux.HandleFunc("POST /v1/tokens/keys", func(w http.ResponseWriter, _ *http.Request) {
+		f.answer(w, map[string]any{"id": "new-key", "purpose": "zone"})
+	})
+	mux.HandleFunc("DELETE /v1/tokens/keys/{id}", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("POST /v1/tokens/{what}", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusCreated)
 		f.answer(w, map[string]string{"token": "signed-for-" + r.PathValue("what"), "id": "id-1", "expires": "2026-01-02T03:04:05Z"})

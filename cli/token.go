@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,7 +25,7 @@ func newToken(streams Streams) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newTokenUser(streams), newTokenZone(streams), newTokenIngress(streams), newTokenDataplane(streams), newRevoke(streams))
+	cmd.AddCommand(newTokenUser(streams), newTokenZone(streams), newTokenIngress(streams), newTokenDataplane(streams), newRevoke(streams), newRotateKey(streams), newRetireKey(streams))
 	return cmd
 }
 
@@ -180,6 +181,38 @@ func newRevoke(streams Streams) *cobra.Command {
 			return err
 		}
 		_, err = fmt.Fprintln(streams.Out, "the token is revoked")
+		return err
+	})
+}
+
+func newRotateKey(streams Streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "rotate-key PURPOSE", Short: "Make the key that signs tokens from now on", Args: cobra.ExactArgs(1),
+		Long: "Make the key that signs tokens of a purpose (user, zone or dataplane) from now on, and print its id. Tokens of the keys before stay good\n" +
+			"until those are retired: issue what is still needed anew, then retire them.",
+		Example: "  zoneforge token rotate-key dataplane",
+	}
+	return verb(cmd, func(ctx context.Context, c *client, args []string) error {
+		var made struct{ ID string }
+		if err := c.do(ctx, http.MethodPost, "/v1/tokens/keys", map[string]string{"purpose": args[0]}, &made); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(streams.Out, made.ID)
+		return err
+	})
+}
+
+func newRetireKey(streams Streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "retire-key ID", Short: "Refuse all tokens that a key signed", Args: cobra.ExactArgs(1),
+		Long: "Refuse all tokens that a key signed, from now on. The newest key of a purpose can't be retired: rotate first. Ids and times are in\n" +
+			"`zoneforge get signing-keys -o yaml`. Mind your own token: when the key of users is retired, take one of the new key before.",
+	}
+	return verb(cmd, func(ctx context.Context, c *client, args []string) error {
+		if err := c.do(ctx, http.MethodDelete, "/v1/tokens/keys/"+url.PathEscape(args[0]), nil, nil); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(streams.Out, "the key is retired")
 		return err
 	})
 }

@@ -222,6 +222,12 @@ func TestTokens(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
+	if code, out, errs := run(t, "", "token", "rotate-key", "zone"); code != ExitDone || out != "new-key\n" || strings.TrimSpace(f.bodies[len(f.bodies)-1]) != `{"purpose":"zone"}` {
+		t.Errorf("exit %d, %q, %q, sent %s", code, out, errs, f.bodies[len(f.bodies)-1])
+	}
+	if code, out, errs := run(t, "", "token", "retire-key", "a/b"); code != ExitDone || out != "the key is retired\n" || f.requests[len(f.requests)-1] != "DELETE /v1/tokens/keys/a%2Fb" {
+		t.Errorf("exit %d, %q, %q, asked %s", code, out, errs, f.requests[len(f.requests)-1])
+	}
 	if code, _, errs := run(t, "", "token", "revoke", path); code != ExitDone || strings.TrimSpace(f.bodies[len(f.bodies)-1]) != `{"token":"signed-for-zone"}` {
 		t.Errorf("exit %d, %q, sent %s", code, errs, f.bodies[len(f.bodies)-1])
 	}

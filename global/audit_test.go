@@ -159,6 +159,9 @@ func TestRolesPerVerb(t *testing.T) {
 		{"POST", "/v1/tokens/zone", `{"zone":"west"}`, [7]int{401, 401, 401, 403, 403, 403, 201}},
 		{"POST", "/v1/tokens/zone-ingress", `{"zone":"west"}`, [7]int{401, 401, 401, 403, 403, 403, 201}},
 		{"POST", "/v1/tokens/dataplane", `{"mesh":"default"}`, [7]int{401, 401, 401, 403, 403, 201, 201}},
+		{"POST", "/v1/tokens/keys", `{"purpose":"king"}`, [7]int{401, 401, 401, 403, 403, 403, 422}},
+		{"POST", "/v1/tokens/keys", `{"purpose":"zone"}`, [7]int{401, 401, 401, 403, 403, 403, 201}},
+		{"DELETE", "/v1/tokens/keys/nothing", "", [7]int{401, 401, 401, 403, 403, 403, 404}},
 		{"POST", "/v1/tokens/revocations", `{"token":"` + victim + `"}`, [7]int{401, 401, 401, 403, 403, 403, 204}},
 	} {
 		for i, role := range roles {

@@ -143,6 +143,8 @@ func New(cfg Config) http.Handler {
 	mux.HandleFunc("/v1/version", a.guard(methods{http.MethodGet: a.version}))
 	if a.Tokens != nil {
 		mux.HandleFunc("/v1/tokens/revocations", a.guard(methods{http.MethodPost: a.revoke}))
+		mux.HandleFunc("/v1/tokens/keys", a.guard(methods{http.MethodPost: a.rotateKey}))
+		mux.HandleFunc("/v1/tokens/keys/{id}", a.guard(methods{http.MethodDelete: a.retireKey}))
 		mux.HandleFunc("/v1/tokens/{what}", a.guard(methods{http.MethodPost: a.issue}))
 	}
 	if a.Zones != nil {

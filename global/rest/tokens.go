@@ -28,6 +28,10 @@ type Tokens interface {
 	// RevokeToken refuses a token from now on; an error of package token says that it is none of this federation.
 	// The identifier is empty where the token had ended before.
 	RevokeToken(ctx context.Context, text string) (id string, err error)
+	// RotateKey makes the key that signs tokens of a purpose from now on, and RetireKey refuses all tokens that a key signed; their
+	// errors are those of package ca.
+	RotateKey(ctx context.Context, purpose token.Purpose) (id string, err error)
+	RetireKey(ctx context.Context, id string) error
 }
 
 // Lifetimes of tokens.

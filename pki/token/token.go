@@ -66,6 +66,8 @@ type Claims struct {
 	Purpose Purpose
 	// ID is the jti, by which a token is revoked.
 	ID string
+	// Key is the identifier of the key that signed the token; Verify sets it, and Sign doesn't look at it.
+	Key string
 	// IssuedAt and ExpiresAt are in whole seconds.
 	IssuedAt  time.Time
 	ExpiresAt time.Time
@@ -271,7 +273,7 @@ func verify(text string, want Purpose, keys KeySet, revoked Revocations, now tim
 		return Claims{}, fmt.Errorf("%w: issuer %q, want %q", ErrMalformed, p.Issuer, issuer)
 	}
 	c := Claims{
-		Purpose: want, ID: p.ID, Subject: p.Subject, Role: p.Role, Meshes: sorted(p.Meshes),
+		Purpose: want, ID: p.ID, Key: key.ID, Subject: p.Subject, Role: p.Role, Meshes: sorted(p.Meshes),
 		Zone: p.Zone, Ingress: p.Ingress, Mesh: p.Mesh, Services: sorted(p.Services), Tags: sortedTags(p.Tags),
 	}
 	if p.IssuedAt != nil && p.ExpiresAt != nil {
@@ -287,6 +289,12 @@ func verify(text string, want Purpose, keys KeySet, revoked Revocations, now tim
 		return Claims{}, fmt.Errorf("%w: jti %q", ErrRevoked, c.ID)
 	}
 	return c, nil
+}
+
+// Contains is true if the set has a key of an identifier.
+func (s KeySet) Contains(id string) bool {
+	_, ok := s.byID[id]
+	return ok
 }
 
 // AllowsMesh is true if a user's role holds in the mesh.

@@ -196,10 +196,11 @@ func (a *Admission) Bearer(bearer string) error {
 	return nil
 }
 
-// Revoked is true when the token of an admitted proxy was revoked since. A token that merely ended cuts no stream off.
+// Revoked is true when the token of an admitted proxy was revoked since, or its key retired. A token that merely ended cuts no
+// stream off.
 func (a *Admission) Revoked(p *Proxy) bool {
-	_, revoked, err := a.known()
-	return err == nil && revoked.Contains(p.TokenID)
+	keys, revoked, err := a.known()
+	return err == nil && (revoked.Contains(p.TokenID) || !keys.Contains(p.claims.Key))
 }
 
 // said is the metadata of a node.

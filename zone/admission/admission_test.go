@@ -245,7 +245,14 @@ func TestKeysChange(t *testing.T) {
 	if _, err := b.admit(sidecar(sidecarDocument), text); !errors.Is(err, token.ErrRevoked) {
 		t.Error(err)
 	}
+	b.keys.set(b.signing)
+	if b.admission.Revoked(p) {
+		t.Error("a token counts as revoked that is so no more")
+	}
 	b.keys.set(newBench(t).signing)
+	if !b.admission.Revoked(p) {
+		t.Error("a token of a retired key is not noticed")
+	}
 	if _, err := b.admit(sidecar(sidecarDocument), text); !errors.Is(err, token.ErrUnknownKey) {
 		t.Error(err)
 	}
