@@ -124,6 +124,7 @@ var (
 	zoneNacksDesc      = prometheus.NewDesc("zoneforge_zone_proxy_nacks", "Rejections by proxies that stand.", []string{"zone"}, nil)
 	zoneRejectedDesc   = prometheus.NewDesc("zoneforge_kds_rejected", "Resources that a zone keeps without using them.", []string{"zone"}, nil)
 	zoneRepairsDesc    = prometheus.NewDesc("zoneforge_kds_repairs_total", "Times that a zone differed from what it had confirmed.", []string{"zone"}, nil)
+	lostDesc           = prometheus.NewDesc("zoneforge_kds_lost_total", "Streams of zones that ended because frames were missing.", nil, nil)
 	viewRebuildsDesc   = prometheus.NewDesc("zoneforge_view_rebuilds_total", "Times that the view of zones was made from scratch.", nil, nil)
 	viewMismatchesDesc = prometheus.NewDesc("zoneforge_view_mismatches_total", "Times that the view of zones differed from the store.", nil, nil)
 )
@@ -131,7 +132,7 @@ var (
 // Describe is prometheus.Collector's.
 func (c zonesCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{zonesDesc, zoneRevisionDesc, zoneSyncDesc, zoneProxiesDesc, zoneAckedDesc, zoneNacksDesc,
-		zoneRejectedDesc, zoneRepairsDesc, viewRebuildsDesc, viewMismatchesDesc} {
+		zoneRejectedDesc, zoneRepairsDesc, lostDesc, viewRebuildsDesc, viewMismatchesDesc} {
 		ch <- d
 	}
 }
@@ -162,6 +163,7 @@ func (c zonesCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	figure(zonesDesc, prometheus.GaugeValue, float64(connected), "true")
 	figure(zonesDesc, prometheus.GaugeValue, float64(gone), "false")
+	figure(lostDesc, prometheus.CounterValue, float64(c.zones.Server().Lost()))
 	stats := c.views.Stats()
 	figure(viewRebuildsDesc, prometheus.CounterValue, float64(stats.Rebuilds))
 	figure(viewMismatchesDesc, prometheus.CounterValue, float64(stats.Mismatches))

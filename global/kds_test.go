@@ -195,7 +195,7 @@ func TestReceiptOfAChange(t *testing.T) {
 		t.Error("the last line is not that the change is live")
 	}
 	r.want(200, admin, "GET", "/metrics", "", `zoneforge_zones{connected="true"} 1`, `zoneforge_zone_proxies{zone="east"} 3`,
-		`zoneforge_kds_repairs_total{zone="east"} 0`, `zoneforge_changes_total{outcome="committed"} 1`)
+		`zoneforge_kds_repairs_total{zone="east"} 0`, `zoneforge_kds_lost_total 0`, `zoneforge_changes_total{outcome="committed"} 1`)
 }
 
 func jsonNumber(n int64) string {

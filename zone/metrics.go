@@ -35,6 +35,7 @@ type metrics struct {
 	refused   prometheus.Counter
 	welcomes  prometheus.Counter
 	repairs   prometheus.Counter
+	lost      prometheus.Counter
 
 	// What changes took; the rest of it is counted by the server of proxies.
 	examined  prometheus.Counter
@@ -92,12 +93,13 @@ func newMetrics() *metrics {
 		refused:   counter("proxies_refused_total", "Streams that were not let in."),
 		welcomes:  counter("kds_welcomes_total", "Streams to global that were welcomed."),
 		repairs:   counter("kds_repairs_total", "Times that what is held differed from what global meant."),
+		lost:      counter("kds_lost_total", "Streams to global that ended because frames were missing."),
 		examined:  counter("proxies_examined_total", "Times that a proxy was looked at because a change may affect it."),
 		resources: counter("resources_built_total", "Resources that were built for proxies."),
 		bytes:     counter("resource_bytes_built_total", "Bytes of the resources that were built for proxies."),
 	}
 	m.registry.MustRegister(m.proxies, m.settled, m.revision, m.live, m.records, m.standing, m.rejected, m.flush, m.builds, m.endpoints, m.nacks,
-		m.refused, m.welcomes, m.repairs, m.examined, m.resources, m.bytes, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.refused, m.welcomes, m.repairs, m.lost, m.examined, m.resources, m.bytes, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

@@ -291,6 +291,8 @@ func (c *core) event(e kds.ZoneEvent) {
 	case len(e.Mismatch) > 0:
 		c.metrics.repairs.Inc()
 		c.log.Warn("what this zone holds is not what global meant; it is repaired", zap.Strings("kinds", e.Mismatch))
+	case e.Lost:
+		c.metrics.lost.Inc()
 	case e.ReportAck != nil:
 		for _, r := range e.ReportAck.GetRejected() {
 			c.log.Warn("global refused what this zone reports", zap.String("kind", r.GetKey().GetKind()), zap.String("mesh", r.GetKey().GetMesh()),

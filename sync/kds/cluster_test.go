@@ -41,6 +41,35 @@ func (v *testView) Since(epoch string, revision uint64) ([]resource.Key, bool) {
 	return out, true
 }
 
+// testDisk is what survives the zone: whole deltas, or nothing of them.
+type testDisk struct {
+	set *Set
+	at  Position
+	// damaged says that a start finds it so, and sets it aside.
+	damaged bool
+}
+
+func (d *testDisk) write(a *Apply) {
+	if a.Snapshot {
+		d.set = NewSet()
+	}
+	for _, k := range a.Deletes {
+		d.set.Delete(k)
+	}
+	for _, r := range a.Upserts {
+		if err := d.set.Put(r); err != nil {
+			panic(err)
+		}
+	}
+	d.at = a.Position
+}
+
+// crash is where an end of the stream dies: at which of the steps that write something durable, counted from 1, and on which side of it.
+type crash struct {
+	step  int
+	after bool
+}
+
 // cluster is one global and one zone with a wire between them, on a clock of its own.
 type cluster struct {
 	now    time.Time
@@ -59,6 +88,18 @@ type cluster struct {
 	// stored is its digest, as the Welcome tells it; nil before the first report.
 	stored *resource.Digest
 	errs   []error
+	disk   testDisk
+	// lossy says that this stream lost or repeated frames, so that it may end, and cut counts those that did.
+	lossy bool
+	cut   int
+	// delivered counts frames, and the one numbered loseAt goes lost; lost is it.
+	delivered, loseAt int
+	lost              string
+	// steps counts the durable ones, and crash is the one that kills.
+	steps int
+	crash crash
+	// offer is what the zone finds to offer when it starts.
+	offer *Set
 }
 
 func newCluster() *cluster {
@@ -66,6 +107,7 @@ func newCluster() *cluster {
 		now:  time.Unix(1000, 0),
 		view: &testView{Set: NewSet(), pos: Position{Epoch: "a"}, log: map[uint64][]resource.Key{}, memo: &Memo{}},
 		cfg:  GlobalConfig{Zone: "west", Interval: time.Second, MaxChunk: 400},
+		disk: testDisk{set: NewSet()},
 	}
 	c.zone = NewZone(ZoneConfig{Zone: "west", Replica: "0"}, NewSet(), Position{})
 	return c
@@ -99,7 +141,7 @@ func (c *cluster) change(items ...string) {
 }
 
 func (c *cluster) connect() {
-	c.down, c.up = nil, nil
+	c.down, c.up, c.lossy = nil, nil, false
 	c.global = NewGlobal(c.cfg, c.now)
 	c.global.SetView(c.view, c.now)
 	c.zone.Connect(c.now)
@@ -118,11 +160,13 @@ func (c *cluster) collect() {
 			}
 			for _, e := range r.Events {
 				again = true
-				c.globalEvent(e)
+				if c.global != nil {
+					c.globalEvent(e)
+				}
 			}
 			if r.Closed != nil {
 				c.logf("global closed: %v", r.Closed)
-				c.errs = append(c.errs, r.Closed)
+				c.ended(r.Closed)
 				c.global = nil
 			}
 		}
@@ -140,11 +184,75 @@ func (c *cluster) collect() {
 			if e.Mismatch != nil {
 				c.logf("zone differs in %v", e.Mismatch)
 			}
+			if e.Lost {
+				c.logf("zone misses frames")
+			}
+			if e.Query != nil {
+				c.zone.Answer(&kdsv1.Answer{Id: e.Query.GetId(), Last: true})
+			}
 		}
 		if r.Closed != nil {
 			c.logf("zone closed: %v", r.Closed)
-			c.errs = append(c.errs, r.Closed)
+			c.ended(r.Closed)
 		}
+	}
+}
+
+// ended notes why a stream ended by itself, which only one that lost something may.
+func (c *cluster) ended(why error) {
+	if c.lossy {
+		c.cut++
+		return
+	}
+	c.errs = append(c.errs, why)
+}
+
+// dies counts a durable step, before and after it, and reports whether the process dies there.
+func (c *cluster) dies(after bool) bool {
+	if !after {
+		c.steps++
+	}
+	return c.crash == crash{c.steps, after}
+}
+
+// killGlobal takes away what global has of the stream; what it committed stays.
+func (c *cluster) killGlobal() {
+	c.logf("global dies")
+	c.global, c.down, c.up = nil, nil, nil
+}
+
+// killZone starts the zone again from its disk.
+func (c *cluster) killZone() {
+	c.logf("zone dies")
+	if c.disk.damaged {
+		c.disk = testDisk{set: NewSet()}
+	}
+	c.apply = nil
+	c.zone = NewZone(c.zone.cfg, c.disk.set.Clone(), c.disk.at)
+	if c.offer != nil {
+		c.zone.Offer(c.offer)
+	}
+	c.connect()
+}
+
+// lose takes the next frame of a direction away.
+func (c *cluster) lose(down bool) {
+	switch {
+	case c.lossy:
+	case down && len(c.down) > 0:
+		c.logf("lost %s", describe(c.down[0]))
+		c.down, c.lossy = c.down[1:], true
+	case !down && len(c.up) > 0:
+		c.logf("lost %s", describe(c.up[0]))
+		c.up, c.lossy = c.up[1:], true
+	}
+}
+
+// reconnect opens a stream where there is none.
+func (c *cluster) reconnect() {
+	if c.global == nil || c.zone.State() == Offline {
+		c.zone.Disconnect()
+		c.connect()
 	}
 }
 
@@ -162,7 +270,13 @@ func (c *cluster) globalEvent(e GlobalEvent) {
 		for _, r := range e.Rejected {
 			c.logf("rejected %s: %s", r.GetKey().GetName(), r.GetReason())
 		}
+	case e.CertificateRequest != nil:
+		c.global.Certificate(&kdsv1.Certificate{Id: e.CertificateRequest.GetId()})
 	case e.Report != nil:
+		if c.dies(false) {
+			c.killGlobal()
+			return
+		}
 		if e.Report.GetSnapshot() || c.offered == nil {
 			c.offered = NewSet()
 		}
@@ -177,6 +291,10 @@ func (c *cluster) globalEvent(e GlobalEvent) {
 		}
 		digest := c.offered.Digest()
 		c.stored = &digest
+		if c.dies(true) {
+			c.killGlobal()
+			return
+		}
 		c.global.Reported(e.Report.GetSequence(), nil)
 	}
 }
@@ -200,12 +318,29 @@ func (c *cluster) applied() {
 			rejected = append(rejected, &kdsv1.Rejection{Key: r.GetKey(), Hash: r.GetHash(), Reason: "poison"})
 		}
 	}
+	if c.dies(false) {
+		c.killZone()
+		return
+	}
+	c.disk.write(a)
+	if c.dies(true) {
+		c.killZone()
+		return
+	}
 	c.zone.Applied(a.Nonce, rejected, nil, c.now)
 	c.collect()
 }
 
 // step delivers one frame of a direction; it reports whether there was one. Frames go through their bytes.
 func (c *cluster) step(down bool) bool {
+	if down && len(c.down) > 0 || !down && len(c.up) > 0 {
+		if c.delivered++; c.delivered == c.loseAt {
+			before := len(c.log)
+			c.lose(down)
+			c.lost = c.log[before]
+			return true
+		}
+	}
 	if down && len(c.down) > 0 {
 		f := proto.CloneOf(c.down[0])
 		c.down = c.down[1:]
@@ -279,6 +414,12 @@ func describe(m proto.Message) string {
 		case f.GetReport() != nil:
 			r := f.GetReport()
 			return fmt.Sprintf("report %d: %d upserts, %d deletes, snapshot %v", r.GetSequence(), len(r.GetUpserts()), len(r.GetDeletes()), r.GetSnapshot())
+		case f.GetStatus() != nil:
+			return "status"
+		case f.GetCertificateRequest() != nil:
+			return "certificate-request"
+		case f.GetAnswer() != nil:
+			return "answer"
 		}
 	case *kdsv1.GlobalFrame:
 		switch {
@@ -301,7 +442,22 @@ func describe(m proto.Message) string {
 			return fmt.Sprintf("inventory request %d against %v", r.GetNonce(), slices.Sorted(maps.Keys(r.GetKinds())))
 		case f.GetReportAck() != nil:
 			return fmt.Sprintf("report ack %d", f.GetReportAck().GetSequence())
+		case f.GetCertificate() != nil:
+			return "certificate"
+		case f.GetQuery() != nil:
+			return "query"
 		}
 	}
 	return "other"
+}
+
+// repeat lets the next frame of a direction come twice. Not where one went lost, as frames are counted, and one of each is none.
+func (c *cluster) repeat(down bool) {
+	switch {
+	case c.lossy:
+	case down && len(c.down) > 0:
+		c.down, c.lossy = append(c.down[:1:1], c.down...), true
+	case !down && len(c.up) > 0:
+		c.up, c.lossy = append(c.up[:1:1], c.up...), true
+	}
 }

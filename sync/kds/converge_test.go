@@ -17,28 +17,41 @@ import (
 
 var replay = flag.Uint64("kds.seed", 0, "run TestConverge with this seed alone, as a failure printed it")
 
-// TestConverge drives both machines through random changes, lost streams, repeated frames, failing disks, crashes, corrupted
-// state, lagging replicas of global, restores and truncated logs. Whatever happened, calm must bring the zone to a plain map
-// of what was written, and no revision may go back within an epoch.
+// TestConverge drives both machines through random changes, lost streams, lost and repeated frames, failing disks, crashes of either
+// end around what it writes, corrupted state, lagging replicas of global, restores and truncated logs. Whatever happened, calm must
+// bring the zone and its disk to a plain map of what was written, and no revision may go back within an epoch.
 func TestConverge(t *testing.T) {
 	if *replay != 0 {
 		converge(t, *replay)
 		return
 	}
-	for i := range 20 {
-		seed := uint64(time.Now().UnixNano()) + uint64(i)
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { converge(t, seed) })
+	first := uint64(time.Now().UnixNano())
+	for i := range uint64(2000) {
+		if converge(t, first+i); t.Failed() {
+			return
+		}
 	}
 }
 
+// converge makes as many steps as its seed says: many short runs reach more beginnings, and few long ones more depth.
 func converge(t *testing.T, seed uint64) {
-	t.Logf("seed %d", seed)
+	t.Helper()
+	defer func() {
+		if t.Failed() {
+			t.Logf("again by: go test ./sync/kds -run TestConverge -kds.seed %d", seed)
+		}
+	}()
+	steps := 150
+	if seed%100 == 0 {
+		steps = 3000
+	}
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	c := newCluster()
 	c.zone.cfg.MaxChunk = 400
 	c.poison = "7"
 	model := map[string]string{}
-	offer, offered := NewSet(), map[string]string{}
+	c.offer = NewSet()
+	offered := map[string]string{}
 	kinds := []string{"Mesh", "Timeout", "Retry", "Secret"}
 	last, old := Position{}, c.view
 	watch := func() {
@@ -50,7 +63,7 @@ func converge(t *testing.T, seed uint64) {
 	}
 	name := func() string { return fmt.Sprintf("%s/%d", kinds[rnd.IntN(len(kinds))], rnd.IntN(12)) }
 	c.connect()
-	for n := range 3000 {
+	for n := range steps {
 		switch k := rnd.IntN(100); {
 		case k < 15: // a change
 			var items []string
@@ -81,19 +94,25 @@ func converge(t *testing.T, seed uint64) {
 			}
 			c.connect()
 			c.view, old = newest, newest
-		case k < 91: // the zone crashes: what was not on disk is gone
-			c.apply = nil
-			at := c.zone.Position()
-			cfg := c.zone.cfg
-			c.zone = NewZone(cfg, c.zone.Held(), at)
-			c.zone.Offer(offer)
-			c.connect()
-		case k < 92: // a frame comes twice
-			if len(c.down) > 0 && c.down[0].GetChunk() == nil && c.down[0].GetWelcome() == nil {
-				c.down = append(c.down[:1:1], c.down...)
+		case k < 91: // either end crashes, now or around the next thing that it writes
+			if rnd.IntN(4) == 0 {
+				if c.disk.damaged = rnd.IntN(8) == 0; c.disk.damaged {
+					last = Position{} // and what was held is set aside
+				}
+				c.killZone()
+			} else {
+				c.crash = crash{c.steps + 1 + rnd.IntN(2), rnd.IntN(2) == 0}
 			}
-			if len(c.up) > 0 && (c.up[0].GetAck() != nil || c.up[0].GetNack() != nil || c.up[0].GetHeartbeat() != nil) {
-				c.up = append(c.up[:1:1], c.up...)
+		case k < 92: // a frame goes lost or comes twice
+			switch rnd.IntN(4) {
+			case 0:
+				c.lose(true)
+			case 1:
+				c.lose(false)
+			case 2:
+				c.repeat(true)
+			default:
+				c.repeat(false)
 			}
 		case k < 93:
 			c.fail = rnd.IntN(3)
@@ -118,21 +137,20 @@ func converge(t *testing.T, seed uint64) {
 			k := name()
 			if offered[k] = fmt.Sprint(n); rnd.IntN(3) == 0 {
 				delete(offered, k)
-				offer.Delete(key(k))
-			} else if err := offer.Put(NewRecord(key(k), []byte(offered[k]))); err != nil {
+				c.offer.Delete(key(k))
+			} else if err := c.offer.Put(NewRecord(key(k), []byte(offered[k]))); err != nil {
 				t.Fatal(err)
 			}
-			c.zone.Offer(offer)
+			c.zone.Offer(c.offer)
 			c.collect()
 		}
-		if c.global == nil || c.zone.State() == Offline {
-			c.zone.Disconnect()
-			c.connect()
-		}
+		c.reconnect()
 		watch()
 	}
-	c.fail = 0
-	for range 100 {
+	c.fail, c.crash = 0, crash{}
+	c.killZone() // what was corrupted in memory alone may stand on the disk until it is read again
+	calm := 0
+	for n := 0; calm < 3 && n < 100; n++ {
 		if c.global != nil {
 			c.global.SetView(c.view, c.now)
 			c.collect()
@@ -140,17 +158,18 @@ func converge(t *testing.T, seed uint64) {
 		if err := c.stabilize(); err != nil {
 			t.Fatal(err)
 		}
-		if c.global == nil || c.zone.State() == Offline {
-			c.zone.Disconnect()
-			c.connect()
-		}
+		c.reconnect()
 		watch()
 		c.tick(time.Second)
+		if calm++; c.zone.Position() != c.view.Position() || c.global == nil || c.global.State() != Steady {
+			calm = 0
+		}
 	}
 	if err := c.stabilize(); err != nil {
 		t.Fatal(err)
 	}
 	same(t, "zone", c.zone.held, model)
+	same(t, "disk", c.disk.set, model)
 	same(t, "offer", c.offered, offered)
 	if c.global.Confirmed() != c.view.Position() || c.zone.Position() != c.view.Position() {
 		t.Fatalf("global believes %s, zone %s, view %s", c.global.Confirmed(), c.zone.Position(), c.view.Position())

@@ -90,6 +90,7 @@ func (g *Global) shared(target Position) bool {
 func (g *Global) deliver(m *made) {
 	g.nonce, g.flight, g.state = m.delta.nonce, m.delta, Delivering
 	g.out.Frames = append(g.out.Frames, m.frames...)
+	g.frames.sent += uint64(len(m.frames))
 }
 
 // compare asks the zone in which kinds it differs from the newest view.
@@ -250,6 +251,10 @@ func (g *Global) heartbeat(h *kdsv1.ZoneHeartbeat, now time.Time) {
 	p, err := PositionFrom(h.GetPosition())
 	if err != nil {
 		g.bad("heartbeat: " + err.Error())
+		return
+	}
+	if err := g.frames.check(h.GetFrames()); err != nil {
+		g.close(fmt.Errorf("zone %s: %w", g.cfg.Zone, err))
 		return
 	}
 	// While a delta is on its way this was sent before it was applied, as frames come in order.

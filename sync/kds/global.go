@@ -127,8 +127,9 @@ type Global struct {
 	rejected map[resource.Key]*kdsv1.Rejection
 
 	heard, sent time.Time // last frame received, last heartbeat sent
-	reported    uint64    // sequence of the newest report
-	offered     bool      // the Welcome told what is stored of the zone's offers, so that a report needs no snapshot before it
+	frames      traffic
+	reported    uint64 // sequence of the newest report
+	offered     bool   // the Welcome told what is stored of the zone's offers, so that a report needs no snapshot before it
 	queries     map[uint64]bool
 	lastQuery   uint64
 }
@@ -233,7 +234,7 @@ func (g *Global) Tick(now time.Time) {
 	}
 	g.advance(now)
 	if !now.Before(g.sent.Add(g.cfg.Interval)) {
-		hb := &kdsv1.GlobalHeartbeat{Sent: timestamppb.New(now)}
+		hb := &kdsv1.GlobalHeartbeat{Sent: timestamppb.New(now), Frames: g.frames.sent}
 		if g.state == Steady && !g.doubt {
 			hb.Position = g.held.Proto()
 		}
@@ -266,6 +267,7 @@ func (g *Global) Receive(f *kdsv1.ZoneFrame, now time.Time) {
 		return
 	}
 	g.heard = now
+	g.frames.received++
 	if g.state == AwaitHello {
 		h, ok := f.GetFrame().(*kdsv1.ZoneFrame_Hello)
 		if !ok {
@@ -385,6 +387,7 @@ func (g *Global) report(r *kdsv1.Report) {
 
 func (g *Global) send(f *kdsv1.GlobalFrame) {
 	g.out.Frames = append(g.out.Frames, Frame{GlobalFrame: f})
+	g.frames.sent++
 }
 
 func (g *Global) event(e GlobalEvent) { g.out.Events = append(g.out.Events, e) }

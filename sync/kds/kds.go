@@ -68,6 +68,9 @@ var (
 	ErrBadFrame = errors.New("malformed frame or frame out of place")
 	ErrSilent   = errors.New("peer is silent")
 	ErrRefused  = errors.New("refused")
+	// ErrLost: frames went lost or came twice on their way, so that neither end can know what the other waits for. A new stream
+	// begins from what each of them holds.
+	ErrLost = errors.New("frames are missing or came twice")
 )
 
 // KeyFrom reads a key as it travels. The error says what is missing.

@@ -76,6 +76,8 @@ type ZoneEvent struct {
 	Query *kdsv1.Query
 	// Mismatch lists kinds whose records are not those that global meant.
 	Mismatch []string
+	// Lost says that frames went missing, for which the stream is Closed.
+	Lost bool
 	// Withheld lists what doesn't fit into an offer: see MaxOffer.
 	Withheld []resource.Key
 }
@@ -103,6 +105,7 @@ type Zone struct {
 
 	heard, sent time.Time
 	stream      uint64 // number of the newest one; follows the clock, so that it grows over restarts too
+	frames      traffic
 	reports     reports
 	status      *kdsv1.Status
 	told        uint64 // newest revision whose time as live global was told on this stream
@@ -145,6 +148,7 @@ func (z *Zone) Connect(now time.Time) {
 	z.out.Closed = nil
 	z.heard, z.sent = now, now
 	z.stream = max(z.stream+1, uint64(max(now.UnixNano(), 0)))
+	z.heard, z.sent, z.frames = now, now, traffic{}
 	if z.pending != nil {
 		z.state = Settling
 		return
@@ -195,7 +199,7 @@ func (z *Zone) Tick(now time.Time) {
 func (z *Zone) beat(now time.Time) {
 	z.sent = now
 	z.send(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Heartbeat{Heartbeat: &kdsv1.ZoneHeartbeat{
-		Position: z.position(), Sent: timestamppb.New(now),
+		Position: z.position(), Sent: timestamppb.New(now), Frames: z.frames.sent,
 	}}})
 }
 
@@ -220,6 +224,7 @@ func (z *Zone) Receive(f *kdsv1.GlobalFrame, now time.Time) {
 		return
 	}
 	z.heard = now
+	z.frames.received++
 	if r, ok := f.GetFrame().(*kdsv1.GlobalFrame_Refusal); ok {
 		z.event(ZoneEvent{Refusal: r.Refusal})
 		z.fail(fmt.Errorf("global: %s: %s: %w", r.Refusal.GetCode(), r.Refusal.GetReason(), ErrRefused))
@@ -386,6 +391,11 @@ func (z *Zone) take(d *Apply) {
 }
 
 func (z *Zone) heartbeat(h *kdsv1.GlobalHeartbeat, now time.Time) {
+	if err := z.frames.check(h.GetFrames()); err != nil {
+		z.event(ZoneEvent{Lost: true})
+		z.fail(fmt.Errorf("global: %w", err))
+		return
+	}
 	if h.GetPosition() == nil || z.pending != nil || z.partial != nil {
 		return
 	}
@@ -445,7 +455,10 @@ func (z *Zone) inventory(q *kdsv1.InventoryRequest) {
 	z.send(&kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Inventory{Inventory: part}})
 }
 
-func (z *Zone) send(f *kdsv1.ZoneFrame) { z.out.Frames = append(z.out.Frames, f) }
+func (z *Zone) send(f *kdsv1.ZoneFrame) {
+	z.out.Frames = append(z.out.Frames, f)
+	z.frames.sent++
+}
 
 func (z *Zone) event(e ZoneEvent) { z.out.Events = append(z.out.Events, e) }
 

@@ -111,8 +111,11 @@ func (s *Server) warn(zone string, v kds.Verdict) {
 	}
 }
 
-// closed logs why a stream ended.
+// closed counts and logs why a stream ended.
 func (s *Server) closed(c *conn, why error) {
+	if errors.Is(why, kds.ErrLost) {
+		s.lost.Add(1)
+	}
 	s.mu.Lock()
 	known := c.quiet || s.warned[c.zone] == why.Error()
 	s.warned[c.zone] = why.Error()

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -80,8 +81,9 @@ type ServerConfig struct {
 // Server serves zones. It is safe for concurrent use.
 type Server struct {
 	kdsv1.UnimplementedKDSServer
-	cfg ServerConfig
-	wg  sync.WaitGroup
+	cfg  ServerConfig
+	wg   sync.WaitGroup
+	lost atomic.Uint64
 
 	mu      sync.Mutex
 	conns   map[string][]*conn // by zone, oldest first
@@ -101,6 +103,9 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	}
 	return &Server{cfg: cfg, conns: map[string][]*conn{}, left: make(chan struct{}), warned: map[string]string{}}, nil
 }
+
+// Lost counts the streams that ended because frames of the zone were missing.
+func (s *Server) Lost() uint64 { return s.lost.Load() }
 
 // Wait joins the goroutines of all streams; call it after the gRPC server's Stop.
 func (s *Server) Wait() { s.wg.Wait() }

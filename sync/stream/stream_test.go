@@ -153,6 +153,12 @@ func start(t *testing.T, token string) *fixture { return startWith(t, token, "pa
 // startWith names targets, of which those that begin with none can't be reached.
 func startWith(t *testing.T, token string, targets ...string) *fixture {
 	t.Helper()
+	return startMachine(t, token, kds.GlobalConfig{}, nil, targets...)
+}
+
+// startMachine gives global's machine its settings, and has the zone connect with more options.
+func startMachine(t *testing.T, token string, machine kds.GlobalConfig, opts []grpc.DialOption, targets ...string) *fixture {
+	t.Helper()
 	core, logs := observer.New(zap.WarnLevel)
 	f := &fixture{
 		global: &global{view: newView(1, "a"), stale: make(chan struct{}), hellos: make(chan *kdsv1.Hello, 9),
@@ -161,7 +167,7 @@ func startWith(t *testing.T, token string, targets ...string) *fixture {
 			closed: make(chan string, 99)},
 		applies: make(applier, 99), events: make(chan kds.ZoneEvent, 99), conns: make(chan net.Conn, 99), logs: logs,
 	}
-	s, err := NewServer(ServerConfig{Admission: f, Views: f, Zones: f})
+	s, err := NewServer(ServerConfig{Machine: machine, Admission: f, Views: f, Zones: f})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +188,7 @@ func startWith(t *testing.T, token string, targets ...string) *fixture {
 			}
 		}, Log: zap.New(core),
 		MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond,
-		DialOptions: []grpc.DialOption{
+		DialOptions: append(opts,
 			grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 				conn, err := f.dial(ctx, addr)
@@ -191,7 +197,7 @@ func startWith(t *testing.T, token string, targets ...string) *fixture {
 				}
 				return conn, err
 			}),
-		},
+		),
 	}, kds.NewZone(kds.ZoneConfig{Zone: "east", Replica: "0"}, kds.NewSet(), kds.Position{}))
 	if err != nil {
 		t.Fatal(err)

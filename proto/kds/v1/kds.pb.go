@@ -1274,9 +1274,11 @@ func (x *Nack) GetReason() string {
 
 // ZoneHeartbeat goes up at every interval, and at once when the zone finds that it does not hold what it should.
 type ZoneHeartbeat struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Position      *Position              `protobuf:"bytes,1,opt,name=position,proto3" json:"position,omitempty"`
-	Sent          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=sent,proto3" json:"sent,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Position *Position              `protobuf:"bytes,1,opt,name=position,proto3" json:"position,omitempty"`
+	Sent     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=sent,proto3" json:"sent,omitempty"`
+	// Frames that the zone sent on this stream before this one, so that a lost one is noticed. 0 when not told.
+	Frames        uint64 `protobuf:"varint,3,opt,name=frames,proto3" json:"frames,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1325,12 +1327,21 @@ func (x *ZoneHeartbeat) GetSent() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ZoneHeartbeat) GetFrames() uint64 {
+	if x != nil {
+		return x.Frames
+	}
+	return 0
+}
+
 // GlobalHeartbeat goes down at every interval.
 type GlobalHeartbeat struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What the zone should hold; absent while a delta is on its way.
-	Position      *Position              `protobuf:"bytes,1,opt,name=position,proto3" json:"position,omitempty"`
-	Sent          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=sent,proto3" json:"sent,omitempty"`
+	Position *Position              `protobuf:"bytes,1,opt,name=position,proto3" json:"position,omitempty"`
+	Sent     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=sent,proto3" json:"sent,omitempty"`
+	// Frames that global sent on this stream before this one, so that a lost one is noticed. 0 when not told.
+	Frames        uint64 `protobuf:"varint,3,opt,name=frames,proto3" json:"frames,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1377,6 +1388,13 @@ func (x *GlobalHeartbeat) GetSent() *timestamppb.Timestamp {
 		return x.Sent
 	}
 	return nil
+}
+
+func (x *GlobalHeartbeat) GetFrames() uint64 {
+	if x != nil {
+		return x.Frames
+	}
+	return 0
 }
 
 // InventoryRequest asks for what the zone holds of the kinds in which it is not as it should be, so that only the difference is sent.
@@ -2547,13 +2565,15 @@ const file_kds_v1_kds_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"4\n" +
 	"\x04Nack\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\x04R\x05nonce\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"w\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x8f\x01\n" +
 	"\rZoneHeartbeat\x126\n" +
 	"\bposition\x18\x01 \x01(\v2\x1a.zoneforge.kds.v1.PositionR\bposition\x12.\n" +
-	"\x04sent\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04sent\"y\n" +
+	"\x04sent\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04sent\x12\x16\n" +
+	"\x06frames\x18\x03 \x01(\x04R\x06frames\"\x91\x01\n" +
 	"\x0fGlobalHeartbeat\x126\n" +
 	"\bposition\x18\x01 \x01(\v2\x1a.zoneforge.kds.v1.PositionR\bposition\x12.\n" +
-	"\x04sent\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04sent\"\xc1\x01\n" +
+	"\x04sent\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04sent\x12\x16\n" +
+	"\x06frames\x18\x03 \x01(\x04R\x06frames\"\xc1\x01\n" +
 	"\x10InventoryRequest\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\x04R\x05nonce\x12C\n" +
 	"\x05kinds\x18\x02 \x03(\v2-.zoneforge.kds.v1.InventoryRequest.KindsEntryR\x05kinds\x1aR\n" +
