@@ -36,8 +36,11 @@ func (s *session) loseRoutes(old *snapshot) {
 		}
 	}
 	for _, table := range s.want.lists[xds.TypeRoute] {
+		if !table.Behind {
+			continue // nearly all, so nothing is looked up for them
+		}
 		before := old.get(xds.TypeRoute, table.Name)
-		if !table.Behind || before == nil || before == table {
+		if before == nil || before == table {
 			continue
 		}
 		var lost []lostRoute
@@ -67,7 +70,7 @@ func (s *session) setTail(table *xds.Resource, lost []lostRoute) {
 		return
 	}
 	var whole routev3.RouteConfiguration
-	if table.Any.UnmarshalTo(&whole) != nil || len(whole.GetVirtualHosts()) == 0 {
+	if table.Any().UnmarshalTo(&whole) != nil || len(whole.GetVirtualHosts()) == 0 {
 		return
 	}
 	// Each is found by a header of its own, so that none can hide another; what takes all the rest is the last.
@@ -79,6 +82,9 @@ func (s *session) setTail(table *xds.Resource, lost []lostRoute) {
 	host.Routes = append(routes, host.GetRoutes()...)
 	if r, err := xds.NewResource(xds.TypeRoute, table.Name, &whole); err == nil {
 		r.Behind = true
+		if s.tails == nil {
+			s.tails = map[string]*tail{}
+		}
 		s.tails[table.Name] = &tail{lost, r}
 	}
 }
@@ -110,7 +116,7 @@ func behindFirst(upserts []*xds.Resource) []*xds.Resource {
 // routesOf are the routes of a table; none of one that does not decode, which is for Envoy to refuse.
 func routesOf(table *xds.Resource) []*routev3.Route {
 	var c routev3.RouteConfiguration
-	if table.Any.UnmarshalTo(&c) != nil {
+	if table.Any().UnmarshalTo(&c) != nil {
 		return nil
 	}
 	var out []*routev3.Route

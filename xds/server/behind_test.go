@@ -60,7 +60,11 @@ func startedWithBehind(t *testing.T) (*driver, *xds.Resources) {
 func (d *driver) sentRoutes() string {
 	d.t.Helper()
 	var out []string
-	for _, r := range routesOf(&xds.Resource{Any: d.last["R"].GetResources()[0].GetResource()}) {
+	var table routev3.RouteConfiguration
+	if err := d.last["R"].GetResources()[0].GetResource().UnmarshalTo(&table); err != nil {
+		d.t.Fatal(err)
+	}
+	for _, r := range routesOf(res(d.t, xds.TypeRoute, table.GetName(), &table)) {
 		name := "rest"
 		if h := r.GetMatch().GetHeaders(); len(h) > 0 {
 			name = h[0].GetName()

@@ -18,7 +18,7 @@ func (r *response) delta() *discoveryv3.DeltaDiscoveryResponse {
 	wrapped := make([]discoveryv3.Resource, len(r.upserts))
 	out.Resources = make([]*discoveryv3.Resource, len(r.upserts))
 	for i, u := range r.upserts {
-		wrapped[i].Name, wrapped[i].Version, wrapped[i].Resource = u.Name, u.Version, u.Any
+		wrapped[i].Name, wrapped[i].Version, wrapped[i].Resource = u.Name, u.Version, u.Any()
 		out.Resources[i] = &wrapped[i]
 	}
 	return out

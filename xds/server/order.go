@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -18,7 +17,7 @@ import (
 func refersTo(r *xds.Resource, name string) bool {
 	var buffer [128]byte
 	needle := append(binary.AppendUvarint(buffer[:0], uint64(len(name))), name...)
-	return bytes.Contains(r.Any.GetValue(), needle)
+	return r.Contains(needle)
 }
 
 func refersToAny(r *xds.Resource, names []string) bool {
@@ -36,8 +35,8 @@ func (s *session) freeAddresses(upserts []*xds.Resource) ([]*xds.Resource, []str
 	}
 	var leaving []string
 	for name := range sub.open {
-		has := sub.confirmed[name]
-		if has.content == nil || has.version == versionOf(s.desired(xds.TypeListener, name)) {
+		has := sub.table.of(name).has
+		if contentOf(has) == nil || has.Version == versionOf(s.desired(xds.TypeListener, name)) {
 			continue
 		}
 		leaving = append(leaving, name)
@@ -55,7 +54,7 @@ func (s *session) freeAddresses(upserts []*xds.Resource) ([]*xds.Resource, []str
 	var moved []string
 	for _, name := range leaving {
 		next := s.desired(xds.TypeListener, name)
-		for _, address := range listenerAddresses(sub.confirmed[name].content) {
+		for _, address := range listenerAddresses(contentOf(sub.table.of(name).has)) {
 			others := slices.DeleteFunc(slices.Clone(needed[address]), func(n string) bool { return n == name })
 			stays := next != nil && slices.Contains(listenerAddresses(next), address)
 			if len(others) > 0 && !stays {
@@ -72,7 +71,7 @@ func (s *session) freeAddresses(upserts []*xds.Resource) ([]*xds.Resource, []str
 // refuse it, in its own words.
 func listenerAddresses(r *xds.Resource) []string {
 	var l listenerv3.Listener
-	if r == nil || r.Any.UnmarshalTo(&l) != nil {
+	if r == nil || r.Any().UnmarshalTo(&l) != nil {
 		return nil
 	}
 	var out []string

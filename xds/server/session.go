@@ -99,7 +99,7 @@ type response struct {
 
 // newSession makes a session. endpoints looks an EDS resource up among those shared by all proxies.
 func newSession(endpoints func(name string) *xds.Resource) *session {
-	s := &session{endpoints: endpoints, subs: make(map[string]*subscription, len(served)), kept: map[string]string{}, tails: map[string]*tail{}}
+	s := &session{endpoints: endpoints, subs: make(map[string]*subscription, len(served))}
 	for _, t := range served {
 		s.subs[t] = newSubscription(t)
 	}
@@ -174,8 +174,8 @@ func (s *session) SetSnapshot(snap *snapshot) {
 		sub := s.subs[t]
 		snap.changed(t, old, sub.reopen)
 		if old == nil {
-			for name := range sub.confirmed {
-				sub.reopen(name)
+			for _, r := range sub.table {
+				sub.reopen(r.name)
 			}
 		}
 	}
@@ -186,7 +186,7 @@ func (s *session) SetSnapshot(snap *snapshot) {
 		s.loseRoutes(old)
 		snap.changed(xds.TypeCluster, old, func(cluster string) {
 			if name := old.endpointsOf(cluster); name != "" && snap.get(xds.TypeCluster, cluster) == nil {
-				s.kept[cluster] = name
+				s.keep(cluster, name)
 			}
 		})
 	}
@@ -209,7 +209,7 @@ func (s *session) EndpointsChanged(revision uint64, names []string) {
 
 // AllEndpointsChanged is EndpointsChanged where too much changed to say what.
 func (s *session) AllEndpointsChanged(revision uint64) {
-	s.EndpointsChanged(revision, sortedKeys(s.subs[xds.TypeEndpoint].names))
+	s.EndpointsChanged(revision, s.subs[xds.TypeEndpoint].table.asks())
 }
 
 // Ready returns the responses to send, in order, and forgets them.
@@ -223,7 +223,7 @@ func (s *session) Ready() []*response {
 func (s *session) Names() int {
 	most := 0
 	for _, sub := range s.subs {
-		most = max(most, len(sub.names), len(sub.confirmed), len(sub.open))
+		most = max(most, len(sub.table), len(sub.open))
 	}
 	return most
 }
@@ -301,6 +301,14 @@ func (s *session) advance() {
 		}
 	}
 	s.updateProgress()
+}
+
+// keep has a cluster that should go keep its endpoints.
+func (s *session) keep(cluster, endpoints string) {
+	if s.kept == nil {
+		s.kept = map[string]string{}
+	}
+	s.kept[cluster] = endpoints
 }
 
 // releaseKept forgets the clusters that the proxy gave up, or that are wanted again.
@@ -407,9 +415,9 @@ func (s *session) send(typeURL string, upserts []*xds.Resource, removed []string
 		// A changed cluster is warmed anew and waits for endpoints, but Envoy doesn't ask again for a name that the old
 		// cluster already watches: without this it would wait for its fetch timeout.
 		if typeURL == xds.TypeCluster {
-			if name := s.want.endpointsOf(r.Name); s.subs[xds.TypeEndpoint].names[name] {
-				s.subs[xds.TypeEndpoint].due[name] = true
-				s.subs[xds.TypeEndpoint].open[name] = true
+			if name := s.want.endpointsOf(r.Name); name != "" && s.subs[xds.TypeEndpoint].table.asked(name) {
+				mark(&s.subs[xds.TypeEndpoint].due, name)
+				mark(&s.subs[xds.TypeEndpoint].open, name)
 			}
 		}
 	}
@@ -448,8 +456,8 @@ func (s *session) firstStageSettled() bool {
 			return false
 		}
 	}
-	for name := range secrets.names {
-		if !secrets.answered(name) {
+	for _, r := range secrets.table {
+		if r.asked && !secrets.answered(r.name) {
 			return false
 		}
 	}
@@ -490,8 +498,16 @@ func (s *session) complete(typeURL string) bool {
 	if sub.all && len(sub.rejected) == 0 {
 		return true
 	}
+	// Both are sorted, so one look at each does.
+	rows := sub.table
 	for _, r := range s.want.lists[typeURL] {
-		if sub.confirmed[r.Name].version != versionOf(s.desired(typeURL, r.Name)) {
+		if t := s.tails[r.Name]; t != nil && typeURL == xds.TypeRoute {
+			r = t.whole
+		}
+		for len(rows) > 0 && rows[0].name < r.Name {
+			rows = rows[1:]
+		}
+		if len(rows) == 0 || rows[0].name != r.Name || versionOf(rows[0].has) != r.Version {
 			return false
 		}
 	}

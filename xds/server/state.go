@@ -43,11 +43,11 @@ func (s *session) HandleState(req *discoveryv3.DiscoveryRequest) {
 	asked := make(map[string]bool, len(names))
 	for _, name := range names {
 		asked[name] = true
-		if name == wildcard && !sub.all || name != wildcard && !sub.names[name] {
+		if name == wildcard && !sub.all || name != wildcard && !sub.table.asked(name) {
 			change.ResourceNamesSubscribe = append(change.ResourceNamesSubscribe, name)
 		}
 	}
-	for _, name := range sortedKeys(sub.names) {
+	for _, name := range sub.table.asks() {
 		if !asked[name] {
 			change.ResourceNamesUnsubscribe = append(change.ResourceNamesUnsubscribe, name)
 		}
@@ -67,9 +67,11 @@ func (s *session) HandleState(req *discoveryv3.DiscoveryRequest) {
 func (s *session) inherit(sub *subscription, version string) {
 	s.settled = false
 	if !sub.wildcards() {
-		for name := range sub.names {
-			sub.confirmed[name] = held{version: unknown}
-			delete(sub.due, name)
+		for i := range sub.table {
+			if r := &sub.table[i]; r.asked {
+				r.has = ofVersion(unknown)
+				delete(sub.due, r.name)
+			}
 		}
 		return
 	}
@@ -79,8 +81,8 @@ func (s *session) inherit(sub *subscription, version string) {
 		}
 		for _, r := range w.contents {
 			if sub.wants(r.Name) {
-				sub.confirmed[r.Name] = held{r.Version, r}
-				sub.open[r.Name] = true
+				sub.table.confirm(r.Name, r)
+				mark(&sub.open, r.Name)
 				if sub.typeURL == xds.TypeCluster {
 					s.keepEndpoints(r)
 				}
@@ -97,7 +99,7 @@ func (s *session) keepEndpoints(cluster *xds.Resource) {
 		return
 	}
 	if name := cluster.EndpointsName(); name != "" {
-		s.kept[cluster.Name] = name
+		s.keep(cluster.Name, name)
 	}
 }
 
@@ -122,10 +124,10 @@ func (s *session) Worlds() map[string][]*world {
 
 // worldWith is what the proxy confirmed, with what is sent over it; nil removes.
 func (s *subscription) worldWith(sent map[string]*xds.Resource) *world {
-	w := &world{contents: make([]*xds.Resource, 0, len(s.confirmed)+len(sent))}
-	for name, has := range s.confirmed {
-		if _, replaced := sent[name]; !replaced && has.content != nil {
-			w.contents = append(w.contents, has.content)
+	w := &world{contents: make([]*xds.Resource, 0, len(s.table)+len(sent))}
+	for _, r := range s.table {
+		if _, replaced := sent[r.name]; !replaced && contentOf(r.has) != nil {
+			w.contents = append(w.contents, r.has)
 		}
 	}
 	for _, r := range sent {
@@ -162,7 +164,7 @@ func (s *session) concludeAbsent(sub *subscription, names []string) []*xds.Resou
 				fillers = append(fillers, empty)
 			}
 		}
-		sub.confirmed[name] = held{}
+		sub.table.confirm(name, none)
 		delete(sub.due, name)
 	}
 	return fillers
@@ -181,7 +183,7 @@ func (r *response) state() *discoveryv3.DiscoveryResponse {
 		TypeUrl: r.typeURL, Nonce: r.nonce, VersionInfo: version, Resources: make([]*anypb.Any, len(contents)),
 	}
 	for i, c := range contents {
-		out.Resources[i] = c.Any
+		out.Resources[i] = c.Any()
 	}
 	return out
 }

@@ -78,7 +78,7 @@ func (d *stateDriver) expect(want ...string) {
 			line := letter
 			for i, r := range contents {
 				line += " " + r.Name
-				if resp.GetResources()[i] != r.Any {
+				if resp.GetResources()[i] != r.Any() {
 					d.t.Fatalf("%s is not sent as it is", r)
 				}
 			}
@@ -178,7 +178,7 @@ func TestStateRefusedKeepsTheLastGoodOne(t *testing.T) {
 	d.expect("L in more")
 	d.nack("L", "in: no good")
 	d.expect("L in more")
-	if got, want := d.last["L"].GetResources()[0], rs.Listeners[0].Any; got != want {
+	if got, want := d.last["L"].GetResources()[0], rs.Listeners[0].Any(); got != want {
 		t.Fatal("the world after the refusal does not hold the last good listener")
 	}
 	d.ack("L")

@@ -20,18 +20,11 @@ const (
 	unknown = "unknown"
 )
 
-// held is what the proxy confirmed to have under a name.
-type held struct {
-	version string
-	// content is nil where the proxy has nothing, and where only the version is known, of a stream before this one.
-	content *xds.Resource
-}
-
 // subscription is what one stream asked for and holds of one type.
 //
-// Invariants: a name is in confirmed only when the client told us so, by an ACK with the matching nonce or when its stream
+// Invariants: a name is confirmed only when the client told us so, by an ACK with the matching nonce or when its stream
 // began; a name in rejected is sent again at that version only by retry; at most one response is in flight; a name of which the
-// wanted and the confirmed version differ is in open or in rejected.
+// wanted and the confirmed version differ is in open or in rejected. Maps and slices are nil while they are empty, as they mostly are.
 type subscription struct {
 	typeURL   string
 	requested bool
@@ -39,11 +32,11 @@ type subscription struct {
 	all bool
 	// firstDue says that the wildcard's first answer, empty or not, is still owed: Envoy's start waits for it.
 	firstDue bool
-	names    map[string]bool
+	// table holds the names that were asked for, and what was confirmed.
+	table table
 	// due names are owed an answer whatever the proxy is known to hold of them.
-	due       map[string]bool
-	confirmed map[string]held
-	rejected  map[string]string
+	due      map[string]bool
+	rejected map[string]string
 	// retrying are versions that were rejected and are being tried once more; their refusals stand until the proxy takes them.
 	retrying map[string]string
 	// maybe is what the proxy may hold beside what it confirmed, as it refused a response without saying what of it.
@@ -52,8 +45,7 @@ type subscription struct {
 	// nonce is that of the newest response.
 	nonce string
 	// open are the names that may be owed something, so that a change of one costs nothing for the thousand others.
-	open    map[string]bool
-	scratch []string
+	open map[string]bool
 	// batch is how many names the next response may have while a bad one is looked for, 0 for any number. It doubles with
 	// each ACK.
 	batch int
@@ -90,10 +82,7 @@ func (s *subscription) limit(upserts []*xds.Resource, removed []string) ([]*xds.
 }
 
 func newSubscription(typeURL string) *subscription {
-	return &subscription{
-		typeURL: typeURL, names: map[string]bool{}, due: map[string]bool{}, confirmed: map[string]held{},
-		rejected: map[string]string{}, retrying: map[string]string{}, maybe: map[string][]*xds.Resource{}, open: map[string]bool{},
-	}
+	return &subscription{typeURL: typeURL}
 }
 
 // wildcards says whether a client may ask for all of a type without naming them.
@@ -106,7 +95,7 @@ func (s *subscription) lingers() bool {
 	return s.typeURL == xds.TypeRoute || s.typeURL == xds.TypeExtension
 }
 
-func (s *subscription) wants(name string) bool { return s.all || s.names[name] }
+func (s *subscription) wants(name string) bool { return s.all || s.table.asked(name) }
 
 // subscribe takes the subscription part of a request. It says whether a wildcard began, which opens every name.
 func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest) bool {
@@ -114,57 +103,71 @@ func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest) bool {
 	s.requested = true
 	everything := false
 	if first {
-		for name, version := range req.GetInitialResourceVersions() {
-			s.confirmed[name] = held{version: version}
-			s.open[name] = true
+		versions := req.GetInitialResourceVersions()
+		s.table.change(sortedKeys(versions), func(r *row) { r.has = ofVersion(versions[r.name]) })
+		for name := range versions {
+			mark(&s.open, name)
 		}
 		// The legacy wildcard: the first request of the type names nothing.
 		everything = s.wildcards() && len(req.GetResourceNamesSubscribe()) == 0
 	}
-	for _, name := range req.GetResourceNamesUnsubscribe() {
-		if name == wildcard {
-			s.all, s.firstDue = false, false
-			continue
+	fewer, without := namesOf(req.GetResourceNamesUnsubscribe())
+	if without {
+		s.all, s.firstDue = false, false
+	}
+	s.table.change(fewer, func(r *row) {
+		if r.asked = false; !s.all {
+			r.has = nil
 		}
-		delete(s.names, name)
-		if !s.all {
-			s.forget(name)
+	})
+	if !s.all {
+		for _, name := range fewer {
+			s.release(name)
 		}
 	}
-	for _, name := range req.GetResourceNamesSubscribe() {
-		if name == wildcard {
-			everything = s.wildcards() && !s.all
-			continue
+	more, with := namesOf(req.GetResourceNamesSubscribe())
+	everything = everything || with && s.wildcards() && !s.all
+	s.table.change(more, func(r *row) {
+		r.asked = true
+		mark(&s.open, r.name)
+		if !first || r.has == nil {
+			mark(&s.due, r.name)
 		}
-		s.names[name] = true
-		s.open[name] = true
-		if _, known := s.confirmed[name]; !first || !known {
-			s.due[name] = true
-		}
-	}
+	})
 	if everything {
 		s.all, s.firstDue = true, true
 	}
 	if !s.all {
-		for name := range s.confirmed {
-			if !s.names[name] {
-				s.forget(name)
+		s.table = slices.DeleteFunc(s.table, func(r row) bool {
+			if !r.asked {
+				s.release(r.name)
 			}
-		}
+			return !r.asked
+		})
 	}
 	return everything
+}
+
+// namesOf are the names of a request, sorted and each once, and whether the wildcard was among them.
+func namesOf(list []string) (names []string, all bool) {
+	names = slices.Sorted(slices.Values(list))
+	names = slices.Compact(names)
+	if at, found := slices.BinarySearch(names, wildcard); found {
+		return slices.Delete(names, at, at+1), true
+	}
+	return names, false
 }
 
 // reopen has a name looked at again.
 func (s *subscription) reopen(name string) {
 	if s.wants(name) {
-		s.open[name] = true
+		mark(&s.open, name)
 	}
 }
 
-func (s *subscription) forget(name string) {
+// release forgets what is left to do for a name that the proxy does not ask for any more.
+func (s *subscription) release(name string) {
 	delete(s.due, name)
-	delete(s.confirmed, name)
 	delete(s.rejected, name)
 	delete(s.retrying, name)
 	delete(s.maybe, name)
@@ -177,8 +180,11 @@ func (s *subscription) retry(desired func(typeURL, name string) *xds.Resource) b
 	for name, version := range s.rejected {
 		if version != absent && versionOf(desired(s.typeURL, name)) == version {
 			delete(s.rejected, name)
+			if s.retrying == nil {
+				s.retrying = map[string]string{}
+			}
 			s.retrying[name] = version
-			s.open[name] = true
+			mark(&s.open, name)
 			found = true
 		}
 	}
@@ -201,12 +207,8 @@ func (s *subscription) diff(desired func(typeURL, name string) *xds.Resource) ch
 	if len(s.open) == 0 {
 		return c
 	}
-	s.scratch = s.scratch[:0]
-	for name := range s.open {
-		s.scratch = append(s.scratch, name)
-	}
-	sort.Strings(s.scratch)
-	for _, name := range s.scratch {
+	defer s.shrink()
+	for _, name := range sortedKeys(s.open) {
 		resource := desired(s.typeURL, name)
 		version := versionOf(resource)
 		if bad, ok := s.rejected[name]; ok {
@@ -223,20 +225,20 @@ func (s *subscription) diff(desired func(typeURL, name string) *xds.Resource) ch
 				continue
 			}
 		}
-		has, known := s.confirmed[name]
+		has := s.table.of(name)
 		switch {
-		case known && has.version == version && !s.due[name]:
-			if has.content == nil && resource != nil {
-				s.confirmed[name] = held{version, resource}
+		case has.has != nil && has.has.Version == version && !s.due[name]:
+			if contentOf(has.has) == nil && resource != nil {
+				s.table.confirm(name, resource)
 			}
 			s.settle(name)
 		case resource != nil && s.wants(name):
 			c.upserts = append(c.upserts, resource)
 		case resource != nil:
 			s.settle(name)
-		case known && has.version != absent && s.lingers():
+		case versionOf(has.has) != absent && s.lingers():
 			delete(s.due, name)
-		case known && has.version != absent, s.due[name] && !s.names[name]:
+		case versionOf(has.has) != absent, s.due[name] && !has.asked:
 			// A name due without having been asked for was in a refused response of which the proxy may have taken it.
 			c.removals = append(c.removals, name)
 		case s.due[name]:
@@ -246,6 +248,16 @@ func (s *subscription) diff(desired func(typeURL, name string) *xds.Resource) ch
 		}
 	}
 	return c
+}
+
+// shrink lets go of maps that have become empty, which keep the room of all that was in them.
+func (s *subscription) shrink() {
+	if len(s.open) == 0 {
+		s.open = nil
+	}
+	if len(s.due) == 0 {
+		s.due = nil
+	}
 }
 
 // settle closes a name, unless another version of it is on its way.
@@ -264,11 +276,11 @@ func (s *subscription) stale(to []*xds.Resource, desired func(typeURL, name stri
 	allKnown := true
 	look := func(name string) {
 		want := versionOf(desired(s.typeURL, name))
-		if has := s.confirmed[name]; has.version != absent && has.version != want {
-			if has.content == nil {
+		if has := s.table.of(name).has; versionOf(has) != absent && has.Version != want {
+			if content := contentOf(has); content == nil {
 				allKnown = false
 			} else {
-				to = append(to, has.content)
+				to = append(to, content)
 			}
 		}
 		if s.inflight != nil {
@@ -296,20 +308,27 @@ func (s *subscription) stale(to []*xds.Resource, desired func(typeURL, name stri
 // acknowledge moves the confirmed versions to what the response carried.
 func (s *subscription) acknowledge() {
 	s.batch *= 2
-	for name, sent := range s.inflight.sent {
-		if !s.wants(name) {
-			continue
+	var names []string
+	for name := range s.inflight.sent {
+		if s.wants(name) {
+			names = append(names, name)
 		}
-		delete(s.maybe, name)
-		delete(s.retrying, name)
-		s.open[name] = true
-		if sent == nil && s.all && !s.names[name] {
-			// Nothing to remember of a resource that a wildcard subscriber no longer has.
-			delete(s.confirmed, name)
-			continue
-		}
-		s.confirmed[name] = held{versionOf(sent), sent}
 	}
+	slices.Sort(names)
+	s.table.change(names, func(r *row) {
+		delete(s.maybe, r.name)
+		delete(s.retrying, r.name)
+		mark(&s.open, r.name)
+		switch sent := s.inflight.sent[r.name]; {
+		case sent != nil:
+			r.set(sent)
+		case s.all && !r.asked:
+			// Nothing to remember of a resource that a wildcard subscriber no longer has.
+			r.has = nil
+		default:
+			r.has = none
+		}
+	})
 	if s.inflight.world != nil {
 		s.world = s.inflight.world
 	}
@@ -340,16 +359,26 @@ func (s *subscription) reject(message string) []string {
 		if !s.wants(name) {
 			continue
 		}
-		s.open[name] = true
+		mark(&s.open, name)
 		if slices.Contains(culprits, name) {
+			if s.rejected == nil {
+				s.rejected = map[string]string{}
+			}
 			s.rejected[name] = versionOf(sent)
 			delete(s.retrying, name)
 			delete(s.due, name)
-			s.maybe[name] = slices.DeleteFunc(s.maybe[name], func(r *xds.Resource) bool { return r.Version == versionOf(sent) })
+			if others := slices.DeleteFunc(s.maybe[name], func(r *xds.Resource) bool { return r.Version == versionOf(sent) }); len(others) > 0 {
+				s.maybe[name] = others
+			} else {
+				delete(s.maybe, name)
+			}
 			continue
 		}
-		s.due[name] = true
+		mark(&s.due, name)
 		if sent != nil && !slices.Contains(s.maybe[name], sent) {
+			if s.maybe == nil {
+				s.maybe = map[string][]*xds.Resource{}
+			}
 			s.maybe[name] = append(s.maybe[name], sent)
 		}
 	}
@@ -361,13 +390,12 @@ func (s *subscription) answered(name string) bool {
 	if !s.wants(name) || s.due[name] {
 		return false
 	}
-	_, confirmed := s.confirmed[name]
 	_, rejected := s.rejected[name]
-	return confirmed || rejected
+	return rejected || s.table.of(name).has != nil
 }
 
 // holds says whether the proxy has some version of the name.
-func (s *subscription) holds(name string) bool { return s.confirmed[name].version != absent }
+func (s *subscription) holds(name string) bool { return versionOf(s.table.of(name).has) != absent }
 
 // mentions reports whether the message names the resource as a whole word, so that "web" is not found in "web-2".
 func mentions(message, name string) bool {
