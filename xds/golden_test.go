@@ -114,7 +114,7 @@ func (c goldenCase) resources(t *testing.T) []*Resource {
 
 func message(t *testing.T, r *Resource) proto.Message {
 	t.Helper()
-	m, err := r.Any.UnmarshalNew()
+	m, err := r.Any().UnmarshalNew()
 	if err != nil {
 		t.Fatalf("%s: %v", r, err)
 	}
@@ -126,7 +126,7 @@ func printed(t *testing.T, all []*Resource) []byte {
 	t.Helper()
 	var list []json.RawMessage
 	for _, r := range all {
-		raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(r.Any)
+		raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(r.Any())
 		if err != nil {
 			t.Fatalf("%s: %v", r, err)
 		}
@@ -179,7 +179,7 @@ func TestDeterminism(t *testing.T) {
 		for range 20 {
 			for _, again := range [][]*Resource{c.resources(t), reversed.resources(t)} {
 				for i := range first {
-					if first[i].Name != again[i].Name || !bytes.Equal(first[i].Any.Value, again[i].Any.Value) {
+					if first[i].Name != again[i].Name || !bytes.Equal(first[i].Any().Value, again[i].Any().Value) {
 						t.Fatalf("%s: %s and %s differ", c.path, first[i], again[i])
 					}
 				}

@@ -15,7 +15,7 @@ const redacted = "[redacted]"
 
 // Redacted is a resource as Envoy's JSON, without what Envoy's schema calls sensitive, such as keys of clients.
 func Redacted(r *Resource) ([]byte, error) {
-	m, err := r.Any.UnmarshalNew()
+	m, err := r.Any().UnmarshalNew()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", r.Name, err)
 	}

@@ -43,7 +43,7 @@ func TestRedacted(t *testing.T) {
 	if err != nil || rs.Routes[0].Version != before || len(again) == 0 {
 		t.Errorf("the resource itself changed: %v", err)
 	}
-	if raw := rs.Routes[0].Any.String(); !strings.Contains(raw, "hush-key") {
+	if raw := rs.Routes[0].Any().String(); !strings.Contains(raw, "hush-key") {
 		t.Error("the key is not in the resource, so the test shows nothing")
 	}
 	for _, r := range rs.Extensions {

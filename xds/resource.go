@@ -6,10 +6,12 @@
 package xds
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -37,12 +39,44 @@ type Resource struct {
 	Name    string
 	// Version is the hash of the bytes, so that it changes exactly when they do: 32 hexadecimal digits.
 	Version string
-	Any     *anypb.Any
 	// Behind says of routes that others of the same proxy lead to them, so that they must be there before and go after those.
 	Behind bool
 
+	// any holds the bytes; where most of them are the same in many resources, those before the shared ones, and after the rest.
+	any           *anypb.Any
+	shared, after []byte
 	// endpoints is what EndpointsName found out.
 	endpoints atomic.Pointer[string]
+}
+
+// Any is the resource as it is sent. It must not be changed.
+func (r *Resource) Any() *anypb.Any {
+	if r.shared == nil {
+		return r.any
+	}
+	return &anypb.Any{TypeUrl: r.TypeURL, Value: slices.Concat(r.any.GetValue(), r.shared, r.after)}
+}
+
+// Size of the encoded resource, in bytes.
+func (r *Resource) Size() int { return len(r.any.GetValue()) + len(r.shared) + len(r.after) }
+
+// Contains tells whether the encoded resource holds an encoded field. What is shared is whole fields, so none is partly in it.
+func (r *Resource) Contains(field []byte) bool {
+	return bytes.Contains(r.any.GetValue(), field) || bytes.Contains(r.shared, field) || bytes.Contains(r.after, field)
+}
+
+// share keeps the filters of HTTP listeners once for all: they are most of what a listener is, and the rest is its own.
+func (r *Resource) share() {
+	c, err := chains()
+	if err != nil || r.TypeURL != TypeListener {
+		return
+	}
+	whole := r.any.GetValue()
+	if at := bytes.Index(whole, c.all); at >= 0 {
+		end := at + len(c.all)
+		r.any = &anypb.Any{TypeUrl: r.TypeURL, Value: bytes.Clone(whole[:at])}
+		r.shared, r.after = c.all, bytes.Clone(whole[end:])
+	}
 }
 
 // EndpointsName is the name of the endpoints that a cluster asks for by EDS, "" when it takes them from elsewhere, and for all else than
@@ -53,7 +87,7 @@ func (r *Resource) EndpointsName() string {
 	}
 	name := ""
 	var c clusterv3.Cluster
-	if r.TypeURL == TypeCluster && r.Any.UnmarshalTo(&c) == nil && c.GetType() == clusterv3.Cluster_EDS {
+	if r.TypeURL == TypeCluster && r.Any().UnmarshalTo(&c) == nil && c.GetType() == clusterv3.Cluster_EDS {
 		name = cmp.Or(c.GetEdsClusterConfig().GetServiceName(), c.GetName())
 	}
 	r.endpoints.Store(&name)
@@ -80,17 +114,14 @@ func NewResource(typeURL, name string, m proto.Message) (*Resource, error) {
 	if got := typePrefix + string(m.ProtoReflect().Descriptor().FullName()); got != typeURL {
 		return nil, fmt.Errorf("resource %q: message is a %s where a %s belongs", name, got, typeURL)
 	}
-	bytes, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("resource %q of type %s: %w", name, typeURL, err)
 	}
-	sum := sha256.Sum256(bytes)
-	return &Resource{
-		TypeURL: typeURL,
-		Name:    name,
-		Version: hex.EncodeToString(sum[:16]),
-		Any:     &anypb.Any{TypeUrl: typeURL, Value: bytes},
-	}, nil
+	sum := sha256.Sum256(encoded)
+	r := &Resource{TypeURL: typeURL, Name: name, Version: hex.EncodeToString(sum[:16]), any: &anypb.Any{TypeUrl: typeURL, Value: encoded}}
+	r.share()
+	return r, nil
 }
 
 // Resources are all that one proxy is configured with, except endpoints and secrets, which are shared. Each slice is

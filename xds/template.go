@@ -128,7 +128,7 @@ func edit(p *ir.Proxy, built *Resources) (*editor, error) {
 func unpackAll[M validated](list []*Resource) ([]*edited[M], error) {
 	var out []*edited[M]
 	for _, r := range list {
-		m, err := r.Any.UnmarshalNew()
+		m, err := r.Any().UnmarshalNew()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", r, err)
 		}

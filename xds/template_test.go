@@ -107,7 +107,7 @@ func TestTemplateOfRoutes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(rs.Routes) != 1 || !rs.Routes[0].Behind || !strings.Contains(string(rs.Routes[0].Any.GetValue()), "x-gone") {
+	if len(rs.Routes) != 1 || !rs.Routes[0].Behind || !strings.Contains(string(rs.Routes[0].Any().GetValue()), "x-gone") {
 		t.Errorf("routes %v", rs.Routes)
 	}
 }

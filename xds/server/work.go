@@ -20,7 +20,7 @@ func (t *tally) sent(r *response) {
 	}
 	bytes := 0
 	for _, c := range contents {
-		bytes += len(c.Any.GetValue())
+		bytes += c.Size()
 	}
 	t.responses.Add(1)
 	t.resources.Add(uint64(len(contents)))

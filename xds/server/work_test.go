@@ -29,8 +29,8 @@ func TestServerWorkFollowsTheChange(t *testing.T) {
 		count(&d.endpoints, func(p Progress) bool { return p.EndpointsAcked >= 2 }, func() {
 			f.s.SetEndpoints(2, map[string]*xds.Resource{f.clusters[0]: changed})
 		})
-		if want := uint64(proxies * len(changed.Any.GetValue())); d.endpoints.Bytes != want {
-			t.Errorf("endpoints of %d bytes to %d proxies are %d bytes, want %d", len(changed.Any.GetValue()), proxies, d.endpoints.Bytes, want)
+		if want := uint64(proxies * changed.Size()); d.endpoints.Bytes != want {
+			t.Errorf("endpoints of %d bytes to %d proxies are %d bytes, want %d", changed.Size(), proxies, d.endpoints.Bytes, want)
 		}
 		other := &xds.Resources{Clusters: f.resources.Clusters, Listeners: f.resources.Listeners,
 			Routes: append([]*xds.Resource{routeTo(t, "route:10000", f.clusters[1])}, f.resources.Routes[1:]...)}

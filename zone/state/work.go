@@ -21,7 +21,7 @@ func (s *State) TakeWork() Work {
 func (w *Work) Add(list ...*xds.Resource) {
 	w.Resources += len(list)
 	for _, r := range list {
-		w.Bytes += len(r.Any.GetValue())
+		w.Bytes += r.Size()
 	}
 }
 
