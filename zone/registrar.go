@@ -83,16 +83,11 @@ func (r *registrar) write() {
 	wanted := r.wanted
 	r.wanted = map[string]*disk.Registration{}
 	r.mu.Unlock()
-	for id, to := range wanted {
-		var err error
-		if to == nil {
-			err = r.store.DeleteRegistration(id)
-		} else {
-			err = r.store.PutRegistration(*to)
-		}
-		if err != nil {
-			r.log.Error("proxy can't be kept on disk", zap.String("proxy", id), zap.Error(err))
-		}
+	if len(wanted) == 0 {
+		return
+	}
+	if err := r.store.SetRegistrations(wanted); err != nil {
+		r.log.Error("proxies can't be kept on disk", zap.Error(err))
 	}
 }
 

@@ -46,7 +46,7 @@ func writeSample(t *testing.T) {
 	// As package zone writes them.
 	value, err := json.Marshal(map[string]any{"kind": "Dataplane", "mesh": "default", "name": "web-1", "payload": document})
 	must(t, err)
-	must(t, s.PutRegistration(Registration{Key: "Dataplane/default/web-1", Value: value, Seen: time.Unix(1_700_000_000, 5).UTC()}))
+	must(t, s.SetRegistrations(map[string]*Registration{"Dataplane/default/web-1": {Key: "Dataplane/default/web-1", Value: value, Seen: time.Unix(1_700_000_000, 5).UTC()}}))
 	must(t, s.Close())
 	text, err := os.ReadFile(filepath.Join(dir, fileName))
 	must(t, err)

@@ -14,9 +14,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -456,15 +458,26 @@ func (s *Store) LoadIntermediates() (all []Intermediate, err error) {
 	return all, err
 }
 
-// PutRegistration writes or replaces a registration.
-func (s *Store) PutRegistration(r Registration) error {
-	return s.putJSON(registrationBucket, r.Key, r)
-}
-
-// DeleteRegistration forgets a registration; one that isn't there is no error.
-func (s *Store) DeleteRegistration(key string) error {
-	if err := s.db.Update(func(tx *bolt.Tx) error { return put(tx, registrationBucket, []byte(key), nil) }); err != nil {
-		return fmt.Errorf("delete registration %q: %w", key, err)
+// SetRegistrations writes or replaces registrations by their keys, and forgets those that are nil: all of them, or with an error none.
+// They share a transaction, as each of these waits for the disk.
+func (s *Store) SetRegistrations(to map[string]*Registration) error {
+	err := s.db.Update(func(tx *bolt.Tx) error {
+		for _, key := range slices.Sorted(maps.Keys(to)) {
+			var v []byte
+			if r := to[key]; r != nil {
+				var err error
+				if v, err = json.Marshal(r); err != nil {
+					return fmt.Errorf("%q: %w", key, err)
+				}
+			}
+			if err := put(tx, registrationBucket, []byte(key), v); err != nil {
+				return fmt.Errorf("%q: %w", key, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("write registrations: %w", err)
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func filled(t testing.TB) (dir string, at kds.Position, identity string) {
 	all, at := records(t, 30, 100)
 	must(t, s.Apply(all, nil, true, at))
 	must(t, s.SaveIntermediate(Intermediate{Mesh: "default", Key: []byte("k"), Chain: [][]byte{{1}}}))
-	must(t, s.PutRegistration(Registration{Key: "a", Value: []byte("v"), Seen: time.Unix(5, 6).UTC()}))
+	must(t, s.SetRegistrations(map[string]*Registration{"a": {Key: "a", Value: []byte("v"), Seen: time.Unix(5, 6).UTC()}, "b": {Key: "b"}, "never there": nil}))
 	identity = s.Identity
 	must(t, s.Close())
 	return dir, at, identity
@@ -64,7 +64,7 @@ func TestReopenKeepsAll(t *testing.T) {
 	must(t, err)
 	r, err := s.Registrations()
 	must(t, err)
-	if got != at || s.Identity != identity || s.Recovered != "" || len(i) != 1 || len(r) != 1 || !r[0].Seen.Equal(time.Unix(5, 6)) {
+	if got != at || s.Identity != identity || s.Recovered != "" || len(i) != 1 || len(r) != 2 || !r[0].Seen.Equal(time.Unix(5, 6)) {
 		t.Errorf("reopened: %v %v %q %v %v", got, s.Identity, s.Recovered, i, r)
 	}
 	if info, _ := os.Stat(filepath.Join(dir, fileName)); info.Mode().Perm() != 0o600 {
@@ -160,8 +160,7 @@ func TestApplyIsWholeOrNothing(t *testing.T) {
 	}
 	next := want.Position("e", 31)
 	must(t, s.Apply(all[30:], []resource.Key{gone}, false, next))
-	must(t, s.DeleteRegistration("a"))
-	must(t, s.DeleteRegistration("never there"))
+	must(t, s.SetRegistrations(map[string]*Registration{"a": nil, "b": nil, "never there": nil}))
 	must(t, s.Close())
 	s, err = Open(dir)
 	must(t, err)
