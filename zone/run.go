@@ -41,6 +41,9 @@ const (
 	handshake = 10 * time.Second
 	// streamsPerConnection: a proxy needs one, and another while it reconnects.
 	streamsPerConnection = 8
+	// A proxy sends little after its first request, so its connection has no buffers of its own, and its window is not measured by
+	// pings. TLS holds a record as it is.
+	window = 64 << 10
 	// stopping is how long requests of the REST server may take to end.
 	stopping = 2 * time.Second
 )
@@ -154,6 +157,7 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, cert *
 
 	grpcServer := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(cert.config())), grpc.MaxRecvMsgSize(maxRequest),
+		grpc.ReadBufferSize(0), grpc.SharedWriteBuffer(true), grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
 		grpc.ConnectionTimeout(handshake), grpc.MaxConcurrentStreams(streamsPerConnection), grpc.MaxHeaderListSize(64<<10),
 		grpc.StreamInterceptor(c.stranger),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),

@@ -14,7 +14,7 @@ import (
 
 // policyChanged puts a policy into its mesh and marks the proxies that the old or the new version can affect.
 func (s *State) policyChanged(m *mesh, key resource.Key, old, next *resource.Resource) {
-	list := slices.Clone(m.policies[key.Kind])
+	list := m.policies[key.Kind]
 	i, found := slices.BinarySearchFunc(list, key.Name, func(r *resource.Resource, name string) int { return cmp.Compare(r.Name, name) })
 	switch {
 	case next == nil && found:

@@ -41,6 +41,7 @@ type need struct {
 
 // workload is what live sidecars have in common that go out alike.
 type workload struct {
+	key       string
 	members   int
 	outbounds []*meshv1.Dataplane_Outbound
 	tags      []map[string]string
@@ -71,14 +72,14 @@ func (s *State) join(p *proxy) {
 	key := workloadOf(p)
 	w := s.workloads[key]
 	if w == nil {
-		w = &workload{outbounds: n.GetOutbound()}
+		w = &workload{key: key, outbounds: n.GetOutbound()}
 		for _, o := range n.GetOutbound() {
 			w.tags = append(w.tags, o.GetTags())
 		}
 		s.workloads[key] = w
 	}
 	w.members++
-	p.workload, p.workloadKey = w, key
+	p.workload = w
 	n.Outbound, p.outbounds = w.outbounds, w.tags
 }
 
@@ -87,7 +88,7 @@ func (s *State) leave(p *proxy) {
 		return
 	}
 	if p.workload.members--; p.workload.members == 0 {
-		delete(s.workloads, p.workloadKey)
+		delete(s.workloads, p.workload.key)
 	}
 	p.workload = nil
 }

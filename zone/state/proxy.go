@@ -37,9 +37,8 @@ type proxy struct {
 	outbounds []map[string]string
 	source    map[string]string
 
-	// workload is what a live sidecar with outbounds has in common with others, under a key; nil for all other proxies.
-	workload    *workload
-	workloadKey string
+	// workload is what a live sidecar with outbounds has in common with others; nil for all other proxies.
+	workload *workload
 	// in is the half of a sidecar by which requests come in; nil until it is built, and again when something changed that may be part
 	// of it.
 	in *half

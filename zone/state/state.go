@@ -76,7 +76,7 @@ type mesh struct {
 	name   string
 	spec   *meshv1.Mesh
 	bundle *federationv1.TrustBundle
-	// policies by kind; each list is ordered by name and replaced, never changed.
+	// policies by kind; each list is ordered by name, and lent to builds while they run.
 	policies map[string][]*resource.Resource
 	secrets  map[string]*secret
 	services map[string]*service
