@@ -311,6 +311,7 @@ func receive[Req, Resp any](ctx context.Context, g grpc.BidiStreamingServer[Req,
 			select {
 			case requests <- req:
 			case <-ctx.Done():
+				received <- ctx.Err()
 				return
 			}
 		}

@@ -1,10 +1,12 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
@@ -133,5 +135,21 @@ func TestStreamsWatchWhatTheirProxyMayStillHave(t *testing.T) {
 	s.RemoveProxy("p")
 	if got := watched(); len(got) > 0 {
 		t.Errorf("a proxy that was removed watches %q", got)
+	}
+}
+
+// A stream that ends while a request waits to be looked at ends for its proxy too: it would be an endpoint for ever.
+func TestStreamEndsWhileARequestWaits(t *testing.T) {
+	for range 200 {
+		ctx, cancel := context.WithCancel(t.Context())
+		p := &pipe{ctx: ctx, requests: make(chan *discoveryv3.DeltaDiscoveryRequest)}
+		_, received := receive(ctx, p)
+		p.requests <- &discoveryv3.DeltaDiscoveryRequest{}
+		cancel()
+		select {
+		case <-received:
+		case <-time.After(10 * time.Second):
+			t.Fatal("nobody is told that the stream has ended")
+		}
 	}
 }
