@@ -49,6 +49,7 @@ var scaleScenarios = []struct {
 	run  func(context.Context, *scale) ([]Row, error)
 }{
 	{"zone", measureZone},
+	{"zone_cold", measureCold},
 	{"global_join", measureGlobalJoin},
 	{"global_apply", measureGlobalApply},
 	{"global_memory", measureGlobalMemory},

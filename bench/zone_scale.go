@@ -17,8 +17,10 @@ import (
 // zoneBench is one zone full of proxies, with the figures that were taken of it.
 type zoneBench struct {
 	*scale
-	w     *zoneWorld
-	empty int64 // resident bytes of the zone without proxies
+	w *zoneWorld
+	// empty are the resident bytes of the zone without proxies, bare its metrics then.
+	empty int64
+	bare  map[string]float64
 	rows  []Row
 }
 
@@ -97,6 +99,9 @@ func (b *zoneBench) begin(ctx context.Context) (err error) {
 	if b.empty, err = b.w.zone.memory(); err != nil {
 		return err
 	}
+	if b.bare, err = b.w.metrics(); err != nil {
+		return err
+	}
 	// Envoy's keepalives are those that the bootstrap asks for, see package dataplane.
 	if err := b.w.open(simproxy.Config{Keepalive: 10 * time.Second, Pause: time.Second}); err != nil {
 		return err
@@ -147,11 +152,12 @@ func (b *zoneBench) idleAndMemory(ctx context.Context) error {
 		return err
 	}
 	n := int64(b.proxies)
+	more := func(metric string) float64 { return (m[metric] - b.bare[metric]) / 1024 / float64(n) }
 	b.add(b.judge(row("idle, processor of the zone", 100*float64(after-before)/float64(b.idle), "% of a core", n), 1),
 		b.judge(row("memory of the zone per proxy", float64(resident-b.empty)/1024/float64(n), "KiB resident", n), 64),
 		row("memory of the zone", float64(resident)/(1<<20), "MiB resident", n),
-		row("heap of the zone per proxy", m["go_memstats_heap_inuse_bytes"]/1024/float64(n), "KiB", n),
-		row("stacks of the zone per proxy", m["go_memstats_stack_inuse_bytes"]/1024/float64(n), "KiB", n))
+		row("heap of the zone per proxy", more("go_memstats_heap_inuse_bytes"), "KiB", n),
+		row("stacks of the zone per proxy", more("go_memstats_stack_inuse_bytes"), "KiB", n))
 	return nil
 }
 

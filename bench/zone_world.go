@@ -263,7 +263,7 @@ func (w *zoneWorld) populate(ctx context.Context, proxies int) error {
 			w.fleet.Add(ctx, who, load.token)
 			n++
 		}
-		if err := w.fleet.Await(ctx, "proxies begin", time.Minute, func(c simproxy.Counts) bool { return c.Connected > int64(n)-200 }); err != nil {
+		if err := w.fleet.Await(ctx, "proxies begin", time.Minute, func(c simproxy.Counts) bool { return c.Complete > int64(n)-200 }); err != nil {
 			return err
 		}
 	}

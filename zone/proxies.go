@@ -129,7 +129,7 @@ func (d *door) OnProgress(id server.ProxyID, p server.Progress) {
 func (c *core) connect(who *admission.Proxy, envoy string) {
 	p := c.proxies[who.ID]
 	if p == nil {
-		p = &proxy{id: who.ID, since: time.Now(), nackedAt: map[string]moment{}}
+		p = &proxy{id: who.ID, since: time.Now()}
 		c.proxies[who.ID] = p
 		if r := c.restored[who.ID]; r != nil {
 			p.debts = r.debts
@@ -317,7 +317,10 @@ func (c *core) progressed(id string, progress server.Progress) {
 	if p == nil {
 		return
 	}
-	seen := map[string]moment{}
+	var seen map[string]moment
+	if len(progress.Nacks) > 0 {
+		seen = map[string]moment{}
+	}
 	for _, n := range progress.Nacks {
 		key := refusal(n)
 		at, ok := p.nackedAt[key]

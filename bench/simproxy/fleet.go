@@ -43,7 +43,8 @@ type Config struct {
 	// Address is host:port of the zone's xDS, and TLS proves it.
 	Address string
 	TLS     *tls.Config
-	// Keepalive is how often a proxy pings the zone when all is silent; gRPC allows 10 s and longer.
+	// Keepalive is how often a proxy pings the zone when all is silent; gRPC allows 10 s and longer. It waits twice as long for an
+	// answer, as all proxies share a machine with the zone.
 	Keepalive time.Duration
 	// Pause bounds the wait before a proxy connects again; it begins with a tenth of it.
 	Pause time.Duration

@@ -66,7 +66,7 @@ func (f *Fleet) dial(token string) (*grpc.ClientConn, error) {
 			Backoff: backoff.Config{BaseDelay: f.cfg.Pause / 10, Multiplier: 1.6, Jitter: 0.2, MaxDelay: f.cfg.Pause}}),
 	}
 	if every := f.cfg.Keepalive; every > 0 {
-		options = append(options, grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: every, Timeout: every / 2}))
+		options = append(options, grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: every, Timeout: 2 * every}))
 	}
 	return grpc.NewClient("passthrough:///"+f.cfg.Address, options...)
 }
