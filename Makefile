@@ -93,10 +93,14 @@ race: tools ## the tests of the concurrent packages under the race detector
 # A count, not a duration: at the end of a duration the fuzzing engine of Go before 1.27 may report its own deadline as a failure
 # (go.dev/issue/75804).
 FUZZTIME ?= 20000x
-fuzz-short: ## each fuzz target for FUZZTIME runs
+# These run a good part of a control plane each time.
+FUZZSLOW := FuzzApply FuzzChanges FuzzHandle
+FUZZSLOWTIME ?= 1000x
+fuzz-short: ## each fuzz target for FUZZTIME runs, the slow ones for FUZZSLOWTIME
 	@set -e; for pkg in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -r -n1 dirname | sort -u); do \
 	  for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9]*' $$pkg/*_test.go | sed 's/func //' | sort); do \
-	    echo "fuzz $$pkg $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x $$pkg; \
+	    runs=$(FUZZTIME); case " $(FUZZSLOW) " in *" $$target "*) runs=$(FUZZSLOWTIME);; esac; \
+	    echo "fuzz $$pkg $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $$runs -fuzzminimizetime 5x $$pkg; \
 	  done; done
 
 lint: .tools/bin/buf ## formatting, go vet, buf lint

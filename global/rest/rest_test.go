@@ -27,7 +27,7 @@ func (byName) Authenticate(r *http.Request) (Principal, error) {
 }
 
 type client struct {
-	t *testing.T
+	t testing.TB
 	h http.Handler
 }
 
@@ -62,7 +62,7 @@ const (
 )
 
 // newStore opens a store that runs until the test ends.
-func newStore(t *testing.T) *store.Store {
+func newStore(t testing.TB) *store.Store {
 	t.Helper()
 	dir := t.TempDir()
 	seal, err := store.OpenKeyFile(filepath.Join(dir, "key"))

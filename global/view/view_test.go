@@ -186,6 +186,19 @@ func TestOffersOfDisabledZonesAreLeftOut(t *testing.T) {
 	same(t, "a zone that was deleted", names(next), all[0])
 }
 
+// A record that the view lost without a change of the store is found by the digest at the next one, counted, and back.
+func TestLossInTheViewIsFoundByDigest(t *testing.T) {
+	f := start(t)
+	w := f.commit(mesh("m", "", ""), mesh("n", "", ""))
+	f.views.now.set.Delete(key("Mesh", "", "m"))
+	next := f.commit(mesh("o", "", ""))
+	same(t, "after the loss", names(next), "Mesh m", "Mesh n", "Mesh o")
+	same(t, "changed", since(t, next, w), "Mesh o")
+	if s := f.views.Stats(); s.Rebuilds != 2 || s.Mismatches != 1 {
+		t.Fatalf("%+v", s)
+	}
+}
+
 // A view that follows changes must be what a view made from scratch is.
 func TestFollowingEqualsProjecting(t *testing.T) {
 	f := start(t)

@@ -38,7 +38,7 @@ func key(kind, name string) resource.Key {
 	return resource.Key{Kind: kind, Mesh: "default", Name: name}
 }
 
-func rec(t *testing.T, kind, name string, spec proto.Message) *kdsv1.Record {
+func rec(t testing.TB, kind, name string, spec proto.Message) *kdsv1.Record {
 	t.Helper()
 	k := key(kind, name)
 	payload, err := resource.Marshal(&resource.Resource{Key: k, Spec: spec})
