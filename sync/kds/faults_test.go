@@ -163,3 +163,29 @@ func TestCrashAtEveryDurableStep(t *testing.T) {
 		}
 	}
 }
+
+// TestFlippedBitIsFoundWithinAHeartbeat changes a byte of a record that the zone holds, of which no digest is told.
+func TestFlippedBitIsFoundWithinAHeartbeat(t *testing.T) {
+	c := newCluster()
+	c.offer = NewSet()
+	c.zone.Offer(c.offer)
+	c.change("Mesh/a=one", "Retry/a=two", "Timeout/a=three")
+	c.connect()
+	c.rest(t)
+	r, _ := c.zone.held.Get(key("Retry/a"))
+	r.Payload[1] ^= 4
+	c.tick(time.Second)
+	c.rest(t)
+	if r, ok := c.zone.held.Get(key("Retry/a")); !ok || string(r.GetPayload()) != "two" {
+		t.Errorf("the zone holds %q", r.GetPayload())
+	}
+	if c.converged(t); c.global.Repairs() != 1 {
+		t.Errorf("%d repairs, the damage is one", c.global.Repairs())
+	}
+	s, from := c.zone.Held(), key("Mesh/a")
+	for _, want := range []string{"Retry/a", "Timeout/a"} {
+		if _, from = s.damaged(from, 1); from != key(want) {
+			t.Errorf("goes on at %v, not at %s", from, want)
+		}
+	}
+}

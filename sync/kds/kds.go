@@ -52,6 +52,8 @@ const (
 	DefaultInterval = 5 * time.Second
 	// SilentIntervals is how many intervals without any frame end a stream.
 	SilentIntervals = 3
+	// auditBytes is how much of its records a zone hashes again at each heartbeat, which takes some milliseconds.
+	auditBytes = 8 << 20
 	// maxInventory bounds the entries that global collects from one zone.
 	maxInventory = 4 << 20
 	// maxKinds bounds the kinds of an inventory, and maxKey the bytes of one of its keys.

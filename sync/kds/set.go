@@ -75,6 +75,23 @@ func (s *Set) Get(key resource.Key) (*kdsv1.Record, bool) {
 	return e.record, ok
 }
 
+// damaged hashes records again, from a key on and until their bytes are most or more, and lists those that are no longer what they were
+// when they came. next is where to go on; the empty key after the last.
+func (s *Set) damaged(from resource.Key, most int) (keys []resource.Key, next resource.Key) {
+	s.tree.AscendGreaterOrEqual(entry{key: from}, func(e entry) bool {
+		if most <= 0 {
+			next = e.key
+			return false
+		}
+		most -= len(e.record.GetPayload())
+		if resource.HashOf(e.key, e.record.GetPayload()) != e.hash {
+			keys = append(keys, e.key)
+		}
+		return true
+	})
+	return keys, next
+}
+
 // Len is the number of records.
 func (s *Set) Len() int { return s.tree.Len() }
 

@@ -102,6 +102,8 @@ type Zone struct {
 	size    int
 	// differs says that held is not what global meant it to be, until global has compared them.
 	differs bool
+	// audited is the key from which held is looked through next.
+	audited resource.Key
 
 	heard, sent time.Time
 	stream      uint64 // number of the newest one; follows the clock, so that it grows over restarts too
@@ -192,8 +194,19 @@ func (z *Zone) Tick(now time.Time) {
 		return
 	}
 	if z.state == Online && !now.Before(z.sent.Add(z.cfg.Interval)) {
+		z.audit()
 		z.beat(now)
 	}
+}
+
+// audit lets go of records whose bytes changed in memory, so that the digest tells of them and global gives them again.
+func (z *Zone) audit() {
+	keys, next := z.held.damaged(z.audited, auditBytes)
+	for _, key := range keys {
+		z.held.Delete(key)
+	}
+	z.audited = next
+	z.differs = z.differs || len(keys) > 0
 }
 
 func (z *Zone) beat(now time.Time) {
