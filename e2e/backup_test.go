@@ -6,40 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 )
-
-// traffic sends requests one after the other until the returned function is called, which gives how many there were; one that is
-// not answered with 200 fails the test.
-func (f *federation) traffic(url string) (stop func() int64) {
-	client := newClient(f.t)
-	done := make(chan struct{})
-	var sent atomic.Int64
-	var ended sync.WaitGroup
-	ended.Go(func() {
-		for {
-			select {
-			case <-done:
-				return
-			default:
-			}
-			r, _, err := ask(client, "GET", url)
-			if err != nil || r.StatusCode != http.StatusOK {
-				f.t.Errorf("request %d: %v %v", sent.Load(), r, err)
-			}
-			sent.Add(1)
-		}
-	})
-	stop = sync.OnceValue(func() int64 {
-		close(done)
-		ended.Wait()
-		return sent.Load()
-	})
-	f.t.Cleanup(func() { stop() })
-	return stop
-}
 
 // restoreArgs are those of a restore, to which a global is told as it is to run.
 func (f *federation) restoreArgs(more ...string) []string {
@@ -76,7 +44,7 @@ func TestBackupAndRestore(t *testing.T) {
 	client := newClient(t)
 	f.apply(gatewayRoute("old", "", rule("/old")), "type: Secret\nmesh: default\nname: kept\ndata: aHVzaC1odXNo\n")
 	f.answers(client, http.StatusOK, "GET", url("/old"))
-	stop := f.traffic(url("/old"))
+	requests := f.send(url("/old"))
 
 	file := f.path("one.backup")
 	viewer := f.token("viewer", "user", "ann", "--role", "viewer")
@@ -148,11 +116,7 @@ func TestBackupAndRestore(t *testing.T) {
 	f.answers(client, http.StatusNotFound, "GET", url("/newer"))
 	f.settled("east", 1)
 	f.settled("west", 2)
-	if n := stop(); n == 0 {
-		t.Error("no request was sent")
-	} else {
-		t.Logf("%d requests, none lost", n)
-	}
+	requests.noneLost(t)
 	if left, _ := filepath.Glob(f.path(".one.backup*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}

@@ -44,7 +44,7 @@ const (
 	// A proxy sends little after its first request, so its connection has no buffers of its own, and its window is not measured by
 	// pings. TLS holds a record as it is.
 	window = 64 << 10
-	// stopping is how long requests of the REST server may take to end.
+	// stopping is how long proxies may take to hear that the zone stops, and requests of the REST server to end.
 	stopping = 2 * time.Second
 )
 
@@ -199,9 +199,13 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, cert *
 	serving.Store(false)
 	owner.Wait()
 	stopFiles()
-	grpcServer.Stop()
 	bounded, done := context.WithTimeout(context.WithoutCancel(ctx), stopping)
 	defer done()
+	// A plain stop would cut off the word that it is one.
+	c.xds.Stop()
+	hurry := context.AfterFunc(bounded, grpcServer.Stop)
+	grpcServer.GracefulStop()
+	hurry()
 	if restServer.Shutdown(bounded) != nil {
 		_ = restServer.Close()
 	}

@@ -12,7 +12,9 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/zoneforge/zoneforge/xds"
 )
@@ -61,6 +63,8 @@ type Server struct {
 	log      *zap.Logger
 	// firstRequest is shorter in tests.
 	firstRequest time.Duration
+	// stopping is closed by Stop.
+	stopping chan struct{}
 
 	mu sync.Mutex
 	// proxies is guarded by mu, and so is what it holds but for the streams.
@@ -94,10 +98,16 @@ func New(c Config) (*Server, error) {
 		c.Logger = zap.NewNop()
 	}
 	return &Server{
-		auth: c.Authenticator, observer: c.Observer, log: c.Logger, firstRequest: firstRequest,
+		auth: c.Authenticator, observer: c.Observer, log: c.Logger, firstRequest: firstRequest, stopping: make(chan struct{}),
 		proxies: map[ProxyID]*proxy{}, watchers: watchers{}, endpoints: map[string]*xds.Resource{},
 	}, nil
 }
+
+// Stop ends all streams, and those to come, and tells proxies that they find another replica or this one again. Call it once.
+func (s *Server) Stop() { close(s.stopping) }
+
+// errStopping is what proxies are told.
+var errStopping = status.Error(codes.Unavailable, "this zone control plane is stopping: connect again, here or to another replica")
 
 // Register adds the aggregated discovery service to a gRPC server.
 func (s *Server) Register(r grpc.ServiceRegistrar) {

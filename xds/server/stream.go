@@ -231,6 +231,8 @@ func pump[Req, Resp any](s *Server, g grpc.BidiStreamingServer[Req, Resp], v var
 			return nil
 		}
 		return err
+	case <-s.stopping:
+		return errStopping
 	case <-late.C:
 		return status.Errorf(codes.DeadlineExceeded, "no request came within %s of the stream's beginning", s.firstRequest)
 	}
@@ -282,6 +284,8 @@ func pump[Req, Resp any](s *Server, g grpc.BidiStreamingServer[Req, Resp], v var
 			err = step(s, g, v, id, st, req)
 		case <-st.wake:
 			err = step(s, g, v, id, st, nil)
+		case <-s.stopping:
+			return errStopping
 		case <-st.replaced:
 			return status.Errorf(codes.Aborted, "proxy %q was removed, or connected again and this stream is the older one", id)
 		case err := <-received:
