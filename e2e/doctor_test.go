@@ -64,7 +64,9 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("the ingress ends with %d", code)
 	}
 	f.startProxy("west", 3, "ingress", fmt.Sprintf("type: ZoneIngress\nname: ingress\nnetworking: {address: %s, port: 10001, advertisedAddress: %s, advertisedPort: 9}\n", f.host(20), f.host(99)), f.path("tokens", "ingress"))
-	f.await("an ingress that can't be reached", func() error { return found("ingress", "zone east it can't reach the ingress "+f.at(99, 9)+" of zone west") })
+	f.await("an ingress that can't be reached", func() error {
+		return found("ingress", "zone east it can't reach the ingress "+f.at(99, 9)+" of zone west")
+	})
 	f.end("ingress")
 	f.startProxy("west", 3, "ingress", fmt.Sprintf("type: ZoneIngress\nname: ingress\nnetworking: {address: %s, port: 10001}\n", f.host(20)), f.path("tokens", "ingress"))
 	f.await("all to be well", func() error {
