@@ -161,10 +161,22 @@ func TestWasm(t *testing.T) {
 	f.refusesToApply([]string{"64 hexadecimal digits"}, route("bad", remote("module.wasm", "abc", "")))
 	f.refusesToApply([]string{"exports no proxy_abi_version_0_1_0"}, route("bad", "{wasm: {module: {inline: "+base64.StdEncoding.EncodeToString([]byte("\x00asm\x01\x00\x00\x00"))+"}}}"))
 
-	// What only Envoy finds out is told with the receipt, and all that it had stays in force.
+	// What only Envoy finds out is told with the receipt and as the policy's status, and costs its own route alone.
 	f.refusesToApply([]string{"Unable to create Wasm plugin"}, route("refuses", "{wasm: {file: module.wasm, configuration: refuse}}"))
+	f.answersWith(client, url("/refuses"), http.StatusServiceUnavailable, "X-Module", "")
 	f.answersWith(client, url("/file"), http.StatusOK, "X-Module", `{"from": "file"}`)
 	f.answersWith(client, url("/plain"), http.StatusOK, "X-Plain", "yes")
+	f.await("the policy's status", func() error {
+		s, err := f.status("east")
+		if err == nil && (s.Acked != s.Proxies || len(s.Nacks) > 0 || len(s.Rejected) != 1 || s.Rejected[0].Name != "refuses") {
+			err = fmt.Errorf("%+v", s)
+		}
+		return err
+	})
+	f.cli("apply", "-f", f.write("beside.yaml", route("plain", "{responseHeader: {set: [{name: x-plain, value: beside}]}}")))
+	f.answersWith(client, url("/plain"), http.StatusOK, "X-Plain", "beside")
+	f.apply(route("refuses", "{wasm: {file: module.wasm, configuration: mended}}"))
+	f.answersWith(client, url("/refuses"), http.StatusOK, "X-Module", "mended")
 	f.cli("delete", "MeshGatewayRoute", "refuses")
 	f.apply(route("plain", "{responseHeader: {set: [{name: x-plain, value: again}]}}"))
 	f.answersWith(client, url("/plain"), http.StatusOK, "X-Plain", "again")

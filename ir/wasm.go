@@ -4,6 +4,8 @@ import "time"
 
 // Wasm is a WebAssembly module; exactly one of File, Module and Remote is set.
 type Wasm struct {
+	// Name is what Envoy calls it; equal modules with equal configurations have the same.
+	Name string
 	// File is its path, relative to the directory in which the proxy runs.
 	File   string
 	Module []byte

@@ -41,7 +41,7 @@ func routeWasm(r *ir.Route) (validated, error) {
 	// A machine that breaks does so for all that share it, so only equal modules with equal configurations do.
 	sum := sha256.Sum256(fmt.Appendf(nil, "%t %s", w.FailOpen, w.Configuration))
 	plugin := &wasmv3.PluginConfig{
-		Name: "zoneforge",
+		Name: w.Name,
 		Vm: &wasmv3.PluginConfig_VmConfig{VmConfig: &wasmv3.VmConfig{
 			VmId: "zoneforge:" + hex.EncodeToString(sum[:8]), Runtime: "envoy.wasm.runtime.v8", Code: code,
 		}},

@@ -22,6 +22,7 @@ import (
 	"github.com/zoneforge/zoneforge/xds/server"
 	"github.com/zoneforge/zoneforge/zone/admission"
 	"github.com/zoneforge/zoneforge/zone/identity"
+	"github.com/zoneforge/zoneforge/zone/proxyir"
 	"github.com/zoneforge/zoneforge/zone/state"
 )
 
@@ -44,9 +45,11 @@ type proxy struct {
 	wanted   uint64
 	progress server.Progress
 	nackedAt map[string]moment
-	debts    []debt
-	settled  bool
-	secrets  []secretKey
+	// refused are the modules that its Envoy can't run, sorted.
+	refused []string
+	debts   []debt
+	settled bool
+	secrets []secretKey
 }
 
 // moment is when something was first seen, and at which revision of global.
@@ -152,9 +155,32 @@ func (c *core) connect(who *admission.Proxy, envoy string) {
 		return
 	}
 	// It is an endpoint once it has taken what it listens by: whoever sent requests before would be refused.
-	c.state.Register(state.Proxy{ID: who.ID, Mesh: who.Mesh, Name: who.Name, Dataplane: who.Dataplane, ZoneIngress: who.ZoneIngress, LogPipe: who.LogPipe, Modules: who.Modules, Opening: true}, true)
+	p.refused = nil
+	c.register(p)
 	if known, _ := c.state.Proxy(who.ID); !known.Opening {
 		c.files.put(who)
+	}
+}
+
+// register tells the state what a proxy presents.
+func (c *core) register(p *proxy) {
+	who := p.who
+	c.state.Register(state.Proxy{ID: who.ID, Mesh: who.Mesh, Name: who.Name, Dataplane: who.Dataplane, ZoneIngress: who.ZoneIngress, LogPipe: who.LogPipe, Modules: who.Modules, Refused: p.refused, Opening: true}, true)
+}
+
+// maxRefused bounds how many modules of a proxy are known not to run.
+const maxRefused = 1000
+
+// leaveOut has a proxy built without the modules that its Envoy says it can't run: for one it refuses all routes of a table.
+func (c *core) leaveOut(p *proxy, refusals []server.Nack) {
+	found := slices.Clone(p.refused)
+	for _, n := range refusals {
+		found = append(found, proxyir.RefusedModules(n.Message)...)
+	}
+	slices.Sort(found)
+	if found = slices.Compact(found); len(found) > len(p.refused) && len(found) <= maxRefused {
+		p.refused = found
+		c.register(p)
 	}
 }
 
@@ -331,6 +357,7 @@ func (c *core) progressed(id string, progress server.Progress) {
 		seen[key] = at
 	}
 	p.nackedAt, p.progress = seen, progress
+	c.leaveOut(p, progress.Nacks)
 	if listens(progress) && c.state.Serve(id) {
 		c.files.put(p.who)
 		c.log.Info("proxy serves", zap.String("proxy", id))

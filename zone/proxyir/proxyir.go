@@ -58,6 +58,8 @@ type Input struct {
 	LogPipe string
 	// Modules are the WebAssembly modules that its launcher found, each its name, a space and its SHA-256, sorted.
 	Modules []string
+	// Refused are the names of modules that its Envoy refused with their configuration, sorted.
+	Refused []string
 	// Part is which half of a sidecar to build; the zero value builds all.
 	Part Part
 	// Without are policies that are passed over, as what they say has been refused.

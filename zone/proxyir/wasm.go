@@ -1,8 +1,13 @@
 package proxyir
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +25,7 @@ const (
 )
 
 func (b *builder) wasm(f *ir.Filters, w *meshv1.Wasm) error {
+	var sum string
 	out := &ir.Wasm{Configuration: w.GetConfiguration(), FailOpen: w.GetFailOpen()}
 	switch v := w.GetCode().(type) {
 	case *meshv1.Wasm_File:
@@ -27,7 +33,7 @@ func (b *builder) wasm(f *ir.Filters, w *meshv1.Wasm) error {
 		if i < 0 {
 			return fmt.Errorf("wasm: no module %s was in the folder wasm of this proxy when it was started: put it there and start the proxy again", v.File)
 		}
-		if _, sum, _ := strings.Cut(b.Modules[i], " "); w.GetSha256() != "" && !strings.EqualFold(sum, w.GetSha256()) {
+		if _, sum, _ = strings.Cut(b.Modules[i], " "); w.GetSha256() != "" && !strings.EqualFold(sum, w.GetSha256()) {
 			return fmt.Errorf("wasm: module %s in the folder wasm of this proxy had the SHA-256 %s when it was started, not the one that the policy says: put the right one there and start the proxy again", v.File, sum)
 		}
 		out.File = wasmFolder + "/" + v.File
@@ -58,6 +64,34 @@ func (b *builder) wasm(f *ir.Filters, w *meshv1.Wasm) error {
 			out.Remote.Timeout = v.Remote.GetTimeout().AsDuration()
 		}
 	}
+	out.Name = moduleName(out, sum)
+	if slices.Contains(b.Refused, out.Name) {
+		return errors.New("wasm: Unable to create Wasm plugin, says the proxy's Envoy: the module does not start with this configuration; its log may say why")
+	}
 	f.Wasm = out
 	return nil
+}
+
+// moduleName tells modules apart by what they are and by their configuration; sum is that of a file.
+func moduleName(w *ir.Wasm, sum string) string {
+	text, err := json.Marshal([]any{sum, w})
+	if err != nil {
+		panic(err) // plain structs
+	}
+	hash := sha256.Sum256(text)
+	return modulePrefix + hex.EncodeToString(hash[:8])
+}
+
+const modulePrefix = "zoneforge-"
+
+var refusedModule = regexp.MustCompile("Unable to create Wasm plugin (" + modulePrefix + "[0-9a-f]+)")
+
+// RefusedModules are the names of modules that an Envoy says it can't run, in what it says of the configuration that it refuses. As
+// it refuses all routes of a table for one, the proxy is to be built without them.
+func RefusedModules(message string) []string {
+	var out []string
+	for _, m := range refusedModule.FindAllStringSubmatch(message, -1) {
+		out = append(out, m[1])
+	}
+	return out
 }

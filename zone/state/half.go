@@ -52,7 +52,7 @@ type workload struct {
 // workloadOf names all that the outgoing half of a sidecar is built from, besides policies and what is known of its mesh.
 func workloadOf(p *proxy) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%q %q %q", p.Mesh, p.LogPipe, p.Modules)
+	fmt.Fprintf(&b, "%q %q %q %q", p.Mesh, p.LogPipe, p.Modules, p.Refused)
 	for _, tags := range p.inbounds {
 		b.WriteString("\n<" + tagsKey(tags))
 	}
@@ -115,7 +115,7 @@ func (s *State) touch(p *proxy) {
 // inputOf is all that a Dataplane is built from; wanted gathers the Secrets that are asked for.
 func (s *State) inputOf(m *mesh, p *proxy, wanted set[string]) proxyir.Input {
 	return proxyir.Input{
-		Mesh: m.spec, MeshName: m.name, Zone: s.zone, Domain: m.bundle.GetDomain(), Name: p.Name, Dataplane: p.Dataplane, LogPipe: p.LogPipe, Modules: p.Modules,
+		Mesh: m.spec, MeshName: m.name, Zone: s.zone, Domain: m.bundle.GetDomain(), Name: p.Name, Dataplane: p.Dataplane, LogPipe: p.LogPipe, Modules: p.Modules, Refused: p.Refused,
 		Policies: m.policies, Protocols: m.protocols(),
 		HasSecret: func(name string) bool {
 			cert, key, _ := strings.Cut(name, "+")

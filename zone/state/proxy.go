@@ -23,6 +23,8 @@ type Proxy struct {
 	LogPipe string
 	// Modules are the WebAssembly modules that its launcher found, each its name, a space and its SHA-256, sorted.
 	Modules []string
+	// Refused are the names of modules that its Envoy refused with their configuration, sorted.
+	Refused []string
 	// Opening says that the proxy may not listen yet, so its endpoints are offered to nobody until Serve. A proxy whose
 	// endpoints are offered already keeps them.
 	Opening bool
