@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -160,15 +161,16 @@ func (x *lossyTxn) Else(ops ...clientv3.Op) clientv3.Txn { x.Txn = x.Txn.Else(op
 // The answer to a commit is lost, as with a member of etcd that stops: it happened once, and the writer is told where.
 func TestLostAnswerIsFound(t *testing.T) {
 	s := open(t, embedded(t))
+	var answers atomic.Int64 // since the last reset, of which the first is lost
+	answers.Store(1)
+	s.cli.KV = lossy{s.cli.KV, func() bool { return answers.Add(1) == 1 }}
 	follow(t, s)
-	lost := 0
-	s.cli.KV = lossy{s.cli.KV, func() bool { lost++; return lost == 1 }}
 	for n, ops := range [][]Op{{put("a", "1")}, manyOps(300, "1")} {
-		lost = 0
+		answers.Store(0)
 		before := s.Snapshot().Revision()
 		c := commitOps(t, s, ops...)
-		if snap := wait(t, s, c.Revision); lost == 0 || c.Seq == 0 || snap.Revision() != before+1 {
-			t.Errorf("%d: committed as %+v after revision %d, now at %d, %d answers", n, c, before, snap.Revision(), lost)
+		if snap := wait(t, s, c.Revision); answers.Load() == 0 || c.Seq == 0 || snap.Revision() != before+1 {
+			t.Errorf("%d: committed as %+v after revision %d, now at %d, %d answers", n, c, before, snap.Revision(), answers.Load())
 		}
 	}
 	history, err := s.History(testContext(t), 0, 0)
