@@ -222,6 +222,29 @@ func TestZoneTokens(t *testing.T) {
 	}
 }
 
+func TestWithdrawnTokenEndsItsStream(t *testing.T) {
+	r := start(t, config(t.TempDir()))
+	admin := r.admin()
+	welcomed := func(zone, token string) *fakeZone {
+		z := r.connect(zone, token)
+		z.event("welcome", func(e kds.ZoneEvent) bool { return e.Welcome != nil })
+		return z
+	}
+	stolen := r.token(admin, "zone", `{"zone":"east"}`)
+	east := welcomed("east", stolen)
+	west := welcomed("west", r.token(admin, "zone", `{"zone":"west"}`))
+	r.want(204, admin, "POST", "/v1/tokens/revocations", `{"token":"`+stolen+`"}`)
+	if reason := east.refused(kdsv1.Refusal_CODE_UNAUTHENTICATED); !strings.Contains(reason, "revoked") {
+		t.Error(reason)
+	}
+	welcomed("east", r.token(admin, "zone", `{"zone":"east"}`))
+	// The stream of the other zone lives on: what is said over it is answered.
+	if err := west.client.Do(t.Context(), func(m *kds.Zone) { m.RequestCertificate("default", nil) }); err != nil {
+		t.Fatal(err)
+	}
+	west.event("answer", func(e kds.ZoneEvent) bool { return e.Certificate != nil })
+}
+
 func TestCertificatesOverKDS(t *testing.T) {
 	r := start(t, config(t.TempDir()))
 	z := r.connect("east", r.token(r.admin(), "zone", `{"zone":"east"}`))

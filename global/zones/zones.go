@@ -19,6 +19,7 @@ import (
 
 	"github.com/zoneforge/zoneforge/global/store"
 	"github.com/zoneforge/zoneforge/global/view"
+	"github.com/zoneforge/zoneforge/pki/token"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/sync/kds"
 	"github.com/zoneforge/zoneforge/sync/stream"
@@ -48,7 +49,8 @@ type Signer interface {
 type Config struct {
 	Store Store
 	Views *view.Views
-	// Verify gives the zone that a token is for; its error is told to the zone. Safe for concurrent use.
+	// Verify gives the zone that a token is for, by the newest keys and revocations in Store; its error is told to the zone. One that
+	// wraps token.ErrRevoked or token.ErrUnknownKey ends streams that the token let in before. Safe for concurrent use.
 	Verify func(token string) (zone string, err error)
 	// Signer may be nil; then no certificates are signed.
 	Signer Signer
@@ -147,7 +149,7 @@ func (r *Registry) notifyLocked() {
 	r.changed = make(chan struct{})
 }
 
-// Run cuts off zones that are disabled or deleted while they are connected, and clears away what deleted ones offered, until ctx
+// Run cuts off zones that are disabled or deleted, or whose tokens are withdrawn, while they are connected, and clears away what deleted ones offered, until ctx
 // ends; then it returns nil.
 func (r *Registry) Run(ctx context.Context) error {
 	snap := r.cfg.Store.Snapshot()
@@ -175,6 +177,9 @@ func (r *Registry) Run(ctx context.Context) error {
 		keys, ok := snap.Since(seen)
 		if !ok {
 			keys = r.keys()
+		}
+		if !ok || slices.ContainsFunc(keys, func(k resource.Key) bool { return k.Kind == kindSigningKey || k.Kind == kindRevokedToken }) {
+			r.server.Recheck()
 		}
 		for _, k := range keys {
 			if k.Kind != kindZone || view.Enabled(snap, k.Name) {
@@ -237,7 +242,11 @@ func (r *Registry) clear(ctx context.Context, snap *store.Snapshot, name string)
 	}
 }
 
-const kindZone = "Zone"
+const (
+	kindZone         = "Zone"
+	kindSigningKey   = "SigningKey"
+	kindRevokedToken = "RevokedToken"
+)
 
 func zoneKey(name string) resource.Key { return resource.Key{Kind: kindZone, Name: name} }
 
@@ -249,20 +258,32 @@ func disabled(zone string) kds.Verdict {
 }
 
 // Authenticate finds the zone of a token.
-func (r *Registry) Authenticate(_ context.Context, token string) (string, kds.Verdict) {
-	if token == "" {
+func (r *Registry) Authenticate(_ context.Context, bearer string) (string, kds.Verdict) {
+	if bearer == "" {
 		return "", kds.Verdict{Code: kdsv1.Refusal_CODE_UNAUTHENTICATED,
 			Reason: "no zone token was sent: make one with zoneforge token zone and give its file to the zone"}
 	}
-	name, err := r.cfg.Verify(token)
+	name, err := r.cfg.Verify(bearer)
 	if err != nil {
-		return "", kds.Verdict{Code: kdsv1.Refusal_CODE_UNAUTHENTICATED,
-			Reason: fmt.Sprintf("the zone token is not valid: %v: make another with zoneforge token zone", err)}
+		return "", invalid(err)
 	}
 	if v := resource.Validate(&resource.Resource{Key: zoneKey(name), Spec: &meshv1.Zone{}}); len(v) > 0 {
 		return name, kds.Verdict{Code: kdsv1.Refusal_CODE_WRONG_ZONE, Reason: fmt.Sprintf("the token's zone: %s; %s", v[0].Message, v[0].Hint)}
 	}
 	return name, kds.Verdict{}
+}
+
+// Withdrawn is stream.Admission's.
+func (r *Registry) Withdrawn(bearer string) kds.Verdict {
+	if _, err := r.cfg.Verify(bearer); errors.Is(err, token.ErrRevoked) || errors.Is(err, token.ErrUnknownKey) {
+		return invalid(err)
+	}
+	return kds.Verdict{}
+}
+
+func invalid(err error) kds.Verdict {
+	return kds.Verdict{Code: kdsv1.Refusal_CODE_UNAUTHENTICATED,
+		Reason: fmt.Sprintf("the zone token is not valid: %v: make another with zoneforge token zone", err)}
 }
 
 // Open admits a stream. The first one of a zone makes its Zone.

@@ -21,6 +21,7 @@ type conn struct {
 	// Set once.
 	server *Server
 	zone   string
+	token  string // that let it in
 	ctx    context.Context
 	over   chan struct{} // closed by finish
 	wake   chan struct{} // holds one: queue is not empty
@@ -54,11 +55,11 @@ type line struct {
 	busy    bool // a goroutine works on it
 }
 
-func newConn(ctx context.Context, s *Server, zone string) *conn {
+func newConn(ctx context.Context, s *Server, zone, token string) *conn {
 	cfg := s.cfg.Machine
 	cfg.Zone = zone
 	c := &conn{
-		server: s, zone: zone, ctx: ctx, over: make(chan struct{}), wake: make(chan struct{}, 1), global: kds.NewGlobal(cfg, time.Now()),
+		server: s, zone: zone, token: token, ctx: ctx, over: make(chan struct{}), wake: make(chan struct{}, 1), global: kds.NewGlobal(cfg, time.Now()),
 		asked: map[uint64]*question{},
 	}
 	c.room = sync.NewCond(&c.mu)

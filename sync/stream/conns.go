@@ -145,6 +145,19 @@ func (s *Server) Refuse(zone string, v kds.Verdict) {
 	}
 }
 
+// Recheck ends the streams whose tokens were withdrawn. Call it when one may have been.
+func (s *Server) Recheck() {
+	for _, c := range s.of("") {
+		c.recheck()
+	}
+}
+
+func (c *conn) recheck() {
+	if v := c.server.cfg.Admission.Withdrawn(c.token); v.Code != kdsv1.Refusal_CODE_UNSPECIFIED {
+		c.run(func(g *kds.Global) { g.Refuse(v) })
+	}
+}
+
 // Drop ends the streams of one replica of a zone without a word, as when it is known to have a newer one elsewhere.
 func (s *Server) Drop(zone, replica string) {
 	for _, c := range s.live(zone) {

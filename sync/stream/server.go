@@ -39,6 +39,9 @@ type Views interface {
 type Admission interface {
 	// Authenticate finds the zone that a bearer token is for; a code refuses it.
 	Authenticate(ctx context.Context, token string) (zone string, v kds.Verdict)
+	// Withdrawn refuses a token that let a stream in and was taken back since. One that merely ended is none: a zone must not lose what
+	// it has for that. It must not block.
+	Withdrawn(token string) kds.Verdict
 }
 
 // Zones decides over the streams of authenticated zones. Calls come from many streams at once.
@@ -112,7 +115,8 @@ func (s *Server) Wait() { s.wg.Wait() }
 
 // Stream serves one replica of a zone until either end closes.
 func (s *Server) Stream(st grpc.BidiStreamingServer[kdsv1.ZoneFrame, kdsv1.GlobalFrame]) error {
-	zone, v := s.cfg.Admission.Authenticate(st.Context(), bearer(st.Context()))
+	token := bearer(st.Context())
+	zone, v := s.cfg.Admission.Authenticate(st.Context(), token)
 	if v.Code == kdsv1.Refusal_CODE_UNSPECIFIED && s.isClosing() {
 		v = shuttingDown()
 	}
@@ -124,7 +128,7 @@ func (s *Server) Stream(st grpc.BidiStreamingServer[kdsv1.ZoneFrame, kdsv1.Globa
 	}
 	ctx, cancel := context.WithCancel(st.Context())
 	defer cancel()
-	c := newConn(ctx, s, zone)
+	c := newConn(ctx, s, zone, token)
 	entered := s.enter(c)
 	defer s.leave(c)
 	c.mu.Lock()
@@ -137,6 +141,7 @@ func (s *Server) Stream(st grpc.BidiStreamingServer[kdsv1.ZoneFrame, kdsv1.Globa
 	}
 	c.workLocked()
 	c.mu.Unlock()
+	c.recheck() // Recheck may have passed between the authentication and enter.
 	// These end with ctx, or when gRPC lets go of the stream after this method returns; so Wait joins them, not this method.
 	s.wg.Go(func() { c.receive(st.Recv) })
 	s.wg.Go(func() { c.send(st.SendMsg, stale) })

@@ -77,6 +77,8 @@ func (g *global) setAny(v kds.View) {
 	g.view, g.stale = v, make(chan struct{})
 }
 
+func (g *global) Withdrawn(string) kds.Verdict { return kds.Verdict{} }
+
 func (g *global) Authenticate(_ context.Context, token string) (string, kds.Verdict) {
 	if token != "good" {
 		return "", kds.Verdict{Code: kdsv1.Refusal_CODE_UNAUTHENTICATED, Reason: "token is revoked: make a new one"}
