@@ -161,6 +161,9 @@ func TestWasm(t *testing.T) {
 	f.refusesToApply([]string{"64 hexadecimal digits"}, route("bad", remote("module.wasm", "abc", "")))
 	f.refusesToApply([]string{"exports no proxy_abi_version_0_1_0"}, route("bad", "{wasm: {module: {inline: "+base64.StdEncoding.EncodeToString([]byte("\x00asm\x01\x00\x00\x00"))+"}}}"))
 
+	// Each change of the routes loads all their modules anew, so those that were looked at go.
+	f.post(route("secret", "{wasm: {module: {secret: tiny}}}"), strings.Join([]string{route("inline", ""), route("breaks", ""), route("open", ""), route("remote", ""), route("differs", ""), route("differs-open", "")}, "---\n"))
+
 	// What only Envoy finds out is told with the receipt and as the policy's status, and costs its own route alone.
 	f.refusesToApply([]string{"Unable to create Wasm plugin"}, route("refuses", "{wasm: {file: module.wasm, configuration: refuse}}"))
 	f.answersWith(client, url("/refuses"), http.StatusServiceUnavailable, "X-Module", "")
