@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"path/filepath"
 	"strconv"
 	"time"
 )
@@ -175,6 +174,3 @@ func pair(a, valueA, b, valueB string) []error {
 	}
 	return []error{fmt.Errorf("%s is set without %s: set both, or none", there, missing)}
 }
-
-// TLSDir is where a control plane keeps the certificates that it makes.
-func TLSDir(dataDir string) string { return filepath.Join(dataDir, "tls") }

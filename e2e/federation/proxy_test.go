@@ -20,14 +20,12 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/zoneforge/zoneforge/bench/simproxy"
 )
 
 // The types that a proxy asks for.
@@ -197,7 +195,7 @@ func (p *proxy) take(stream adsStream, resp *discoveryv3.DeltaDiscoveryResponse)
 	if p.versions[typeURL] == nil {
 		p.versions[typeURL] = map[string]string{}
 	}
-	wanted := references{}
+	wanted := simproxy.References{}
 	for _, r := range resp.GetResources() {
 		p.versions[typeURL][r.GetName()] = r.GetVersion()
 		if r.GetResource() == nil {
@@ -227,7 +225,7 @@ func (p *proxy) take(stream adsStream, resp *discoveryv3.DeltaDiscoveryResponse)
 				}
 			}
 		}
-		if err := wanted.find(m.ProtoReflect()); err != nil {
+		if err := wanted.Find(m.ProtoReflect()); err != nil {
 			return fmt.Errorf("resource %s: %w", r.GetName(), err)
 		}
 	}
@@ -265,65 +263,6 @@ func (p *proxy) flap() {
 	case p.flaps <- struct{}{}:
 	case <-time.After(10 * time.Millisecond): // it has none
 	}
-}
-
-// references are the names of resources that others name, by type.
-type references map[string][]string
-
-// find walks a message with all that is packed into it.
-func (r references) find(m protoreflect.Message) error {
-	add := func(typeURL, name string) {
-		if name != "" {
-			r[typeURL] = append(r[typeURL], name)
-		}
-	}
-	switch v := m.Interface().(type) {
-	case *anypb.Any:
-		inner, err := v.UnmarshalNew()
-		if err != nil {
-			return err
-		}
-		return r.find(inner.ProtoReflect())
-	case *clusterv3.Cluster:
-		if v.GetType() == clusterv3.Cluster_EDS && v.GetEdsClusterConfig().GetServiceName() == "" {
-			add(typeEndpoint, v.GetName())
-		}
-	case *clusterv3.Cluster_EdsClusterConfig:
-		add(typeEndpoint, v.GetServiceName())
-	case *hcmv3.Rds:
-		add(typeRoute, v.GetRouteConfigName())
-	case *hcmv3.HttpFilter:
-		if v.GetConfigDiscovery() != nil {
-			add(typeExtension, v.GetName())
-		}
-	case *tlsv3.SdsSecretConfig:
-		if v.GetSdsConfig() != nil {
-			add(typeSecret, v.GetName())
-		}
-	}
-	var err error
-	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
-		switch {
-		case field.IsMap():
-			if field.MapValue().Message() != nil {
-				value.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
-					err = r.find(v.Message())
-					return err == nil
-				})
-			}
-		case field.Message() == nil:
-		case field.IsList():
-			for i := range value.List().Len() {
-				if err = r.find(value.List().Get(i).Message()); err != nil {
-					break
-				}
-			}
-		default:
-			err = r.find(value.Message())
-		}
-		return err == nil
-	})
-	return err
 }
 
 // addresses are the endpoints of an EDS resource as host:port, sorted.
