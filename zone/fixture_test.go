@@ -171,6 +171,8 @@ func (g *global) Authenticate(_ context.Context, got string) (string, kds.Verdic
 	return "east", kds.Verdict{}
 }
 
+func (g *global) Withdrawn(string) kds.Verdict { return kds.Verdict{} }
+
 func (g *global) Open(context.Context, string, *kdsv1.Hello) (stream.Session, kds.Verdict) {
 	return g, kds.Verdict{}
 }

@@ -82,6 +82,9 @@ func (g *global) Authenticate(_ context.Context, token string) (string, kds.Verd
 	return token, kds.Verdict{}
 }
 
+// Withdrawn is stream.Admission's: no token is ever taken back.
+func (g *global) Withdrawn(string) kds.Verdict { return kds.Verdict{} }
+
 func (g *global) Open(_ context.Context, zone string, _ *kdsv1.Hello) (stream.Session, kds.Verdict) {
 	s := session{g, zone}
 	s.note(func() { g.opened++ })
