@@ -88,7 +88,7 @@ bench-compare: .tools/bin/benchstat ## compare the Go benchmarks with those of t
 	go run ./bench/compare -base $(BASE) $(COMPARE)
 
 race: tools ## the tests of the concurrent packages under the race detector
-	go test -race ./global/... ./zone/... ./gossip/... ./sync/stream/... ./xds/server/... ./dataplane/... ./e2e/fault/...
+	go test -race ./global/... ./zone/... ./gossip/... ./overload/... ./sync/stream/... ./xds/server/... ./dataplane/... ./e2e/fault/...
 
 # A count, not a duration: at the end of a duration the fuzzing engine of Go before 1.27 may report its own deadline as a failure
 # (go.dev/issue/75804).

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -28,6 +29,8 @@ import (
 const (
 	// requestTimeout is for all requests but those that watch; it is longer than global takes to say that it can't.
 	requestTimeout = 45 * time.Second
+	// maxAttempts and maxWait bound how often and how late a request is repeated that global was asked for too often.
+	maxAttempts, maxWait = 5, 10 * time.Second
 	// maxAnswer bounds what is read of an answer, in bytes.
 	maxAnswer = 256 << 20
 )
@@ -157,15 +160,34 @@ func (c *client) do(ctx context.Context, method, path string, body, into any) er
 
 // send gives an answer of success, whose body the caller closes; all others are errors.
 func (c *client) send(ctx context.Context, method, path string, body any) (*http.Response, error) {
-	var reader io.Reader
+	var b bytes.Buffer
 	if body != nil {
-		var b bytes.Buffer
 		encoder := json.NewEncoder(&b)
 		encoder.SetEscapeHTML(false)
 		if err := encoder.Encode(body); err != nil {
 			return nil, fmt.Errorf("encode the request: %w", err)
 		}
-		reader = &b
+	}
+	for attempt := 1; ; attempt++ {
+		response, err := c.sendOnce(ctx, method, path, b.Bytes())
+		var p *problem
+		if err == nil || attempt == maxAttempts || !errors.As(err, &p) || p.Status != http.StatusTooManyRequests {
+			return response, err
+		}
+		// Nothing was done, so it may be repeated.
+		select {
+		case <-time.After(p.wait):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// sendOnce sends a request, with a body in JSON where it isn't empty.
+func (c *client) sendOnce(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	var reader io.Reader
+	if len(body) > 0 {
+		reader = bytes.NewReader(body)
 	}
 	request, err := http.NewRequestWithContext(ctx, method, c.base+path, reader)
 	if err != nil {
@@ -197,6 +219,9 @@ type problem struct {
 	Code       string               `json:"code"`
 	Mend       string               `json:"mend"`
 	Violations []resource.Violation `json:"violations"`
+
+	// wait is how long global asks to be left alone.
+	wait time.Duration
 }
 
 // Error is what is wrong, how to mend it and, a line each, the violations.
@@ -224,6 +249,9 @@ func (c *client) problem(response *http.Response) error {
 		return fmt.Errorf("%s answers %s, and not as global does; is that the address of global's REST?", c.host, response.Status)
 	}
 	p.Status = response.StatusCode
+	if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && seconds > 0 {
+		p.wait = min(time.Duration(seconds)*time.Second, maxWait)
+	}
 	if p.Status == http.StatusUnauthorized {
 		if c.token == "" {
 			p.Mend = "give a token with --token-file, ZONEFORGE_TOKEN or `zoneforge config set --token-file`"

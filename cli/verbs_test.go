@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"flag"
 	"fmt"
 	"net"
@@ -406,5 +407,28 @@ func TestDifference(t *testing.T) {
 		if got := difference(c.before, c.after); got != c.want {
 			t.Errorf("%q to %q:\n%s\nwant\n%s", c.before, c.after, got, c.want)
 		}
+	}
+}
+
+// A request that global was asked for too often is repeated once it may come back, and given up after a few times.
+func TestTooManyRequests(t *testing.T) {
+	f := newFake(t)
+	busy := 2
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if busy--; busy >= 0 {
+			w.Header().Set("Retry-After", "0")
+			refuse(w, http.StatusTooManyRequests, "too_many_requests", "too many requests", "wait", "")
+			return
+		}
+		f.server.Config.Handler.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	ca := file(t, "ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
+	if code, out, errs := run(t, "", "get", "meshes", "--address", server.URL, "--ca", ca); code != 0 {
+		t.Errorf("exit %d, %q %q", code, out, errs)
+	}
+	busy = 100
+	if code, _, errs := run(t, "", "get", "meshes", "--address", server.URL, "--ca", ca); code != 1 || !strings.Contains(errs, "[too_many_requests]") || busy != 100-maxAttempts {
+		t.Errorf("exit %d, %q, %d left", code, errs, busy)
 	}
 }

@@ -97,6 +97,7 @@ func TestFilesAreReadStrictly(t *testing.T) {
 		{"no mapping", "- a\n", ":1:1: expected settings as name: value, found a list"},
 		{"two documents", "domain: a\n---\ndomain: b\n", "a second document; keep all settings in one"},
 		{"no YAML", "a: b: c\n", "mapping values are not allowed"},
+		{"negative bound", "rest-rate: -1\n", `:1:12: rest-rate: "-1" is no number from 0`},
 		{"address", "kds-address: here\n", `kds-address: "here" is not host:port`},
 		{"half a pair", "tls-cert-file: /x\n", "tls-cert-file is set without tls-key-file"},
 		{"profiles for other machines", "debug-address: 0.0.0.0:6060\n", `debug-address: "0.0.0.0:6060" is not host:port of loopback`},

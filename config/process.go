@@ -83,6 +83,11 @@ type Global struct {
 	TrustLoopback        bool          `name:"trust-loopback" usage:"take requests from this machine without a token for an admin's"`
 	HeartbeatInterval    time.Duration `name:"heartbeat-interval" default:"10s" usage:"how often zones hear of global when nothing else is to be said"`
 	PeerAddress          string        `name:"peer-address" default:":5686" required:"true" usage:"host:port where other replicas ask this one; only with gossip-address"`
+	RESTRate             int           `name:"rest-rate" default:"200" usage:"requests a second that one client of the REST API may send, and those of five seconds at once; 0 sets no bound"`
+	RESTConcurrency      int           `name:"rest-concurrency" default:"128" usage:"requests of one client of the REST API under way at once, those that watch included; 0 sets no bound"`
+	RESTConnections      int           `name:"rest-connections" default:"1024" usage:"connections of the REST API; beyond that the address with most of them loses its newest. 0 sets no bound"`
+	KDSConnections       int           `name:"kds-connections" default:"8192" usage:"connections of zones; beyond that the address with most of them loses its newest. 0 sets no bound"`
+	StreamRate           int           `name:"stream-rate" default:"60" usage:"streams a minute that one zone may begin, and those of half a minute at once; 0 sets no bound"`
 	Gossip
 	Server
 	Log
@@ -117,6 +122,8 @@ type Zone struct {
 	MetricsToken  string        `name:"metrics-token-file" usage:"file of a token that scrapers of /metrics must send as Bearer; default: none is asked for"`
 	EndpointGrace time.Duration `name:"endpoint-grace" default:"30s" usage:"how long endpoints known from disk stay until their proxies are back"`
 	SVIDLifetime  time.Duration `name:"svid-lifetime" default:"24h" usage:"how long certificates of workloads live where their mesh does not say"`
+	Connections   int           `name:"xds-connections" default:"32768" usage:"connections of proxies; beyond that the address with most of them loses its newest. 0 sets no bound"`
+	StreamRate    int           `name:"stream-rate" default:"60" usage:"streams a minute that one proxy may begin, and those of half a minute at once; 0 sets no bound"`
 	Server
 	Log
 }

@@ -90,6 +90,7 @@ type Config struct {
 	Schema resource.EnvoySchema
 	// Logger may be nil.
 	Logger *zap.Logger
+	Limits Limits
 	// HeartbeatInterval of KDS streams; default that of sync/kds.
 	HeartbeatInterval time.Duration
 }

@@ -32,6 +32,8 @@ const (
 	keepaliveLeast = 5 * time.Second
 	// handshake bounds TLS and HTTP/2 of a new connection.
 	handshake = 10 * time.Second
+	// connectionIdle is how long a connection may have no stream: one that was refused, or that never asked for any.
+	connectionIdle = time.Minute
 	// streamsPerConnection: a zone needs one, and another while it reconnects.
 	streamsPerConnection = 4
 )
@@ -41,7 +43,7 @@ func grpcServer(t *tls.Config) *grpc.Server {
 	return grpc.NewServer(append(stream.ServerOptions(),
 		grpc.Creds(credentials.NewTLS(t)),
 		grpc.ConnectionTimeout(handshake), grpc.MaxConcurrentStreams(streamsPerConnection), grpc.MaxHeaderListSize(64<<10),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveAfter, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveAfter, Timeout: keepaliveTimeout, MaxConnectionIdle: connectionIdle}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
 	)...)
 }
@@ -123,6 +125,7 @@ var (
 	zoneAckedDesc      = prometheus.NewDesc("zoneforge_zone_proxies_acked", "Proxies that acknowledged all that their zone has taken.", []string{"zone"}, nil)
 	zoneNacksDesc      = prometheus.NewDesc("zoneforge_zone_proxy_nacks", "Rejections by proxies that stand.", []string{"zone"}, nil)
 	zoneRejectedDesc   = prometheus.NewDesc("zoneforge_kds_rejected", "Resources that a zone keeps without using them.", []string{"zone"}, nil)
+	zoneHeldOffDesc    = prometheus.NewDesc("zoneforge_kds_streams_held_off_total", "Streams of zones that were refused because a zone began too many.", nil, nil)
 	zoneRepairsDesc    = prometheus.NewDesc("zoneforge_kds_repairs_total", "Times that a zone differed from what it had confirmed.", []string{"zone"}, nil)
 	lostDesc           = prometheus.NewDesc("zoneforge_kds_lost_total", "Streams of zones that ended because frames were missing.", nil, nil)
 	viewRebuildsDesc   = prometheus.NewDesc("zoneforge_view_rebuilds_total", "Times that the view of zones was made from scratch.", nil, nil)
@@ -132,7 +135,7 @@ var (
 // Describe is prometheus.Collector's.
 func (c zonesCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{zonesDesc, zoneRevisionDesc, zoneSyncDesc, zoneProxiesDesc, zoneAckedDesc, zoneNacksDesc,
-		zoneRejectedDesc, zoneRepairsDesc, lostDesc, viewRebuildsDesc, viewMismatchesDesc} {
+		zoneRejectedDesc, zoneRepairsDesc, zoneHeldOffDesc, lostDesc, viewRebuildsDesc, viewMismatchesDesc} {
 		ch <- d
 	}
 }
@@ -163,6 +166,7 @@ func (c zonesCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	figure(zonesDesc, prometheus.GaugeValue, float64(connected), "true")
 	figure(zonesDesc, prometheus.GaugeValue, float64(gone), "false")
+	figure(zoneHeldOffDesc, prometheus.CounterValue, float64(c.zones.HeldOff()))
 	figure(lostDesc, prometheus.CounterValue, float64(c.zones.Server().Lost()))
 	stats := c.views.Stats()
 	figure(viewRebuildsDesc, prometheus.CounterValue, float64(stats.Rebuilds))

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/zoneforge/zoneforge/global/rest"
 	"github.com/zoneforge/zoneforge/global/store"
 	"github.com/zoneforge/zoneforge/resource"
 )
@@ -22,6 +23,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	commits  *prometheus.CounterVec
+	held     *prometheus.CounterVec
 }
 
 func newMetrics(r *prometheus.Registry) *metrics {
@@ -37,11 +39,17 @@ func newMetrics(r *prometheus.Registry) *metrics {
 		commits: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "zoneforge_changes_total", Help: "Changes that users asked this replica to commit.",
 		}, []string{"outcome"}),
+		held: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "zoneforge_rest_refused_total", Help: "Requests of the REST API that asked for too much, by what of.",
+		}, []string{"reason"}),
+	}
+	for _, reason := range rest.Reasons() {
+		m.held.WithLabelValues(reason)
 	}
 	for _, outcome := range []string{"committed", "conflict", "failed"} {
 		m.commits.WithLabelValues(outcome)
 	}
-	r.MustRegister(m.requests, m.seconds, m.commits, collectors.NewGoCollector(),
+	r.MustRegister(m.requests, m.seconds, m.commits, m.held, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

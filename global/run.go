@@ -20,6 +20,7 @@ import (
 	"github.com/zoneforge/zoneforge/global/store"
 	"github.com/zoneforge/zoneforge/global/view"
 	"github.com/zoneforge/zoneforge/global/zones"
+	"github.com/zoneforge/zoneforge/overload"
 	"github.com/zoneforge/zoneforge/pki/token"
 	"github.com/zoneforge/zoneforge/sync/kds"
 )
@@ -106,9 +107,10 @@ func (g *Global) Run(ctx context.Context) error {
 	base, cutOff := context.WithCancel(context.Background())
 	defer cutOff()
 	server := httpServer(base, g.metrics.observe(entrance), cert.config(), g.log)
+	ports := portsCollector{"rest": overload.Listen(restListener, g.cfg.Limits.RESTConnections), "kds": overload.Listen(kdsListener, g.cfg.Limits.KDSConnections)}
 	front := p.stage()
 	front.start("server certificate", cert.run)
-	serveREST(front, restListener, server)
+	serveREST(front, ports["rest"], server)
 	endREST := sync.OnceFunc(func() {
 		ready.stop()
 		stopREST(front, server, cutOff)
@@ -141,7 +143,7 @@ func (g *Global) Run(ctx context.Context) error {
 		return err
 	}
 	link := p.stage()
-	kdsServer := serveKDS(link, kdsListener, cert.config(), registry)
+	kdsServer := serveKDS(link, ports["kds"], cert.config(), registry)
 	// Deferred calls run last to first: here REST stops before KDS, then what both need, and the store closes at last.
 	defer stopKDS(link, kdsServer, registry, g.log)
 	defer endREST()
@@ -153,12 +155,13 @@ func (g *Global) Run(ctx context.Context) error {
 	defer log.Close()
 	defer endREST() // which writes it
 
-	g.metrics.registry.MustRegister(storeCollector{s}, zonesCollector{registry, views}, replicasCollector{s, registry, others})
+	g.metrics.registry.MustRegister(storeCollector{s}, zonesCollector{registry, views}, replicasCollector{s, registry, others}, ports)
 	ready.open(s)
 	entrance.open(rest.New(rest.Config{
 		Store: countingStore{s, g.metrics}, Tokens: authorities, Zones: zonesOf{registry, others}, Replicas: g.replicas(s, registry, others), References: views, Metrics: g.metrics.handler(),
 		Authenticator: &authenticator{users: &verifier{purpose: token.User, store: s, ca: authorities}, trustLoopback: g.cfg.TrustLoopback},
 		Backup:        g.backup(s), Audit: log, Health: g.health(s, cert), Ready: ready.check, Done: ready.done, Logger: g.log,
+		Limits:  rest.Limits{Rate: g.cfg.Limits.RESTRate, Concurrency: g.cfg.Limits.RESTConcurrency, Refused: g.metrics.tooMuch},
 		Version: g.cfg.Version, Replica: g.cfg.Replica, Schema: g.cfg.Schema,
 	}))
 	g.log.Info("global is ready", zap.String("replica", g.cfg.Replica), zap.String("rest", g.Addresses().REST), zap.String("kds", g.Addresses().KDS),
@@ -183,7 +186,8 @@ func (g *Global) registry(s *store.Store, views *view.Views, authorities *ca.Aut
 			claims, err := tokens.verify(text)
 			return claims.Zone, err
 		},
-		Machine: kds.GlobalConfig{Replica: g.cfg.Replica, Version: g.cfg.Version, Domain: g.cfg.Domain, Interval: g.cfg.HeartbeatInterval},
+		StreamRate: g.cfg.Limits.StreamRate,
+		Machine:    kds.GlobalConfig{Replica: g.cfg.Replica, Version: g.cfg.Version, Domain: g.cfg.Domain, Interval: g.cfg.HeartbeatInterval},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("global: %w", err)

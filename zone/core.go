@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/zoneforge/zoneforge/overload"
 	federationv1 "github.com/zoneforge/zoneforge/proto/federation/v1"
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
 	"github.com/zoneforge/zoneforge/resource"
@@ -41,6 +42,7 @@ type core struct {
 	xds      *server.Server
 	identity *identity.Identity
 	admitted *admission.Admission
+	begins   *overload.Clients
 	keys     *keys
 	files    *registrar
 	report   *reporter

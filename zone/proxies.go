@@ -88,6 +88,9 @@ type door struct {
 func (d *door) Connect(ctx context.Context, node *server.Node, token string) (server.ProxyID, error) {
 	p, err := d.admission.Admit(ctx, node, token)
 	if err == nil {
+		err = d.core.holdOff(p.ID)
+	}
+	if err == nil {
 		version := ""
 		if v := node.GetUserAgentBuildVersion().GetVersion(); v != nil {
 			version = fmt.Sprintf("%d.%d.%d", v.GetMajorNumber(), v.GetMinorNumber(), v.GetPatch())

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/zoneforge/zoneforge/overload"
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
 	"github.com/zoneforge/zoneforge/sync/kds"
 	"github.com/zoneforge/zoneforge/sync/stream"
@@ -133,6 +134,7 @@ func (z *Zone) open(store *disk.Store) (*core, error) {
 	if c.admitted, err = admission.New(admission.Config{Zone: z.cfg.Name, Keys: c.keys}); err != nil {
 		return nil, fmt.Errorf("zone: %w", err)
 	}
+	c.begins = z.cfg.Limits.begins()
 	d := &door{core: c, admission: c.admitted}
 	if c.xds, err = server.New(server.Config{Authenticator: d, Observer: d, Logger: z.log}); err != nil {
 		return nil, fmt.Errorf("zone: %w", err)
@@ -161,7 +163,7 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, cert *
 		grpc.ConnectionTimeout(handshake), grpc.MaxConcurrentStreams(streamsPerConnection), grpc.MaxHeaderListSize(64<<10),
 		grpc.StreamInterceptor(c.stranger),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, MaxConnectionIdle: connectionIdle}),
 	)
 	c.xds.Register(grpcServer)
 	var serving atomic.Bool
@@ -174,6 +176,9 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, cert *
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 	}
 
+	ports := map[string]*overload.Listener{"xds": overload.Listen(xdsListener, z.cfg.Limits.Connections), "rest": overload.Listen(restListener, restConnections)}
+	c.metrics.registry.MustRegister(overloadCollector{ports, c.begins})
+
 	// The owner of the state is stopped before the streams are, so that their end is not taken for that of the proxies.
 	var owner sync.WaitGroup
 	owner.Go(func() { c.run(ctx, z.cfg.EndpointGrace) })
@@ -182,8 +187,8 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, cert *
 	part("check-ups", quiet(func() { c.checkups.run(ctx) }))
 	part("reports", quiet(func() { c.report.run(ctx, client) }))
 	part("server certificate", quiet(func() { cert.run(ctx) }))
-	part("xDS", func() error { return grpcServer.Serve(xdsListener) })
-	part("REST", func() error { return ignoreClosed(restServer.ServeTLS(restListener, "", "")) })
+	part("xDS", func() error { return grpcServer.Serve(ports["xds"]) })
+	part("REST", func() error { return ignoreClosed(restServer.ServeTLS(ports["rest"], "", "")) })
 	// Registrations are written until the owner has said its last.
 	files, stopFiles := context.WithCancel(context.WithoutCancel(ctx))
 	wg.Go(func() { c.files.run(files) })

@@ -60,6 +60,7 @@ type Config struct {
 	Replica string
 	// Logger may be nil.
 	Logger *zap.Logger
+	Limits Limits
 	// EndpointGrace; DefaultEndpointGrace when 0.
 	EndpointGrace time.Duration
 	// SVIDLifetime is used where a mesh sets none; that of package pki when 0.

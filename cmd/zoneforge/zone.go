@@ -56,7 +56,7 @@ func runZone(ctx context.Context, c config.Zone, log *zap.Logger) error {
 		XDSAddress: c.XDSAddress, RESTAddress: c.RESTAddress, MetricsTokenFile: c.MetricsToken,
 		Hosts: c.Hosts, TLSCertFile: c.TLSCertFile, TLSKeyFile: c.TLSKeyFile,
 		Version: cli.Version, Replica: c.Replica, Logger: log,
-		EndpointGrace: c.EndpointGrace, SVIDLifetime: c.SVIDLifetime,
+		EndpointGrace: c.EndpointGrace, SVIDLifetime: c.SVIDLifetime, Limits: zone.Limits{Connections: c.Connections, StreamRate: c.StreamRate},
 	})
 	if err != nil {
 		return err

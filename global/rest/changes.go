@@ -88,6 +88,11 @@ func (a *api) apply(w http.ResponseWriter, r *http.Request, who Principal) *prob
 	if !who.mayWriteSome() {
 		return newProblem(http.StatusForbidden, "forbidden", "not allowed to write", "use a token of an admin, or of a writer of the mesh")
 	}
+	leave, p := a.bounds.carry(w, r, who)
+	if p != nil {
+		return p
+	}
+	defer leave()
 	body, isYAML, p := readBody(r)
 	if p != nil {
 		return p

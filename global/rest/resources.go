@@ -117,6 +117,11 @@ func (a *api) put(w http.ResponseWriter, r *http.Request, who Principal) *proble
 	if p != nil {
 		return p
 	}
+	leave, p := a.bounds.carry(w, r, who)
+	if p != nil {
+		return p
+	}
+	defer leave()
 	body, _, p := readBody(r)
 	if p != nil {
 		return p

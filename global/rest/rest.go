@@ -97,6 +97,8 @@ type Config struct {
 	Audit Audit
 	// Metrics serves /metrics to whoever may read; without it there is no such route.
 	Metrics http.Handler
+	// Limits bound what one client may ask for.
+	Limits Limits
 	// Done ends watches when it closes; nil for never.
 	Done <-chan struct{}
 	// Version of the software and name of this replica of global, for /v1/version.
@@ -116,6 +118,7 @@ type api struct {
 	writing chan struct{}
 	// backingUp holds one token, as a backup reads much.
 	backingUp chan struct{}
+	bounds    *bounds
 }
 
 // New makes the handler. It is safe for concurrent use and starts nothing.
@@ -129,7 +132,7 @@ func New(cfg Config) http.Handler {
 	if cfg.References == nil {
 		cfg.References = view.New(cfg.Store, cfg.Logger)
 	}
-	a := &api{Config: cfg, kinds: map[string]*resource.Kind{}, writing: make(chan struct{}, 1), backingUp: make(chan struct{}, 1)}
+	a := &api{Config: cfg, kinds: map[string]*resource.Kind{}, writing: make(chan struct{}, 1), backingUp: make(chan struct{}, 1), bounds: newBounds(cfg.Limits)}
 	for _, k := range resource.Kinds() {
 		a.kinds[k.Plural] = k
 	}
@@ -226,6 +229,11 @@ func (a *api) guard(ms methods) http.HandlerFunc {
 
 func (a *api) serve(ms methods, w http.ResponseWriter, r *http.Request) *problem {
 	who, err := a.Authenticator.Authenticate(r)
+	leave, p := a.bounds.enter(w, clientOf(r, who, err))
+	if p != nil {
+		return p
+	}
+	defer leave()
 	if err != nil {
 		a.Logger.Debug("request refused", zap.Error(err))
 		w.Header().Set("WWW-Authenticate", "Bearer")

@@ -19,6 +19,7 @@ import (
 
 	"github.com/zoneforge/zoneforge/global/store"
 	"github.com/zoneforge/zoneforge/global/view"
+	"github.com/zoneforge/zoneforge/overload"
 	"github.com/zoneforge/zoneforge/pki/token"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/sync/kds"
@@ -52,6 +53,8 @@ type Config struct {
 	// Verify gives the zone that a token is for, by the newest keys and revocations in Store; its error is told to the zone. One that
 	// wraps token.ErrRevoked or token.ErrUnknownKey ends streams that the token let in before. Safe for concurrent use.
 	Verify func(token string) (zone string, err error)
+	// StreamRate is how many streams a minute a zone may begin, and half as many at once; 0 sets no bound.
+	StreamRate int
 	// Signer may be nil; then no certificates are signed.
 	Signer Signer
 	// Machine has what the Welcome says, and the times of streams.
@@ -84,6 +87,7 @@ type Registry struct {
 	cfg     Config
 	server  *stream.Server
 	commits *commits
+	begins  *overload.Clients
 
 	mu      sync.Mutex
 	zones   map[string]*zone
@@ -122,7 +126,11 @@ func New(cfg Config) (*Registry, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	r := &Registry{cfg: cfg, commits: newCommits(cfg.Store, cfg.Now), zones: map[string]*zone{}, changed: make(chan struct{}), away: map[string]bool{}, releases: make(chan store.Claim, maxReleases)}
+	begins := overload.NewClients(0, 1)
+	if cfg.StreamRate > 0 {
+		begins = overload.NewClients(time.Minute/time.Duration(cfg.StreamRate), (cfg.StreamRate+1)/2)
+	}
+	r := &Registry{cfg: cfg, begins: begins, commits: newCommits(cfg.Store, cfg.Now), zones: map[string]*zone{}, changed: make(chan struct{}), away: map[string]bool{}, releases: make(chan store.Claim, maxReleases)}
 	var err error
 	r.server, err = stream.NewServer(stream.ServerConfig{Machine: cfg.Machine, Admission: r, Views: cfg.Views, Zones: r, Log: cfg.Logger})
 	return r, err
@@ -288,6 +296,11 @@ func invalid(err error) kds.Verdict {
 
 // Open admits a stream. The first one of a zone makes its Zone.
 func (r *Registry) Open(ctx context.Context, name string, h *kdsv1.Hello) (stream.Session, kds.Verdict) {
+	// A stream costs writes to the store.
+	if wait := r.begins.Ask(name, r.cfg.Now()); wait > 0 {
+		return nil, kds.Verdict{Code: kdsv1.Refusal_CODE_UNAVAILABLE, RetryAfter: wait, Reason: fmt.Sprintf(
+			"zone %s begins streams too often: find out what ends them, or set a larger stream-rate of global", name)}
+	}
 	if v := r.enter(ctx, name); v.Code != kdsv1.Refusal_CODE_UNSPECIFIED {
 		return nil, v
 	}
@@ -337,6 +350,9 @@ func (r *Registry) Open(ctx context.Context, name string, h *kdsv1.Hello) (strea
 	r.cfg.Logger.Info("zone connected", zap.String("zone", name), zap.String("replica", rep.name), zap.Uint64("revision", held.Revision))
 	return s, kds.Verdict{Offered: offered}
 }
+
+// HeldOff counts the streams that were refused because their zone began too many.
+func (r *Registry) HeldOff() uint64 { return r.begins.Refused() }
 
 func (r *Registry) duplicate(name, identity string) kds.Verdict {
 	r.mu.Lock()
