@@ -4,6 +4,7 @@
 package gossip
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,15 @@ import (
 	"go.uber.org/zap"
 )
 
-const rejoinEvery = 5 * time.Second
+const (
+	rejoinEvery = 5 * time.Second
+	// pushPullEvery is how often a replica compares what it holds with what another one does.
+	pushPullEvery = 5 * time.Second
+	// sendTimeout bounds a connection's handshake, and what is sent over it.
+	sendTimeout = 3 * time.Second
+	// sendAgain is after how long a member is tried again that took nothing.
+	sendAgain = 500 * time.Millisecond
+)
 
 // Config says who this replica is and how it finds the others.
 type Config struct {
@@ -37,7 +46,20 @@ type Member struct{ Name, Address string }
 // Snapshot is what this replica knows at one time. It is immutable and must not be changed.
 type Snapshot struct {
 	Members []Member // by name, this replica too
-	Records []Record // by owner and key, without deleted ones
+	Records []Record // by owner and key
+}
+
+// Change is a record that was written; Deleted when it has gone.
+type Change struct {
+	Record
+	Deleted bool
+}
+
+// Stats count what a replica knows and what was mended.
+type Stats struct {
+	Members, Records int
+	// Repairs are the times that an owner's records were not told one change after the other, but by their difference.
+	Repairs uint64
 }
 
 // Gossip is one replica. Its methods are safe for concurrent use.
@@ -47,14 +69,14 @@ type Gossip struct {
 	list         *memberlist.Memberlist // set by start
 	tune         func(*memberlist.Config)
 	leaveTimeout time.Duration // 0 goes without a word, as a crash does
-	wake         chan struct{} // holds one token when dirty or greet has something
+	news         chan struct{} // holds one token when a member came or went
 
 	mu       sync.Mutex
 	state    *state
 	snapshot Snapshot
+	stale    bool // says that snapshot is to be made anew
 	changed  chan struct{}
-	dirty    map[string]bool // own keys to be sent to all
-	greet    bool            // a member came: send all own records
+	outboxes map[string]*outbox // by member, self without
 }
 
 // New checks config. It starts nothing.
@@ -74,8 +96,8 @@ func New(config Config) (*Gossip, error) {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
-	g := &Gossip{config: config, leaveTimeout: 2 * time.Second, wake: make(chan struct{}, 1), state: newState(config.Name, config.Grace),
-		changed: make(chan struct{}), dirty: map[string]bool{}}
+	g := &Gossip{config: config, leaveTimeout: 2 * time.Second, news: make(chan struct{}, 1), state: newState(config.Name, config.Grace),
+		changed: make(chan struct{}), outboxes: map[string]*outbox{}}
 	if len(config.Keys) > 0 {
 		ring, err := memberlist.NewKeyring(config.Keys, config.Keys[0])
 		if err != nil {
@@ -93,7 +115,8 @@ func (g *Gossip) Put(key string, value []byte) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.writeLocked(key, slices.Clone(value), false)
+	g.state.write(key, slices.Clone(value), g.config.Now())
+	g.publishLocked()
 	return nil
 }
 
@@ -101,22 +124,60 @@ func (g *Gossip) Put(key string, value []byte) error {
 func (g *Gossip) Delete(key string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if held, ok := g.state.records[id{g.config.Name, key}]; ok && !held.Deleted {
-		g.writeLocked(key, nil, true)
+	if g.state.erase(key, g.config.Now()) {
+		g.publishLocked()
 	}
-}
-
-func (g *Gossip) writeLocked(key string, value []byte, deleted bool) {
-	g.state.write(key, value, deleted, g.config.Now())
-	g.dirty[key] = true
-	g.publishLocked()
 }
 
 // Watch returns what is known now and a channel that closes when that is stale.
 func (g *Gossip) Watch() (Snapshot, <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.stale {
+		g.stale = false
+		g.snapshot = Snapshot{g.membersLocked(), g.state.records()}
+	}
 	return g.snapshot, g.changed
+}
+
+// Take returns who is there, what changed since the last Take, ordered, and a channel that closes when there is more. Its work grows
+// with what changed. It is for one caller.
+func (g *Gossip) Take() ([]Member, []Change, <-chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var out []Change
+	for at := range g.state.touched {
+		c := Change{Record: Record{Owner: at.owner, Key: at.key}, Deleted: true}
+		if b := g.state.books[at.owner]; b != nil {
+			if i, ok := b.records[at.key]; ok {
+				c.Value, c.Deleted = i.Value, false
+			}
+		}
+		out = append(out, c)
+	}
+	clear(g.state.touched)
+	slices.SortFunc(out, func(a, b Change) int { return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Owner, b.Owner)) })
+	return g.membersLocked(), out, g.changed
+}
+
+// Stats are the counts now.
+func (g *Gossip) Stats() Stats {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := Stats{Members: len(g.state.alive), Repairs: g.state.repairs}
+	for _, b := range g.state.books {
+		s.Records += len(b.records)
+	}
+	return s
+}
+
+func (g *Gossip) membersLocked() []Member {
+	members := make([]Member, 0, len(g.state.alive))
+	for name, address := range g.state.alive {
+		members = append(members, Member{name, address})
+	}
+	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
+	return members
 }
 
 // Rotate replaces the keys: the first encrypts, all decrypt. To rotate a running control plane, first give all replicas
@@ -148,24 +209,13 @@ func (g *Gossip) Rotate(keys [][]byte) error {
 	return nil
 }
 
-// publishLocked makes a new snapshot, closes the old one's channel and wakes the sender.
+// publishLocked says that what is known changed, to those who watch and to the other members.
 func (g *Gossip) publishLocked() {
-	var members []Member
-	for name, address := range g.state.alive {
-		members = append(members, Member{name, address})
-	}
-	slices.SortFunc(members, func(a, b Member) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
-	g.snapshot = Snapshot{members, g.state.sorted(func(r Record) bool { return !r.Deleted })}
+	g.stale = true
 	close(g.changed)
 	g.changed = make(chan struct{})
-	select {
-	case g.wake <- struct{}{}:
-	default:
+	for _, o := range g.outboxes {
+		o.signal()
 	}
 }
 
@@ -178,6 +228,8 @@ func (g *Gossip) start() error {
 	c.AdvertiseAddr = g.config.AdvertiseAddress
 	c.Keyring = g.keyring
 	c.Delegate, c.Events = delegate{g}, delegate{g}
+	// What goes with push/pull is small, and frames pack themselves.
+	c.PushPullInterval, c.TCPTimeout, c.EnableCompression = pushPullEvery, sendTimeout, false
 	logger, err := zap.NewStdLogAt(g.config.Logger, zap.DebugLevel)
 	if err != nil {
 		return fmt.Errorf("gossip: logger: %w", err)
@@ -203,9 +255,15 @@ func (g *Gossip) Run(ctx context.Context) error {
 	rejoin := time.NewTicker(rejoinEvery)
 	defer rejoin.Stop()
 	g.join()
+	sending, stop := context.WithCancel(ctx)
+	defer stop()
+	var senders sync.WaitGroup
+	defer senders.Wait()
+	running := map[string]context.CancelFunc{}
 	for {
 		select {
 		case <-ctx.Done():
+			stop()
 			if g.leaveTimeout > 0 {
 				if err := g.list.Leave(g.leaveTimeout); err != nil {
 					g.config.Logger.Debug("nobody heard the goodbye", zap.String("replica", g.config.Name), zap.Error(err)) // they will notice
@@ -215,8 +273,22 @@ func (g *Gossip) Run(ctx context.Context) error {
 				return fmt.Errorf("gossip: leave: %w", err)
 			}
 			return nil
-		case <-g.wake:
-			g.spread()
+		case <-g.news:
+			g.mu.Lock()
+			for name, o := range g.outboxes {
+				if running[name] == nil {
+					ctx, cancel := context.WithCancel(sending)
+					running[name] = cancel
+					senders.Go(func() { o.run(ctx) })
+				}
+			}
+			for name, cancel := range running {
+				if g.outboxes[name] == nil {
+					cancel()
+					delete(running, name)
+				}
+			}
+			g.mu.Unlock()
 		case <-rejoin.C:
 			g.join()
 		case <-tick.C:
@@ -238,65 +310,65 @@ func (g *Gossip) join() {
 	}
 }
 
-// spread sends the own records that changed to all members at once. What fails is left to push/pull.
-func (g *Gossip) spread() {
-	g.mu.Lock()
-	records := g.state.sorted(func(r Record) bool { return r.Owner == g.config.Name && (g.greet || g.dirty[r.Key]) })
-	g.greet = false
-	clear(g.dirty)
-	g.mu.Unlock()
-	if len(records) == 0 {
-		return
-	}
-	b, err := encode(records)
-	if err != nil {
-		g.config.Logger.Error("records can't be encoded", zap.Error(err))
-		return
-	}
-	var sends sync.WaitGroup
-	for _, node := range g.list.Members() {
-		if node.Name != g.config.Name {
-			sends.Go(func() {
-				if err := g.list.SendReliable(node, b); err != nil {
-					g.config.Logger.Debug("delta not sent", zap.String("replica", node.Name), zap.Error(err))
-				}
-			})
-		}
-	}
-	sends.Wait()
-}
-
 // delegate is what memberlist calls, some of it with its own locks held: so it takes g.mu briefly and never calls memberlist.
 type delegate struct{ g *Gossip }
 
 func (d delegate) NodeMeta(int) []byte             { return nil }
 func (d delegate) GetBroadcasts(_, _ int) [][]byte { return nil }
-func (d delegate) NotifyMsg(b []byte)              { d.MergeRemoteState(b, false) }
 
 func (d delegate) LocalState(bool) []byte {
 	d.g.mu.Lock()
-	defer d.g.mu.Unlock()
-	b, err := encode(d.g.state.sorted(func(Record) bool { return true }))
+	f := frame{From: d.g.config.Name, Summaries: d.g.state.summaries()}
+	d.g.mu.Unlock()
+	b, err := encode(f)
 	if err != nil {
 		d.g.config.Logger.Error("state can't be encoded", zap.Error(err))
 	}
 	return b
 }
 
-func (d delegate) MergeRemoteState(b []byte, _ bool) {
-	records, err := decode(b)
+func (d delegate) MergeRemoteState(b []byte, _ bool) { d.NotifyMsg(b) }
+
+func (d delegate) NotifyMsg(b []byte) {
+	f, err := decode(b)
 	if err != nil {
 		d.g.config.Logger.Warn("gossip frame refused", zap.Error(err))
 		return
 	}
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()
-	changed, overruled := d.g.state.merge(records, d.g.config.Now())
-	for _, key := range overruled {
-		d.g.dirty[key] = true
+	d.g.receiveLocked(f)
+}
+
+// receiveLocked takes a frame. What is missing for it is asked of who sent it.
+func (g *Gossip) receiveLocked(f frame) {
+	now, o := g.config.Now(), g.outboxes[f.From]
+	changed := false
+	ask := func(w *want) {
+		if w != nil && o != nil {
+			o.asks[w.Owner] = true
+			o.signal()
+		}
+	}
+	if f.Delta != nil {
+		c, missing := g.state.change(*f.Delta, now)
+		changed = changed || c
+		ask(missing)
+	}
+	for _, c := range f.Contents {
+		changed = g.state.take(c, now) || changed
+	}
+	for _, s := range f.Summaries {
+		ask(g.state.compare(f.From, s))
+	}
+	for _, w := range f.Wants {
+		if o != nil {
+			o.owed[w.Owner] = w
+			o.signal()
+		}
 	}
 	if changed {
-		d.g.publishLocked()
+		g.publishLocked()
 	}
 }
 
@@ -304,7 +376,10 @@ func (d delegate) NotifyJoin(n *memberlist.Node) {
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()
 	d.g.state.join(n.Name, n.Address())
-	d.g.greet = true
+	if n.Name != d.g.config.Name {
+		d.g.outboxes[n.Name] = newOutbox(d.g, n)
+		d.g.tellLocked()
+	}
 	d.g.publishLocked()
 }
 
@@ -312,7 +387,16 @@ func (d delegate) NotifyLeave(n *memberlist.Node) {
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()
 	d.g.state.leave(n.Name, d.g.config.Now())
+	delete(d.g.outboxes, n.Name)
+	d.g.tellLocked()
 	d.g.publishLocked()
+}
+
+func (g *Gossip) tellLocked() {
+	select {
+	case g.news <- struct{}{}:
+	default:
+	}
 }
 
 func (d delegate) NotifyUpdate(n *memberlist.Node) {

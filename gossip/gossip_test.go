@@ -2,74 +2,12 @@ package gossip
 
 import (
 	"context"
-	"fmt"
-	"math/rand/v2"
-	"reflect"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/memberlist"
 )
-
-func TestMergeIsCommutativeAssociativeIdempotent(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	rnd := rand.New(rand.NewPCG(seed, 1))
-	now := time.Unix(1, 0)
-	merged := func(parts ...[]Record) []Record {
-		s := newState("self", time.Minute)
-		for _, p := range parts {
-			s.merge(p, now)
-		}
-		return s.sorted(func(Record) bool { return true })
-	}
-	for range 500 {
-		var parts [3][]Record
-		for i := range parts {
-			for range rnd.IntN(8) {
-				parts[i] = append(parts[i], Record{Owner: fmt.Sprint(rnd.IntN(2)), Key: fmt.Sprint(rnd.IntN(3)),
-					Version: 1 + rnd.Uint64N(4), Value: []byte{byte(rnd.IntN(2))}, Deleted: rnd.IntN(3) == 0})
-			}
-		}
-		a, b, c := parts[0], parts[1], parts[2]
-		want := merged(a, b, c)
-		for _, got := range [][]Record{merged(c, b, a), merged(merged(a, b), c), merged(a, merged(b, c)), merged(a, a, b, c, b), merged(want, want)} {
-			if !reflect.DeepEqual(got, want) {
-				t.Fatalf("merge depends on order:\n%v\n%v", got, want)
-			}
-		}
-	}
-}
-
-func TestBuriedRecordsStayGoneUntilTheirOwnerReturns(t *testing.T) {
-	now := time.Unix(1, 0)
-	s := newState("self", time.Minute)
-	r := []Record{{Owner: "b", Key: "k", Version: 3}}
-	s.join("b", "")
-	s.merge(r, now)
-	s.leave("b", now)
-	if s.expire(now.Add(59*time.Second)) || !s.expire(now.Add(time.Minute)) {
-		t.Fatal("records must go when the grace is over, not before")
-	}
-	if changed, _ := s.merge(r, now); changed {
-		t.Fatal("a peer brought a buried record back")
-	}
-	s.join("b", "")
-	if changed, _ := s.merge(r, now); !changed {
-		t.Fatal("the owner's return must make its records welcome")
-	}
-}
-
-func TestRestartedOwnerOverrulesItsFormerLife(t *testing.T) {
-	s := newState("self", 0)
-	s.write("kept", []byte("new"), false, time.Unix(0, 5))
-	_, overruled := s.merge([]Record{{Owner: "self", Key: "kept", Version: 90}, {Owner: "self", Key: "lost", Version: 91}}, time.Unix(0, 6))
-	got := s.sorted(func(Record) bool { return true })
-	if len(overruled) != 2 || string(got[0].Value) != "new" || got[0].Version <= 90 || !got[1].Deleted || got[1].Version <= 91 {
-		t.Fatalf("got %v", got)
-	}
-}
 
 type clock struct{ offset atomic.Int64 }
 
