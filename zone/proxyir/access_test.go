@@ -110,3 +110,28 @@ func TestAccessFilters(t *testing.T) {
 		t.Errorf("client address: %+v", got)
 	}
 }
+
+// TestServiceThatNobodyHasIsTold holds that a policy which calls such a service is in force all the same.
+func TestServiceThatNobodyHasIsTold(t *testing.T) {
+	asks := func(name string) *meshv1.Filter {
+		return &meshv1.Filter{Filter: &meshv1.Filter_ExtAuth{ExtAuth: &meshv1.ExtAuth{Service: &meshv1.ExtAuth_Http_{Http: &meshv1.ExtAuth_Http{Target: &meshv1.Target{Destination: service(name)}}}}}}
+	}
+	const want = `service "ghost" is no ExternalService, and no service of mesh default that says kuma.io/protocol: start or apply it, or mend its name`
+	guarded, _, rejected := guardedRoutes(t, asks("ghost"), nil)
+	if guarded.Filters.ExtAuth == nil || len(rejected) != 1 || rejected[0].Key.Name != "r" || rejected[0].Reason != want {
+		t.Errorf("in force: %+v, told %v", guarded.Filters.ExtAuth, rejected)
+	}
+	if _, _, rejected = guardedRoutes(t, asks("echo"), nil); len(rejected) > 0 {
+		t.Errorf("told %v of a service that is there", rejected)
+	}
+
+	in := guardedGateway(asks("echo"), nil)
+	limit := limitRule(1)
+	limit.Shared = &meshv1.SharedLimit{Service: &meshv1.Target{Destination: service("ghost")}}
+	in.Policies["RateLimit"] = []*resource.Resource{res("RateLimit", "all", &meshv1.RateLimit{Selectors: sel(service("*")), Conf: &meshv1.RateLimit_Conf{Http: []*meshv1.RateLimit_Rule{limit}}})}
+	r, err := proxyir.Gateway(in)
+	accepted(t, r, err)
+	if len(r.Rejected) != 1 || r.Rejected[0].Key.Name != "all" || r.Rejected[0].Reason != want {
+		t.Errorf("told %v of a limit's service", r.Rejected)
+	}
+}

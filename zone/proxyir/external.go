@@ -111,7 +111,16 @@ func (b *builder) target(t *meshv1.Target, spoken ir.Protocol) (string, error) {
 	if t.GetUrl() != "" {
 		return b.urlCluster(t.GetUrl(), t.GetCaCert(), spoken)
 	}
+	b.expect("service", t.GetDestination()[resource.TagService], "or mend its name")
 	return b.cluster(t.GetDestination())
+}
+
+// expect tells of a service that a policy calls and nobody has. That is no reason to leave the policy out: it comes into force, as
+// strict as it is, and is right as soon as the service is there.
+func (b *builder) expect(field, service, otherwise string) {
+	if len(b.externals(service)) == 0 && b.Protocols[service] == "" {
+		b.missing = append(b.missing, fmt.Sprintf("%s %q is no ExternalService, and no service of mesh %s that says kuma.io/protocol: start or apply it, %s", field, service, b.MeshName, otherwise))
+	}
 }
 
 // urlCluster is the cluster of the host of a URL. Equal hosts share one where they are proven by the same roots.

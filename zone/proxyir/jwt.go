@@ -93,8 +93,7 @@ func orDefault(d *durationpb.Duration, otherwise time.Duration) time.Duration {
 	return d.AsDuration()
 }
 
-// call is an address that the proxy itself calls. A service that nobody has yet is no reason to leave the policy out: it comes
-// into force, as strict as it is, and is right as soon as the service is there. But it is told.
+// call is an address that the proxy itself calls.
 func (b *builder) call(u *meshv1.HttpUri) (ir.HTTPCall, error) {
 	out := ir.HTTPCall{URI: u.GetUri(), Timeout: orDefault(u.GetTimeout(), defaultCallTimeout)}
 	var err error
@@ -102,10 +101,7 @@ func (b *builder) call(u *meshv1.HttpUri) (ir.HTTPCall, error) {
 		out.Cluster, err = b.urlCluster(u.GetUri(), u.GetCaCert(), ir.HTTP1)
 		return out, err
 	}
-	if len(b.externals(u.GetCluster())) == 0 && b.Protocols[u.GetCluster()] == "" {
-		b.missing = append(b.missing, fmt.Sprintf("cluster %q is no ExternalService, and no service of mesh %s that says kuma.io/protocol: start or apply it, or leave cluster out to call the host of the uri",
-			u.GetCluster(), b.MeshName))
-	}
+	b.expect("cluster", u.GetCluster(), "or leave cluster out to call the host of the uri")
 	out.Cluster, err = b.cluster(map[string]string{resource.TagService: u.GetCluster()})
 	return out, err
 }

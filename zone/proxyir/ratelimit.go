@@ -103,6 +103,7 @@ func (b *builder) fromRateLimits(list []*resource.Resource, use string) []attach
 				}
 				made = append(made, attachment{key: r.Key, matches: rule.GetMatches(), does: ir.Route{Filters: ir.Filters{PolicyLimit: l}}})
 			}
+			b.tell(r.Key)
 			b.limits[r.Key] = made
 		}
 		if len(made) > 0 {
