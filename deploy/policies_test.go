@@ -65,7 +65,7 @@ func TestExamplesAreValid(t *testing.T) {
 func gateway(t *testing.T, zone string, resources []*resource.Resource) *ir.Proxy {
 	t.Helper()
 	in := proxyir.Input{
-		MeshName: "default", Zone: zone, Domain: domain, Name: "edge-" + zone, Policies: map[string][]*resource.Resource{},
+		MeshName: "default", Zone: zone, Domain: domain, Name: "edge-" + zone, Policies: policy.ByKind{},
 		Dataplane: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "127.0.0.1", Gateway: &meshv1.Dataplane_Gateway{
 			Type: meshv1.Dataplane_Gateway_TYPE_BUILTIN, Tags: map[string]string{resource.TagService: "edge"}}}},
 	}
@@ -74,7 +74,7 @@ func gateway(t *testing.T, zone string, resources []*resource.Resource) *ir.Prox
 			in.Mesh = resource.Spec[*meshv1.Mesh](r)
 			continue
 		}
-		in.Policies[r.Kind] = append(in.Policies[r.Kind], r)
+		in.Policies.Put(r)
 	}
 	if in.Mesh.GetMtls().GetEnabledBackend() == "" {
 		t.Fatal("the demo's mesh has no mutual TLS")

@@ -22,7 +22,7 @@ import (
 // replicasEach is how many proxies a service has, and how many a policy for one service hits.
 const replicasEach = 10
 
-// town is a zone with sidecars of many services, each with an outbound to the next service.
+// town is a zone with sidecars of many services, each with an outbound to the next service, and one to a service that all are clients of.
 type town struct {
 	*core
 	t        *testing.T
@@ -68,8 +68,9 @@ func workID(service, i int) string { return fmt.Sprintf("Dataplane/default/s%d-%
 func (w *town) join(service, to, i int) {
 	id := workID(service, i)
 	n := &meshv1.Dataplane_Networking{Address: fmt.Sprintf("10.%d.%d.%d", service>>8, service&255, i+1),
-		Inbound:  []*meshv1.Dataplane_Inbound{{Port: 80, Tags: map[string]string{resource.TagService: fmt.Sprint("s", service), resource.TagProtocol: "http"}}},
-		Outbound: []*meshv1.Dataplane_Outbound{{Port: 9000, Tags: map[string]string{resource.TagService: fmt.Sprint("s", to)}}}}
+		Inbound: []*meshv1.Dataplane_Inbound{{Port: 80, Tags: map[string]string{resource.TagService: fmt.Sprint("s", service), resource.TagProtocol: "http"}}},
+		Outbound: []*meshv1.Dataplane_Outbound{{Port: 9000, Tags: map[string]string{resource.TagService: fmt.Sprint("s", to)}},
+			{Port: 9001, Tags: map[string]string{resource.TagService: "common"}}}}
 	spec := &meshv1.Dataplane{Networking: n}
 	key := resource.Key{Kind: "Dataplane", Mesh: "default", Name: id[len("Dataplane/default/"):]}
 	w.connect(&admission.Proxy{ID: id, Kind: "Dataplane", Mesh: "default", Name: key.Name, Dataplane: spec, Resource: &resource.Resource{Key: key, Spec: spec},
@@ -142,6 +143,9 @@ func TestZoneWorkFollowsTheChange(t *testing.T) {
 		}, replicasEach},
 		{"traces of one service", func(w *town) {
 			w.put("TrafficTrace", "t", &meshv1.TrafficTrace{Selectors: of("s8"), Conf: &meshv1.TrafficTrace_Conf{}})
+		}, replicasEach},
+		{"a policy for some clients of a service that all have", func(w *town) {
+			w.put("Timeout", "some", &meshv1.Timeout{Sources: of("s4"), Destinations: of("common"), Conf: &meshv1.Timeout_Conf{ConnectTimeout: durationpb.New(time.Second)}})
 		}, replicasEach},
 		{"a policy that hits no proxy", func(w *town) {
 			w.put("Timeout", "nobody", &meshv1.Timeout{Sources: of("*"), Destinations: of("none"), Conf: &meshv1.Timeout_Conf{ConnectTimeout: durationpb.New(time.Second)}})

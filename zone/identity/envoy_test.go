@@ -30,6 +30,7 @@ import (
 	"github.com/zoneforge/zoneforge/ingress"
 	"github.com/zoneforge/zoneforge/pki"
 	"github.com/zoneforge/zoneforge/pki/token"
+	"github.com/zoneforge/zoneforge/policy"
 	federationv1 "github.com/zoneforge/zoneforge/proto/federation/v1"
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
@@ -289,7 +290,7 @@ func (e *east) start(name, service string, spec *meshv1.Dataplane) string {
 }
 
 // configure builds what a Dataplane does, by the product's own pipeline.
-func (e *east) configure(name string, mesh *meshv1.Mesh, spec *meshv1.Dataplane, policies map[string][]*resource.Resource, protocols map[string]string) []ingress.Destination {
+func (e *east) configure(name string, mesh *meshv1.Mesh, spec *meshv1.Dataplane, policies policy.ByKind, protocols map[string]string) []ingress.Destination {
 	e.t.Helper()
 	built, err := proxyir.Sidecar(proxyir.Input{Mesh: mesh, MeshName: meshName, Zone: "east", Domain: federation, Name: name,
 		Dataplane: spec, Policies: policies, Protocols: protocols})
@@ -428,11 +429,11 @@ func TestRotationUnderTraffic(t *testing.T) {
 	e := newEast(t, root)
 
 	spec := &meshv1.Mesh{Mtls: &meshv1.Mesh_Mtls{EnabledBackend: "ca", Backends: []*meshv1.Mesh_CertificateAuthority{{Name: "ca", Type: "builtin"}}}}
-	policies := map[string][]*resource.Resource{"TrafficPermission": {{Key: resource.Key{Kind: "TrafficPermission", Mesh: meshName, Name: "web-to-echo"},
+	policies := policy.ByKind{"TrafficPermission": policy.NewList(&resource.Resource{Key: resource.Key{Kind: "TrafficPermission", Mesh: meshName, Name: "web-to-echo"},
 		Spec: &meshv1.TrafficPermission{
 			Sources:      []*meshv1.Selector{{Match: map[string]string{resource.TagService: "web"}}},
 			Destinations: []*meshv1.Selector{{Match: map[string]string{resource.TagService: resource.AnyValue}}},
-		}}}}
+		}})}
 	httpIn, tcpIn, httpOut, tcpOut, webIn := freePort(t), freePort(t), freePort(t), freePort(t), freePort(t)
 	protocols := map[string]string{"echo": "http", "echo-tcp": "tcp"}
 	tags := func(service string) map[string]string {

@@ -128,7 +128,7 @@ func TestServiceThatNobodyHasIsTold(t *testing.T) {
 	in := guardedGateway(asks("echo"), nil)
 	limit := limitRule(1)
 	limit.Shared = &meshv1.SharedLimit{Service: &meshv1.Target{Destination: service("ghost")}}
-	in.Policies["RateLimit"] = []*resource.Resource{res("RateLimit", "all", &meshv1.RateLimit{Selectors: sel(service("*")), Conf: &meshv1.RateLimit_Conf{Http: []*meshv1.RateLimit_Rule{limit}}})}
+	in.Policies.Put(res("RateLimit", "all", &meshv1.RateLimit{Selectors: sel(service("*")), Conf: &meshv1.RateLimit_Conf{Http: []*meshv1.RateLimit_Rule{limit}}}))
 	r, err := proxyir.Gateway(in)
 	accepted(t, r, err)
 	if len(r.Rejected) != 1 || r.Rejected[0].Key.Name != "all" || r.Rejected[0].Reason != want {

@@ -29,7 +29,7 @@ var anyDestination = map[string]string{resource.TagService: resource.AnyValue}
 // accessLogs writes what TrafficLogs ask for: at the outbounds of a sidecar and the listeners of a gateway. The connections of HTTP
 // carry each log that their routes may ever ask for, so that what is logged changes with routes alone.
 func (b *builder) accessLogs() {
-	if len(b.Policies["TrafficLog"]) == 0 {
+	if b.Policies["TrafficLog"].Len() == 0 {
 		return
 	}
 	logs, failed := b.possibleLogs()
@@ -160,7 +160,7 @@ func (b *builder) possibleLogs() (logs []namedLog, failed map[string]error) {
 		logs = append(logs, l)
 	}
 	named := map[string]bool{}
-	for _, r := range b.Policies["TrafficLog"] {
+	for _, r := range b.Policies["TrafficLog"].From(b.source) {
 		spec, ok := r.Spec.(*meshv1.TrafficLog)
 		if !ok || r.Mesh != b.MeshName {
 			continue

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/zoneforge/zoneforge/policy"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/zone/proxyir"
@@ -45,7 +46,7 @@ func BenchmarkGateway(b *testing.B) {
 				list = append(list, route(fmt.Sprintf("r%04d", i), []string{fmt.Sprintf("h%d.example.com", i%10)},
 					path(meshv1.MatchType_MATCH_TYPE_PREFIX, fmt.Sprint("/p", i))))
 			}
-			in.Policies["MeshGatewayRoute"] = list
+			in.Policies["MeshGatewayRoute"] = policy.NewList(list...)
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := proxyir.Gateway(in); err != nil {

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/zoneforge/zoneforge/ir"
+	"github.com/zoneforge/zoneforge/policy"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/zone/proxyir"
@@ -26,7 +27,7 @@ func cached(t *testing.T, change func(rule *meshv1.MeshGatewayRoute_Rule, c *mes
 		}
 	}
 	in := gatewayInput()
-	in.Policies["MeshGatewayRoute"] = []*resource.Resource{one, other}
+	in.Policies["MeshGatewayRoute"] = policy.NewList(one, other)
 	r, err := proxyir.Gateway(in)
 	p, _ := accepted(t, r, err)
 	out := map[string]ir.Route{}

@@ -28,7 +28,7 @@ var clientKinds = []string{"FaultInjection", "RateLimit"}
 func (b *builder) byClient(routes []ir.Route, tags map[string]string) []ir.Route {
 	service := tags[resource.TagService]
 	in := policy.Identities{Mesh: b.MeshName, Domain: b.Domain}
-	faulty, limited := policy.Clients(b.Policies["FaultInjection"], in, tags), policy.Clients(b.Policies["RateLimit"], in, tags)
+	faulty, limited := policy.Clients(b.Policies["FaultInjection"].To(tags), in, tags), policy.Clients(b.Policies["RateLimit"].To(tags), in, tags)
 	for _, c := range faulty {
 		b.use(c.Policies[0], "requests to %s", service)
 	}
@@ -98,7 +98,7 @@ func tagMatches(tags map[string]string) []ir.ValueMatch {
 func (b *builder) sayTags() {
 	asking := func(service string) bool {
 		for _, kind := range clientKinds {
-			for _, r := range b.Policies[kind] {
+			for _, r := range b.Policies[kind].To(map[string]string{resource.TagService: service}) {
 				if spec, ok := r.Spec.(policy.ConnectionPolicy); ok && r.Mesh == b.MeshName && policy.AsksTags(spec) &&
 					slices.ContainsFunc(spec.GetDestinations(), func(s *meshv1.Selector) bool {
 						name := s.GetMatch()[resource.TagService]
@@ -131,7 +131,7 @@ func (b *builder) sayTags() {
 func (b *builder) notForTCP(tags map[string]string) {
 	in := policy.Identities{Mesh: b.MeshName, Domain: b.Domain}
 	for _, kind := range clientKinds {
-		for _, c := range policy.Clients(b.Policies[kind], in, tags) {
+		for _, c := range policy.Clients(b.Policies[kind].To(tags), in, tags) {
 			for _, r := range c.Policies {
 				b.reject(r.Key, len(b.order), fmt.Errorf("%s speaks tcp, and a %s is for HTTP: give its inbound the tag %s, or select others",
 					tags[resource.TagService], kind, resource.TagProtocol))

@@ -24,7 +24,7 @@ const composerGrace = time.Second
 // fall to a wider rule otherwise.
 func (b *builder) compositions(l *meshv1.MeshGateway_Listener, own string, tags map[string]string) ([]entry, error) {
 	var out []entry
-	for _, r := range policy.AllMatching(b.Policies["Composition"], b.MeshName, tags) {
+	for _, r := range policy.AllMatching(b.Policies["Composition"].Of(tags), b.MeshName, tags) {
 		spec, ok := r.Spec.(*meshv1.Composition)
 		if !ok {
 			continue

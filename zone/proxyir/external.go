@@ -21,7 +21,7 @@ import (
 // externals are the ExternalServices of a service, by name.
 func (b *builder) externals(service string) []*resource.Resource {
 	var out []*resource.Resource
-	for _, r := range b.Policies["ExternalService"] {
+	for _, r := range b.Policies["ExternalService"].Of(map[string]string{resource.TagService: service}) {
 		if spec, ok := r.Spec.(*meshv1.ExternalService); ok && r.Mesh == b.MeshName && spec.GetTags()[resource.TagService] == service {
 			out = append(out, r)
 		}
@@ -40,7 +40,7 @@ func (b *builder) reachExternal(c *ir.Cluster, services []*resource.Resource, ta
 		if !policy.Matches(&meshv1.Selector{Match: tags}, spec.GetTags()) {
 			continue
 		}
-		if b.mtls() && !policy.Permits(b.Policies["TrafficPermission"], b.MeshName, b.source, spec.GetTags()) {
+		if b.mtls() && !policy.Permits(b.Policies["TrafficPermission"].Between(b.source, spec.GetTags()), b.MeshName, b.source, spec.GetTags()) {
 			return fmt.Errorf("no TrafficPermission allows %s to reach %s", b.source[resource.TagService], r.Key)
 		}
 		address := url.URL{Host: spec.GetNetworking().GetAddress()}

@@ -149,7 +149,7 @@ func (b *builder) attachments(key resource.Key, from string, list []*meshv1.Filt
 
 // filterPolicies are the FilterPolicies for a proxy or listener with these tags, the most specific first.
 func (b *builder) filterPolicies(tags map[string]string) []*resource.Resource {
-	return policy.AllMatching(b.Policies["FilterPolicy"], b.MeshName, tags)
+	return policy.AllMatching(b.Policies["FilterPolicy"].Of(tags), b.MeshName, tags)
 }
 
 // fromPolicy builds a FilterPolicy once for all the routes that it is for.

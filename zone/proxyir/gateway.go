@@ -26,7 +26,7 @@ func Gateway(in Input) (*Result, error) {
 	n := in.Dataplane.GetNetworking()
 	b := newBuilder(in, ir.Gateway, n.GetGateway().GetTags())
 	var conf *meshv1.MeshGateway_Conf
-	r := policy.MostSpecific(b.Policies["MeshGateway"], in.MeshName, b.source)
+	r := policy.MostSpecific(b.Policies["MeshGateway"].Of(b.source), in.MeshName, b.source)
 	if r != nil {
 		if spec, ok := r.Spec.(*meshv1.MeshGateway); ok {
 			conf = spec.GetConf()
@@ -73,7 +73,7 @@ func (b *builder) hosts(gateway resource.Key, l *meshv1.MeshGateway_Listener, al
 	own := hostname(l.GetHostname())
 	domains := map[string]bool{own: true}
 	var entries []entry
-	for _, r := range policy.AllMatching(b.Policies["MeshGatewayRoute"], b.MeshName, tags) {
+	for _, r := range policy.AllMatching(b.Policies["MeshGatewayRoute"].Of(tags), b.MeshName, tags) {
 		spec, ok := r.Spec.(*meshv1.MeshGatewayRoute)
 		if !ok || spec.GetConf().GetHttp() == nil {
 			continue

@@ -114,7 +114,7 @@ func TestListenersStayAsTheyAre(t *testing.T) {
 	}
 	in := gatewayInput()
 	before = listeners(t, in)
-	gateway := resource.Spec[*meshv1.MeshGateway](in.Policies["MeshGateway"][0])
+	gateway := resource.Spec[*meshv1.MeshGateway](in.Policies["MeshGateway"].All()[0])
 	for _, l := range gateway.Conf.Listeners {
 		if l.Protocol == meshv1.MeshGateway_PROTOCOL_HTTPS {
 			l.Http3, l.Http3AdvertisedPort = true, 444
@@ -148,7 +148,7 @@ func TestListenersStayAsTheyAre(t *testing.T) {
 // TestListenerWithoutAuthoritiesIsLeftOut, as it would let in anyone.
 func TestListenerWithoutAuthoritiesIsLeftOut(t *testing.T) {
 	in := gatewayInput()
-	gateway := resource.Spec[*meshv1.MeshGateway](in.Policies["MeshGateway"][0])
+	gateway := resource.Spec[*meshv1.MeshGateway](in.Policies["MeshGateway"].All()[0])
 	for _, l := range gateway.Conf.Listeners {
 		if l.GetTls() != nil {
 			l.Tls.ClientValidation = &meshv1.MeshGateway_ClientValidation{Secret: "clients"}

@@ -70,7 +70,7 @@ func (b *builder) metrics() {
 	default:
 		chain.TLS = &ir.DownstreamTLS{Certificates: []string{b.secret("svid:" + service)}, ClientValidation: b.secret("bundle"), ALPN: []string{"h2", "http/1.1"}}
 		tags := ScraperTags(b.Mesh)
-		allowed := policy.Authorize(b.Policies["TrafficPermission"], policy.Identities{Mesh: b.MeshName, Domain: b.Domain}, b.inZone(tags))
+		allowed := b.authorize(b.inZone(tags))
 		authorization = &allowed
 		b.usePermissions(tags, "scrapers of its metrics")
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/zoneforge/zoneforge/ir"
+	"github.com/zoneforge/zoneforge/policy"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/zone/proxyir"
@@ -41,12 +42,12 @@ func TestAccessLogs(t *testing.T) {
 	in := input(observed(), sidecar(), sidecarPolicies())
 	in.Mesh.Metrics = nil
 	in.LogPipe = "/dev/fd/3"
-	in.Policies["TrafficLog"] = []*resource.Resource{
+	in.Policies["TrafficLog"] = policy.NewList(
 		logTo("all", "*", "*", nil),
 		logTo("raw", "web", "raw", &meshv1.TrafficLog_Conf{Backend: "tcp"}),
 		logTo("grpc", "web", "grpc", &meshv1.TrafficLog_Conf{File: &meshv1.LogFile{Path: "/b"}, Format: &meshv1.LogFormat{Json: map[string]string{"b": "%DURATION%", "a": "%KUMA_DESTINATION_SERVICE%"}}}),
 		logTo("others", "other", "echo", &meshv1.TrafficLog_Conf{Backend: "otel"}),
-	}
+	)
 	r, err := proxyir.Sidecar(in)
 	p, _ := accepted(t, r, err)
 	for _, l := range p.Listeners {
@@ -87,10 +88,10 @@ func TestAccessLogs(t *testing.T) {
 
 	t.Run("what is logged changes routes alone", func(t *testing.T) {
 		in := in
-		in.Policies = map[string][]*resource.Resource{"TrafficLog": in.Policies["TrafficLog"][:1]}
+		in.Policies = policy.ByKind{"TrafficLog": policy.NewList(in.Policies["TrafficLog"].All()[0])}
 		one, err := proxyir.Sidecar(in)
 		accepted(t, one, err)
-		in.Policies = map[string][]*resource.Resource{"TrafficLog": {logTo("all", "*", "grpc", &meshv1.TrafficLog_Conf{Backend: "tcp"})}}
+		in.Policies = policy.ByKind{"TrafficLog": policy.NewList(logTo("all", "*", "grpc", &meshv1.TrafficLog_Conf{Backend: "tcp"}))}
 		other, err := proxyir.Sidecar(in)
 		accepted(t, other, err)
 		for i := range one.Proxy.Listeners {
@@ -114,7 +115,7 @@ func TestAccessLogs(t *testing.T) {
 			"no logging.defaultBacken": func(in *proxyir.Input) { in.Mesh = mesh(meshv1.Mesh_MODE_STRICT) },
 		} {
 			in := in
-			in.Policies = map[string][]*resource.Resource{"TrafficLog": {logTo("all", "*", "*", nil)}}
+			in.Policies = policy.ByKind{"TrafficLog": policy.NewList(logTo("all", "*", "*", nil))}
 			change(&in)
 			r, err := proxyir.Sidecar(in)
 			accepted(t, r, err)
@@ -128,9 +129,9 @@ func TestAccessLogs(t *testing.T) {
 func TestTraces(t *testing.T) {
 	in := input(observed(), sidecar(), sidecarPolicies())
 	share := 12.5
-	in.Policies["TrafficTrace"] = []*resource.Resource{res("TrafficTrace", "all", &meshv1.TrafficTrace{Selectors: sel(service("*"))})}
-	in.Policies["MeshTrafficTrace"] = []*resource.Resource{res("MeshTrafficTrace", "db", &meshv1.TrafficTrace{Selectors: sel(service("db")), Conf: &meshv1.TrafficTrace_Conf{
-		Backend: &meshv1.TraceBackend{Datadog: &meshv1.DatadogCollector{Address: "dd", SplitService: true}}, Sampling: &share}})}
+	in.Policies["TrafficTrace"] = policy.NewList(res("TrafficTrace", "all", &meshv1.TrafficTrace{Selectors: sel(service("*"))}))
+	in.Policies["MeshTrafficTrace"] = policy.NewList(res("MeshTrafficTrace", "db", &meshv1.TrafficTrace{Selectors: sel(service("db")), Conf: &meshv1.TrafficTrace_Conf{
+		Backend: &meshv1.TraceBackend{Datadog: &meshv1.DatadogCollector{Address: "dd", SplitService: true}}, Sampling: &share}}))
 	r, err := proxyir.Sidecar(in)
 	p, _ := accepted(t, r, err)
 	for _, l := range p.Listeners {

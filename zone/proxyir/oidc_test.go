@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/zoneforge/zoneforge/policy"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/zone/proxyir"
@@ -37,7 +38,7 @@ func TestLoginsOfOneHost(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			in := gatewayInput()
 			in.SecretData = func(string) ([]byte, bool) { return []byte("secret"), true }
-			in.Policies["MeshGatewayRoute"] = append(c.routes, route("open", nil, path(meshv1.MatchType_MATCH_TYPE_PREFIX, "/")))
+			in.Policies["MeshGatewayRoute"] = policy.NewList(append(c.routes, route("open", nil, path(meshv1.MatchType_MATCH_TYPE_PREFIX, "/")))...)
 			r, err := proxyir.Gateway(in)
 			p, _ := accepted(t, r, err)
 			var shut []string

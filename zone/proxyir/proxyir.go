@@ -43,7 +43,7 @@ type Input struct {
 	Name      string
 	Dataplane *meshv1.Dataplane
 	// Policies are the mesh's resources by kind.
-	Policies map[string][]*resource.Resource
+	Policies policy.ByKind
 	// Protocols are the values of kuma.io/protocol by service. A sidecar takes an unknown service as tcp, a gateway as http.
 	Protocols map[string]string
 	// HasSecret tells whether a Secret of the mesh is there and holds a certificate with its key; nil takes all as there. A
@@ -163,13 +163,13 @@ func newBuilder(in Input, kind ir.ProxyKind, source map[string]string) *builder 
 	b := &builder{Input: in, external: map[string]map[string]string{}, attached: map[resource.Key][]attachment{}, limits: map[resource.Key][]attachment{}, logins: map[*ir.OIDC]string{}, clusters: map[string]ir.Cluster{}, destinations: map[string]ingress.Destination{}, secrets: map[string]bool{},
 		rejected: map[Rejected]bool{}, uses: map[Use]bool{}}
 	if len(in.Without) > 0 {
-		b.Policies = make(map[string][]*resource.Resource, len(in.Policies))
-		for kind, list := range in.Policies {
-			for _, r := range list {
-				if !in.Without[r.Key] {
-					b.Policies[kind] = append(b.Policies[kind], r)
-				}
-			}
+		b.Policies = maps.Clone(in.Policies)
+		kinds := map[string]bool{}
+		for key := range in.Without {
+			kinds[key.Kind] = true
+		}
+		for kind := range kinds {
+			b.Policies[kind] = policy.NewList(slices.DeleteFunc(slices.Clone(in.Policies[kind].All()), func(r *resource.Resource) bool { return in.Without[r.Key] })...)
 		}
 	}
 	b.source = b.inZone(source)
@@ -237,7 +237,7 @@ func (b *builder) use(r *resource.Resource, format string, args ...any) {
 
 // connection is the policy of a kind for the connections to a destination.
 func (b *builder) connection(kind string, destination map[string]string) *resource.Resource {
-	return policy.MostSpecificForConnection(b.Policies[kind], b.MeshName, b.source, destination)
+	return policy.MostSpecificForConnection(b.Policies[kind].Between(b.source, destination), b.MeshName, b.source, destination)
 }
 
 func (b *builder) timeouts(destination map[string]string) policy.Timeouts {

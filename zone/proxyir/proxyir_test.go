@@ -11,6 +11,7 @@ import (
 
 	"github.com/zoneforge/zoneforge/ingress"
 	"github.com/zoneforge/zoneforge/ir"
+	"github.com/zoneforge/zoneforge/policy"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/xds"
@@ -35,8 +36,16 @@ func mesh(mode meshv1.Mesh_Mode) *meshv1.Mesh {
 
 func input(m *meshv1.Mesh, n *meshv1.Dataplane_Networking, policies map[string][]*resource.Resource) proxyir.Input {
 	n.Address = "10.0.0.1"
-	return proxyir.Input{Mesh: m, MeshName: "default", Zone: "east", Domain: "mesh.example.com", Name: "p", Policies: policies,
+	return proxyir.Input{Mesh: m, MeshName: "default", Zone: "east", Domain: "mesh.example.com", Name: "p", Policies: lists(policies),
 		Dataplane: &meshv1.Dataplane{Networking: n}, Protocols: tags{"echo": "http", "grpc": "grpc"}}
+}
+
+func lists(policies map[string][]*resource.Resource) policy.ByKind {
+	out := policy.ByKind{}
+	for kind, list := range policies {
+		out[kind] = policy.NewList(list...)
+	}
+	return out
 }
 
 func sidecar() *meshv1.Dataplane_Networking {
@@ -100,15 +109,15 @@ func TestWaysOfCachesAndCompositionsStay(t *testing.T) {
 	without, err := proxyir.Gateway(gatewayInput())
 	before, _ := accepted(t, without, err)
 	in := gatewayInput()
-	in.Policies["MeshGatewayRoute"][0] = func() *resource.Resource {
-		r := route("cached", nil, path(meshv1.MatchType_MATCH_TYPE_PREFIX, "/a"))
+	in.Policies["MeshGatewayRoute"].Put(func() *resource.Resource {
+		r := route("regex", nil, path(meshv1.MatchType_MATCH_TYPE_PREFIX, "/a"))
 		rule := resource.Spec[*meshv1.MeshGatewayRoute](r).GetConf().GetHttp().GetRules()[0]
 		rule.Filters = []*meshv1.Filter{{Filter: &meshv1.Filter_Cache{Cache: &meshv1.Cache{}}}}
 		return r
-	}()
-	in.Policies["Composition"] = []*resource.Resource{res("Composition", "sum", &meshv1.Composition{Selectors: sel(service("edge")), Conf: &meshv1.Composition_Conf{
+	}())
+	in.Policies["Composition"] = policy.NewList(res("Composition", "sum", &meshv1.Composition{Selectors: sel(service("edge")), Conf: &meshv1.Composition_Conf{
 		Path: "/sum", Calls: []*meshv1.Composition_Call{{Name: "one", Destination: service("echo"), Path: "/one"}},
-	}})}
+	}}))
 	with, err := proxyir.Gateway(in)
 	after, _ := accepted(t, with, err)
 	if !reflect.DeepEqual(before.Listeners, after.Listeners) || !reflect.DeepEqual(before.Clusters, after.Clusters) {
@@ -118,7 +127,7 @@ func TestWaysOfCachesAndCompositionsStay(t *testing.T) {
 		t.Errorf("listeners %v", after.Listeners)
 	}
 	// A gateway that takes no HTTP has none of it.
-	resource.Spec[*meshv1.MeshGateway](in.Policies["MeshGateway"][0]).Conf.Listeners = nil
+	resource.Spec[*meshv1.MeshGateway](in.Policies["MeshGateway"].All()[0]).Conf.Listeners = nil
 	bare, err := proxyir.Gateway(in)
 	if p, _ := accepted(t, bare, err); len(p.Listeners)+len(p.Routes) > 0 {
 		t.Errorf("without listeners it has %v %v", p.Listeners, p.Routes)
@@ -244,14 +253,14 @@ func TestGatewayPrecedenceAndHostnames(t *testing.T) {
 }
 
 // twice adds two policies of each kind that match equally well, so that only their names tell which counts.
-func twice(policies map[string][]*resource.Resource, own string) {
+func twice(policies policy.ByKind, own string) {
 	every, mine := sel(service("*")), sel(service(own))
 	header := func(value string) *meshv1.Filter {
 		return &meshv1.Filter{Filter: &meshv1.Filter_RequestHeader{RequestHeader: &meshv1.HeaderChange{Set: []*meshv1.HeaderValue{{Name: "x-from", Value: value}}}}}
 	}
 	for i, name := range []string{"one", "two"} {
 		n := uint32(i + 1)
-		add := func(kind string, spec proto.Message) { policies[kind] = append(policies[kind], res(kind, name, spec)) }
+		add := func(kind string, spec proto.Message) { policies.Put(res(kind, name, spec)) }
 		limits := []*meshv1.RateLimit_Rule{limitRule(n, path(meshv1.MatchType_MATCH_TYPE_PREFIX, "/a")), limitRule(n + 5)}
 		add("FilterPolicy", &meshv1.FilterPolicy{Selectors: mine, Conf: &meshv1.FilterPolicy_Conf{Filters: []*meshv1.Filter{header(name),
 			{Filter: &meshv1.Filter_BodySize{BodySize: &meshv1.BodySize{Max: fmt.Sprint(n)}}}}}})
@@ -290,7 +299,7 @@ func TestOrderOfPoliciesDoesNotMatter(t *testing.T) {
 	edge.Policies["TrafficPermission"] = side.Policies["TrafficPermission"]
 	outside := route("outside", nil, path(meshv1.MatchType_MATCH_TYPE_PREFIX, "/outside"))
 	resource.Spec[*meshv1.MeshGatewayRoute](outside).Conf.Http.Rules[0].Backends[0].Destination = service("raw")
-	edge.Policies["MeshGatewayRoute"] = append(edge.Policies["MeshGatewayRoute"], outside)
+	edge.Policies["MeshGatewayRoute"].Put(outside)
 	random := rand.New(rand.NewSource(1))
 	for _, c := range []struct {
 		in    proxyir.Input
@@ -316,8 +325,10 @@ func TestOrderOfPoliciesDoesNotMatter(t *testing.T) {
 			}
 		}
 		for range 20 {
-			for _, list := range c.in.Policies {
-				random.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+			for kind, list := range c.in.Policies {
+				all := slices.Clone(list.All())
+				random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+				c.in.Policies[kind] = policy.NewList(all...)
 			}
 			got, err := c.build(c.in)
 			accepted(t, got, err)
@@ -350,8 +361,8 @@ func TestOneBadRouteCostsItselfOnly(t *testing.T) {
 	wantEdge, err := proxyir.Gateway(edge)
 	accepted(t, wantEdge, err)
 	// The most specific of all, so that it would decide.
-	side.Policies["TrafficRoute"] = append(side.Policies["TrafficRoute"], res("TrafficRoute", "broken", tr))
-	edge.Policies["MeshGatewayRoute"] = append([]*resource.Resource{mgr}, edge.Policies["MeshGatewayRoute"]...)
+	side.Policies["TrafficRoute"].Put(res("TrafficRoute", "broken", tr))
+	edge.Policies["MeshGatewayRoute"].Put(mgr)
 	gotSide, err := proxyir.Sidecar(side)
 	accepted(t, gotSide, err)
 	gotEdge, err := proxyir.Gateway(edge)
@@ -408,13 +419,13 @@ func TestWhatCannotBeBuiltKeepsItsPlace(t *testing.T) {
 	http.Rules = append(http.Rules, &meshv1.MeshGatewayRoute_Rule{Matches: []*meshv1.RequestMatch{path(prefix, "/nowhere")},
 		Backends: []*meshv1.MeshGatewayRoute_Backend{{Destination: tags{"version": "1"}}}})
 	refused := route("refused", nil, path(prefix, "/refused"))
-	in.Policies["MeshGatewayRoute"] = []*resource.Resource{mixed, refused, route("wide", nil, path(prefix, "/"))}
+	in.Policies["MeshGatewayRoute"] = policy.NewList(mixed, refused, route("wide", nil, path(prefix, "/")))
 	unheard := &meshv1.Filter{Filter: &meshv1.Filter_RateLimit{RateLimit: &meshv1.RequestLimit{Requests: 1, Interval: durationpb.New(1e9),
 		Shared: &meshv1.SharedLimit{Service: &meshv1.Target{}}}}}
-	in.Policies["Composition"] = []*resource.Resource{res("Composition", "sum", &meshv1.Composition{Selectors: sel(service("edge")), Conf: &meshv1.Composition_Conf{
+	in.Policies["Composition"] = policy.NewList(res("Composition", "sum", &meshv1.Composition{Selectors: sel(service("edge")), Conf: &meshv1.Composition_Conf{
 		Path: "/sum/{id}", Filters: []*meshv1.Filter{unheard},
 		Calls: []*meshv1.Composition_Call{{Name: "one", Destination: service("echo"), Path: "/one"}},
-	}})}
+	}}))
 	in.Closed = map[resource.Key]bool{refused.Key: true}
 	r, err := proxyir.Gateway(in)
 	p, _ := accepted(t, r, err)

@@ -15,7 +15,7 @@ import (
 // template takes over the most specific ProxyTemplate. What Envoy's schema says of it shows when the proxy is built by package
 // xds, and leaves it out.
 func (b *builder) template() {
-	r := policy.MostSpecificForAny(b.Policies["ProxyTemplate"], b.MeshName, b.known)
+	r := policy.MostSpecificForAny(b.Policies["ProxyTemplate"].Of(b.known...), b.MeshName, b.known)
 	if r == nil {
 		return
 	}

@@ -116,5 +116,5 @@ func (b *builder) fromRateLimits(list []*resource.Resource, use string) []attach
 
 // gatewayLimits are the RateLimits for a listener with these tags, the most specific first.
 func (b *builder) gatewayLimits(tags map[string]string, use string) []attachment {
-	return b.fromRateLimits(policy.AllMatching(b.Policies["RateLimit"], b.MeshName, tags), use)
+	return b.fromRateLimits(policy.AllMatching(b.Policies["RateLimit"].Of(tags), b.MeshName, tags), use)
 }

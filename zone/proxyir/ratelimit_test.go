@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/zoneforge/zoneforge/ir"
+	"github.com/zoneforge/zoneforge/policy"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/zone/proxyir"
@@ -41,17 +42,19 @@ func limitsOf(p *ir.Proxy, table string) string {
 // routes which share a limit are given the same.
 func TestRateLimitsOfAGateway(t *testing.T) {
 	in := gatewayInput()
-	in.Policies["MeshGateway"] = []*resource.Resource{res("MeshGateway", "g", &meshv1.MeshGateway{Selectors: sel(service("edge")), Conf: &meshv1.MeshGateway_Conf{
-		Listeners: []*meshv1.MeshGateway_Listener{{Port: 80, Protocol: meshv1.MeshGateway_PROTOCOL_HTTP}}}})}
-	in.Policies["MeshGatewayRoute"] = in.Policies["MeshGatewayRoute"][1:5]
+	in.Policies["MeshGateway"] = policy.NewList(res("MeshGateway", "g", &meshv1.MeshGateway{Selectors: sel(service("edge")), Conf: &meshv1.MeshGateway_Conf{
+		Listeners: []*meshv1.MeshGateway_Listener{{Port: 80, Protocol: meshv1.MeshGateway_PROTOCOL_HTTP}}}}))
+	for _, name := range []string{"regex", "api", "other"} {
+		in.Policies["MeshGatewayRoute"].Delete(name)
+	}
 	prefix := meshv1.MatchType_MATCH_TYPE_PREFIX
-	in.Policies["RateLimit"] = []*resource.Resource{
+	in.Policies["RateLimit"] = policy.NewList(
 		res("RateLimit", "all", &meshv1.RateLimit{Selectors: sel(service("*")), Conf: &meshv1.RateLimit_Conf{Http: []*meshv1.RateLimit_Rule{limitRule(5)}}}),
 		res("RateLimit", "edge", &meshv1.RateLimit{Selectors: sel(service("edge")), Conf: &meshv1.RateLimit_Conf{Http: []*meshv1.RateLimit_Rule{
 			limitRule(1, path(prefix, "/a/b/c")), limitRule(2, path(prefix, "/a/b")),
 		}}}),
 		res("RateLimit", "other", &meshv1.RateLimit{Selectors: sel(service("shop")), Conf: &meshv1.RateLimit_Conf{Http: []*meshv1.RateLimit_Rule{limitRule(9)}}}),
-	}
+	)
 	r, err := proxyir.Gateway(in)
 	p, _ := accepted(t, r, err)
 	want := `* exact/0/0 default/RateLimit/all/0:

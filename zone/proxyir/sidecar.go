@@ -64,7 +64,7 @@ func (b *builder) inbound(in *meshv1.Dataplane_Inbound) error {
 
 	l := ir.Listener{Name: name, Address: address, Port: in.GetPort(), Direction: ir.Inbound, Tags: b.inZone(in.GetTags())}
 	if b.mtls() {
-		authorization := policy.Authorize(b.Policies["TrafficPermission"], policy.Identities{Mesh: b.MeshName, Domain: b.Domain}, b.inZone(in.GetTags()))
+		authorization := b.authorize(b.inZone(in.GetTags()))
 		b.usePermissions(in.GetTags(), "clients of "+service)
 		chain := b.inboundChain("mtls", name, c, &authorization, b.inZone(in.GetTags()))
 		chain.TLS = &ir.DownstreamTLS{Certificates: []string{b.secret("svid:" + service)}, ClientValidation: b.secret("bundle")}
@@ -84,9 +84,14 @@ func (b *builder) inbound(in *meshv1.Dataplane_Inbound) error {
 	return nil
 }
 
+// authorize says who may connect to an inbound with these tags.
+func (b *builder) authorize(tags map[string]string) ir.Authorization {
+	return policy.Authorize(b.Policies["TrafficPermission"].To(tags), policy.Identities{Mesh: b.MeshName, Domain: b.Domain}, tags)
+}
+
 // usePermissions notes the permissions that decide who may connect to tags.
 func (b *builder) usePermissions(tags map[string]string, why string) {
-	for _, r := range b.Policies["TrafficPermission"] {
+	for _, r := range b.Policies["TrafficPermission"].To(tags) {
 		if spec, ok := r.Spec.(*meshv1.TrafficPermission); ok && r.Mesh == b.MeshName {
 			if _, ok := policy.Best(spec.GetDestinations(), b.inZone(tags)); ok {
 				b.use(r, "%s", why)
@@ -125,7 +130,7 @@ func (b *builder) outbound(out *meshv1.Dataplane_Outbound) error {
 	tags := out.GetTags()
 	listener := ir.Listener{Name: name, Address: address, Port: out.GetPort(), Direction: ir.Outbound, Tags: tags}
 	// Of the routes that match, a bad one is as if it weren't there: the next most specific is taken.
-	routes := b.Policies["TrafficRoute"]
+	routes := b.Policies["TrafficRoute"].Between(b.source, tags)
 	for {
 		r := policy.MostSpecificForConnection(routes, b.MeshName, b.source, tags)
 		var conf *meshv1.TrafficRoute_Conf

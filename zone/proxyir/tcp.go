@@ -19,7 +19,7 @@ func (b *builder) byteChains(listener string, l *meshv1.MeshGateway_Listener, al
 	maps.Copy(tags, l.GetTags())
 	own := hostname(l.GetHostname())
 	proxies := map[string]*ir.TCPProxy{}
-	for _, r := range policy.AllMatching(b.Policies["MeshGatewayRoute"], b.MeshName, tags) {
+	for _, r := range policy.AllMatching(b.Policies["MeshGatewayRoute"].Of(tags), b.MeshName, tags) {
 		spec, ok := r.Spec.(*meshv1.MeshGatewayRoute)
 		if !ok || len(spec.GetConf().GetTcp().GetRules()) == 0 {
 			continue

@@ -20,7 +20,7 @@ const datadogPort = 8126
 // traces sends spans as the most specific TrafficTrace or MeshTrafficTrace says. The collector is a matter of the connections, so
 // that another one drains them; shares and tags are one of routes.
 func (b *builder) traces() {
-	r := policy.MostSpecificForAny(slices.Concat(b.Policies["TrafficTrace"], b.Policies["MeshTrafficTrace"]), b.MeshName, b.known)
+	r := policy.MostSpecificForAny(slices.Concat(b.Policies["TrafficTrace"].Of(b.known...), b.Policies["MeshTrafficTrace"].Of(b.known...)), b.MeshName, b.known)
 	if r == nil {
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"github.com/zoneforge/zoneforge/policy"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/zone/proxyir"
@@ -19,9 +20,9 @@ func TestTranscodeOfARewrittenPath(t *testing.T) {
 	in := gatewayInput()
 	plain, rewritten := route("plain", nil, path(meshv1.MatchType_MATCH_TYPE_PREFIX, "/plain")), route("rewritten", nil, path(meshv1.MatchType_MATCH_TYPE_PREFIX, "/rewritten"))
 	resource.Spec[*meshv1.MeshGatewayRoute](rewritten).Conf.Http.Rules[0].Filters = []*meshv1.Filter{{Filter: &meshv1.Filter_Rewrite{Rewrite: &meshv1.Rewrite{Path: &meshv1.Rewrite_ReplaceFull{ReplaceFull: "/x"}}}}}
-	in.Policies["MeshGatewayRoute"] = []*resource.Resource{plain, rewritten}
-	in.Policies["FilterPolicy"] = []*resource.Resource{res("FilterPolicy", "json", &meshv1.FilterPolicy{Selectors: sel(service("edge")), Conf: &meshv1.FilterPolicy_Conf{Filters: []*meshv1.Filter{
-		{Filter: &meshv1.Filter_Transcode{Transcode: &meshv1.Transcode{Descriptor_: &meshv1.DataSource{Type: &meshv1.DataSource_Inline{Inline: healthSet(t)}}, Services: []string{"grpc.health.v1.Health"}}}}}}})}
+	in.Policies["MeshGatewayRoute"] = policy.NewList(plain, rewritten)
+	in.Policies["FilterPolicy"] = policy.NewList(res("FilterPolicy", "json", &meshv1.FilterPolicy{Selectors: sel(service("edge")), Conf: &meshv1.FilterPolicy_Conf{Filters: []*meshv1.Filter{
+		{Filter: &meshv1.Filter_Transcode{Transcode: &meshv1.Transcode{Descriptor_: &meshv1.DataSource{Type: &meshv1.DataSource_Inline{Inline: healthSet(t)}}, Services: []string{"grpc.health.v1.Health"}}}}}}}))
 	r, err := proxyir.Gateway(in)
 	p, _ := accepted(t, r, err)
 	got := map[string]bool{}

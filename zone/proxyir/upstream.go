@@ -22,7 +22,7 @@ func (b *builder) endpointPolicies(c *ir.Cluster, tags map[string]string) {
 	c.Outlier = policy.OutlierOf(breaker)
 	check := connectionSpec[*meshv1.HealthCheck](b, "HealthCheck", tags)
 	c.HealthCheck = policy.HealthCheckOf(check, c.Protocol, b.Protocols[tags[resource.TagService]] == "grpc")
-	b.use(policy.LocalityPolicyFor(b.Policies["LocalityPolicy"], b.MeshName, tags), "endpoints of %s", tagsText(tags))
+	b.use(policy.LocalityPolicyFor(b.Policies["LocalityPolicy"].To(tags), b.MeshName, tags), "endpoints of %s", tagsText(tags))
 }
 
 // connectionSpec is the policy of a kind for the connections to a destination, which is noted; the zero value when there is none.

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/zoneforge/zoneforge/policy"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/zone/proxyir"
@@ -21,7 +22,7 @@ func TestRefusedModuleClosesItsRoute(t *testing.T) {
 				{Filter: &meshv1.Filter_Wasm{Wasm: &meshv1.Wasm{Code: &meshv1.Wasm_File{File: "auth.wasm"}, Configuration: configuration}}}}
 			all = append(all, r)
 		}
-		in.Policies["MeshGatewayRoute"] = all
+		in.Policies["MeshGatewayRoute"] = policy.NewList(all...)
 		r, err := proxyir.Gateway(in)
 		p, _ := accepted(t, r, err)
 		modules := map[string]string{}

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 
@@ -14,17 +13,11 @@ import (
 
 // policyChanged puts a policy into its mesh and marks the proxies that the old or the new version can affect.
 func (s *State) policyChanged(m *mesh, key resource.Key, old, next *resource.Resource) {
-	list := m.policies[key.Kind]
-	i, found := slices.BinarySearchFunc(list, key.Name, func(r *resource.Resource, name string) int { return cmp.Compare(r.Name, name) })
-	switch {
-	case next == nil && found:
-		list = slices.Delete(list, i, i+1)
-	case next != nil && found:
-		list[i] = next
-	case next != nil:
-		list = slices.Insert(list, i, next)
+	if next != nil {
+		m.policies.Put(next)
+	} else {
+		m.policies.Delete(key)
 	}
-	m.policies[key.Kind] = list
 	if key.Kind == "LocalityPolicy" {
 		s.astray = nil
 	}
@@ -60,7 +53,7 @@ func (s *State) affects(m *mesh, r *resource.Resource) {
 		if !m.mtls() {
 			return
 		}
-		for _, r := range m.policies["ExternalService"] {
+		for _, r := range m.policies["ExternalService"].All() {
 			if tags := spec[*meshv1.ExternalService](r).GetTags(); matches(v.GetDestinations(), tags) {
 				s.externalAffects(m, tags)
 			}
@@ -101,7 +94,7 @@ func (s *State) externalAffects(m *mesh, tags map[string]string) {
 
 // localities marks the endpoints that a policy can order anew, and the proxies that are told that it holds for them.
 func (s *State) localities(m *mesh, v *meshv1.LocalityPolicy) {
-	names, exact := services(v.GetDestinations())
+	names, exact := policy.Services(v.GetDestinations())
 	if !exact {
 		names = slices.Collect(maps.Keys(m.services))
 	}
@@ -119,17 +112,30 @@ func (s *State) localities(m *mesh, v *meshv1.LocalityPolicy) {
 	s.each(m.byDestination, m.proxies, v.GetDestinations(), (*State).goesOut, func(p *proxy) bool { return p.leadsTo(v.GetDestinations()) })
 }
 
-// connections marks the clients with a connection that a policy matches.
+// connections marks the clients with a connection that a policy matches. They are looked for at the end that fewer proxies have: a
+// service may have many clients of which a policy names few.
 func (s *State) connections(m *mesh, v policy.ConnectionPolicy) {
 	fits := func(p *proxy) bool {
 		return matches(v.GetSources(), p.source) &&
 			(slices.ContainsFunc(p.outbounds, func(t map[string]string) bool { return matches(v.GetDestinations(), t) }) || p.leadsTo(v.GetDestinations()))
 	}
-	if _, exact := services(v.GetDestinations()); exact {
+	if among(m.byDestination, m.proxies, v.GetDestinations()) < among(m.bySource, m.proxies, v.GetSources()) {
 		s.each(m.byDestination, m.proxies, v.GetDestinations(), (*State).goesOut, fits)
 		return
 	}
 	s.each(m.bySource, m.proxies, v.GetSources(), (*State).goesOut, fits)
+}
+
+// among counts the proxies that each has to look at.
+func among(index map[string]set[string], all set[string], selectors []*meshv1.Selector) (n int) {
+	names, exact := policy.Services(selectors)
+	if !exact {
+		return len(all)
+	}
+	for _, name := range names {
+		n += len(index[name])
+	}
+	return n
 }
 
 // inboundsOf marks the workloads with an inbound that a policy selects.
@@ -149,7 +155,7 @@ func (s *State) byClientOf(m *mesh, v policy.ConnectionPolicy) {
 	if !policy.AsksTags(v) {
 		return
 	}
-	names, exact := services(v.GetDestinations())
+	names, exact := policy.Services(v.GetDestinations())
 	if !exact {
 		s.mark(m.proxies)
 		return
@@ -162,7 +168,7 @@ func (s *State) byClientOf(m *mesh, v policy.ConnectionPolicy) {
 // selected marks the proxies that selectors of whole proxies match, by what they are as clients or by what they offer.
 func (s *State) selected(m *mesh, selectors []*meshv1.Selector) {
 	fits := func(p *proxy) bool { return p.knownBy(selectors) }
-	names, exact := services(selectors)
+	names, exact := policy.Services(selectors)
 	if !exact {
 		s.markIf(m.proxies, fits)
 		return
@@ -183,7 +189,7 @@ func (s *State) each(index map[string]set[string], all set[string], selectors []
 			}
 		}
 	}
-	names, exact := services(selectors)
+	names, exact := policy.Services(selectors)
 	if !exact {
 		look(all)
 		return
@@ -202,18 +208,6 @@ func (s *State) markIf(ids set[string], fits func(*proxy) bool) {
 	}
 }
 
-// services are those that selectors name; exact is false where one of them takes any.
-func services(selectors []*meshv1.Selector) (names []string, exact bool) {
-	for _, v := range selectors {
-		name := v.GetMatch()[resource.TagService]
-		if name == "" || name == resource.AnyValue {
-			return nil, false
-		}
-		names = append(names, name)
-	}
-	return names, true
-}
-
 // knownBy tells whether selectors of whole proxies match one: its gateway, or any of its inbounds.
 func (p *proxy) knownBy(selectors []*meshv1.Selector) bool {
 	return matches(selectors, p.source) || slices.ContainsFunc(p.inbounds, func(t map[string]string) bool { return matches(selectors, t) })
@@ -229,7 +223,7 @@ func (s *State) routeReaches(m *mesh, v policy.DataplanePolicy, p *proxy) bool {
 	if matches(v.GetSelectors(), p.source) {
 		return true
 	}
-	gateway := spec[*meshv1.MeshGateway](policy.MostSpecific(m.policies["MeshGateway"], m.name, p.source))
+	gateway := spec[*meshv1.MeshGateway](policy.MostSpecific(m.policies["MeshGateway"].Of(p.source), m.name, p.source))
 	for _, l := range gateway.GetConf().GetListeners() {
 		tags := s.inZone(p.source)
 		for k, value := range l.GetTags() {

@@ -206,7 +206,8 @@ func (s *State) BuildEndpoints(name string) (*ir.Endpoints, error) {
 		in.Local = append(in.Local, v.local[id]...)
 	}
 	if e.view == ingress.ClientView {
-		in.Locality = policy.LocalityFor(m.policies["LocalityPolicy"], m.name, s.zone, tagsOf(e.destination))
+		tags := tagsOf(e.destination)
+		in.Locality = policy.LocalityFor(m.policies["LocalityPolicy"].To(tags), m.name, s.zone, tags)
 		for _, zone := range slices.Sorted(maps.Keys(v.available)) {
 			in.Available = append(in.Available, v.available[zone])
 		}

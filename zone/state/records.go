@@ -309,7 +309,7 @@ func (m *mesh) protocols() map[string]string {
 				m.spoken[name] = v.protocol
 			}
 		}
-		for _, r := range m.policies["ExternalService"] {
+		for _, r := range m.policies["ExternalService"].All() {
 			tags := spec[*meshv1.ExternalService](r).GetTags()
 			if p := tags[resource.TagProtocol]; p != "" {
 				m.spoken[tags[resource.TagService]] = p

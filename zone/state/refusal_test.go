@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/zoneforge/zoneforge/ir"
+	"github.com/zoneforge/zoneforge/policy"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/xds"
@@ -101,7 +102,7 @@ func TestEachRefusedPolicyIsBlamedItself(t *testing.T) {
 		return res("RateLimit", name, &meshv1.RateLimit{Selectors: selectors, Conf: &meshv1.RateLimit_Conf{Http: []*meshv1.RateLimit_Rule{{
 			Requests: requests, Interval: durationpb.New(time.Second), RateLimitHeaders: true}}}})
 	}
-	policy := func(name, route string, filters []*meshv1.Filter) *resource.Resource {
+	attached := func(name, route string, filters []*meshv1.Filter) *resource.Resource {
 		return res("FilterPolicy", name, &meshv1.FilterPolicy{Selectors: selectors, Routes: []string{route}, Conf: &meshv1.FilterPolicy_Conf{Filters: filters}})
 	}
 	breaker := func(most uint32) *resource.Resource {
@@ -109,7 +110,7 @@ func TestEachRefusedPolicyIsBlamedItself(t *testing.T) {
 			MaxEjectionPercent: &most, Detectors: &meshv1.CircuitBreaker_Detectors{TotalErrors: &meshv1.CircuitBreaker_Consecutive{}}}})
 	}
 	const bad = ":bad"
-	good := []*resource.Resource{gateway(sets("x-listener"), 81), route("a", "/a", sets("x-a")), route("b", "/b", sets("x-b")), policy("pa", "a", sets("x-pa")), limit("limit", 5), breaker(50)}
+	good := []*resource.Resource{gateway(sets("x-listener"), 81), route("a", "/a", sets("x-a")), route("b", "/b", sets("x-b")), attached("pa", "a", sets("x-pa")), limit("limit", 5), breaker(50)}
 	// say tells what each port and path answers with: open, closed, or nothing.
 	say := func(p *ir.Proxy) string {
 		var out []string
@@ -142,18 +143,18 @@ func TestEachRefusedPolicyIsBlamedItself(t *testing.T) {
 		{"the filters of a listener", []*resource.Resource{gateway(sets(bad), 81)}, "80/a 503, 80/b 503, 81/a, 81/b", []string{"MeshGateway edge"}},
 		{"a listener", []*resource.Resource{gateway(sets("x-listener"), 70000)}, "80/a, 80/b", []string{"MeshGateway edge"}},
 		{"a limit", []*resource.Resource{limit("limit", 0)}, "80/a, 80/b, 81/a, 81/b", []string{"RateLimit limit"}},
-		{"a policy for a route", []*resource.Resource{policy("pa", "a", sets(bad))}, "80/a 503, 80/b, 81/a 503, 81/b", []string{"FilterPolicy pa"}},
+		{"a policy for a route", []*resource.Resource{attached("pa", "a", sets(bad))}, "80/a 503, 80/b, 81/a 503, 81/b", []string{"FilterPolicy pa"}},
 		{"a policy for connections", []*resource.Resource{breaker(101)}, "80/a, 80/b, 81/a, 81/b", []string{"CircuitBreaker breaker"}},
-		{"all at once", []*resource.Resource{gateway(sets(bad), 70000), route("a", "/a", sets(bad)), policy("pa", "a", sets(bad)), limit("limit", 0), breaker(101)},
+		{"all at once", []*resource.Resource{gateway(sets(bad), 70000), route("a", "/a", sets(bad)), attached("pa", "a", sets(bad)), limit("limit", 0), breaker(101)},
 			"80/a 503, 80/b 503", []string{"CircuitBreaker breaker", "FilterPolicy pa", "MeshGateway edge", "MeshGateway edge", "MeshGatewayRoute a", "RateLimit limit"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			policies := map[string][]*resource.Resource{}
+			policies := policy.ByKind{}
 			for _, r := range good {
 				if i := slices.IndexFunc(c.with, func(other *resource.Resource) bool { return other.Key == r.Key }); i >= 0 {
 					r = c.with[i]
 				}
-				policies[r.Kind] = append(policies[r.Kind], r)
+				policies.Put(r)
 			}
 			in := proxyir.Input{MeshName: "default", Zone: "east", Domain: "mesh.example.com", Name: "edge", Policies: policies, Protocols: map[string]string{"echo": "http"},
 				Dataplane: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "10.0.0.1", Gateway: &meshv1.Dataplane_Gateway{Tags: edge}}}}

@@ -18,6 +18,7 @@ import (
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 
 	"github.com/zoneforge/zoneforge/ingress"
+	"github.com/zoneforge/zoneforge/policy"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/sync/kds"
 	"github.com/zoneforge/zoneforge/xds"
@@ -76,8 +77,8 @@ type mesh struct {
 	name   string
 	spec   *meshv1.Mesh
 	bundle *federationv1.TrustBundle
-	// policies by kind; each list is ordered by name, and lent to builds while they run.
-	policies map[string][]*resource.Resource
+	// policies by kind are lent to builds while they run.
+	policies policy.ByKind
 	secrets  map[string]*secret
 	services map[string]*service
 	// spoken is what protocols gave; nil when a protocol changed since.
@@ -256,7 +257,7 @@ func (s *State) mesh(name string) *mesh {
 	m := s.meshes[name]
 	if m == nil {
 		m = &mesh{
-			name: name, policies: map[string][]*resource.Resource{}, secrets: map[string]*secret{}, services: map[string]*service{},
+			name: name, policies: policy.ByKind{}, secrets: map[string]*secret{}, services: map[string]*service{},
 			proxies: set[string]{}, gateways: set[string]{}, byInbound: map[string]set[string]{}, bySource: map[string]set[string]{},
 			byDestination: map[string]set[string]{}, bySecret: map[string]set[string]{},
 		}

@@ -25,7 +25,7 @@ func (s *State) unknownZones() map[resource.Key]string {
 	}
 	s.astray = map[resource.Key]string{}
 	for _, m := range s.meshes {
-		for _, r := range m.policies["LocalityPolicy"] {
+		for _, r := range m.policies["LocalityPolicy"].All() {
 			unknown := map[string]bool{}
 			conf := spec[*meshv1.LocalityPolicy](r).GetConf()
 			for zone := range conf.GetWeights() {
