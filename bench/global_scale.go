@@ -174,16 +174,19 @@ func measureGlobalRestart(ctx context.Context, s *scale) ([]Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows, err := m.restart(ctx, s.zones, 0, "global killed and started")
+	rows, err := m.restart(ctx, s, 0, "global killed and started")
 	if err != nil {
 		return nil, err
 	}
-	long, err := m.restart(ctx, s.zones, outage, fmt.Sprintf("global started %s after it was killed", outage))
+	long, err := m.restart(ctx, s, outage, fmt.Sprintf("global started %s after it was killed", outage))
 	return s.judged(append(rows, long...)), err
 }
 
-func (m *manyZones) restart(ctx context.Context, zones int, down time.Duration, what string) ([]Row, error) {
+func (m *manyZones) restart(ctx context.Context, s *scale, down time.Duration, what string) ([]Row, error) {
 	before := m.fleet.TrafficOfEach()
+	if err := s.profiles.mark(); err != nil {
+		return nil, err
+	}
 	m.kill()
 	if err := pause(ctx, down); err != nil {
 		return nil, err
@@ -197,11 +200,11 @@ func (m *manyZones) restart(ctx context.Context, zones int, down time.Duration, 
 		return nil, err
 	}
 	ready := time.Since(began)
-	revision, err := m.inSync(ctx, zones)
+	revision, err := m.inSync(ctx, s.zones)
 	if err != nil {
 		return nil, err
 	}
-	if err := m.fleet.Online(ctx, zones, revision); err != nil {
+	if err := m.fleet.Online(ctx, s.zones, revision); err != nil {
 		return nil, err
 	}
 	took := time.Since(began)
@@ -224,7 +227,7 @@ func (m *manyZones) restart(ctx context.Context, zones int, down time.Duration, 
 			most, secure = max(most, t.Down+t.Up-t.BeatsDown-t.BeatsUp), max(secure, t.TLSDown+t.TLSUp)
 		}
 	}
-	n := int64(zones)
+	n := int64(s.zones)
 	return []Row{
 		row(what+": all in sync again", took.Seconds(), "s", n).atMost(15),
 		row(what+": global is ready", ready.Seconds(), "s", 1),

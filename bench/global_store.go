@@ -37,6 +37,13 @@ type measured struct {
 // measureGlobalStore applies changes of one resource to a store with few resources and to one with many, in turn, so that what else the
 // machine does is in both.
 func measureGlobalStore(ctx context.Context, s *scale) (rows []Row, err error) {
+	// The many zones are done, and would take part of the processor.
+	if s.many != nil {
+		err, s.many = s.many.stop(false), nil
+		if err != nil {
+			return nil, err
+		}
+	}
 	var both []*measured
 	defer func() {
 		for _, m := range both {

@@ -28,6 +28,8 @@ const (
 	patience = 5 * time.Minute
 	// simulatedGC is GOGC of the process of the simulated zones.
 	simulatedGC = 400
+	// firstGlobal is before the last numbers of the addresses of globals.
+	firstGlobal = 10
 	// statusHold is the product's zones' before they tell of their proxies.
 	statusHold = 3 * time.Millisecond
 )
@@ -79,7 +81,7 @@ func (s *scale) global(ctx context.Context, host int) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	address := fmt.Sprintf("%s.201.%d", s.network, host)
+	address := fmt.Sprintf("%s.%d", s.prefix, firstGlobal+host)
 	g := &server{dir: dir, data: filepath.Join(dir, "data"), kds: address + ":5685"}
 	g.launch = func() (*child, error) {
 		return launch(dir, "global", s.binary, "global", "run", "--data-dir", g.data, "--rest-address", address+":5682", "--kds-address", g.kds,

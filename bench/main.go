@@ -25,9 +25,9 @@ import (
 var errMissed = errors.New("a goal was missed")
 
 type options struct {
-	binary, envoy, network, out, from, publish, only string
-	applies, endpoints, kills, moves                 int
-	scale                                            bool
+	binary, envoy, network, out, from, publish, only, profiles string
+	applies, endpoints, kills, moves                           int
+	scale                                                      bool
 	scaleOptions
 }
 
@@ -67,6 +67,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.StringVar(&o.publish, "publish", "", "page whose table of figures is replaced, such as docs/performance.md")
 	flags.StringVar(&o.only, "scenario", "", "measure one scenario alone: "+scenarioNames())
 	flags.StringVar(&o.from, "from", "", "measure nothing: show or publish what scenarios left in this folder before")
+	flags.StringVar(&o.profiles, "profiles", "", "folder for profiles of the control planes under test while each scenario runs: processor, allocations, mutex, block")
 	flags.IntVar(&o.applies, "applies", 400, "changes to apply one after another")
 	flags.IntVar(&o.endpoints, "endpoints", 100, "backends to kill and to begin")
 	flags.IntVar(&o.kills, "kills", 10, "real Envoys to kill")
@@ -147,7 +148,7 @@ func measure(ctx context.Context, o options, out io.Writer) (_ []Row, err error)
 	b := &bench{options: o, out: out, machine: machine(), commit: commit(ctx)}
 	fmt.Fprintf(out, "%s, commit %s\n", b.machine, b.commit)
 	fmt.Fprintln(out, "Starting global and two zones ...")
-	if b.federation, err = demo.Start(ctx, demo.Options{Zones: 2, Network: o.network, Binary: binary, Envoy: o.envoy, Out: io.Discard}); err != nil {
+	if b.federation, err = demo.Start(ctx, demo.Options{Zones: 2, Network: o.network, Binary: binary, Envoy: o.envoy, Profiles: o.profiles != "", Out: io.Discard}); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -161,10 +162,15 @@ func measure(ctx context.Context, o options, out io.Writer) (_ []Row, err error)
 		return nil, err
 	}
 	defer b.global.close()
+	taken := newProfiles(o.profiles, b.federation.Profiles())
+	defer func() { err = errors.Join(err, taken.stop()) }()
 
 	var all []Row
 	for _, s := range chosen {
 		began := time.Now()
+		if err := taken.begin(s.name); err != nil {
+			return nil, err
+		}
 		rows, err := s.run(ctx, b)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", s.name, err)

@@ -30,7 +30,7 @@ func (o *scaleOptions) flags(f *flag.FlagSet) {
 	f.IntVar(&o.rate, "rate", 500, "changes of endpoints a second in churn")
 	f.DurationVar(&o.churn, "churn", 5*time.Minute, "how long churn lasts")
 	f.DurationVar(&o.idle, "idle", time.Minute, "how long the zone is watched while nothing happens")
-	f.StringVar(&o.debug, "debug-address", "", "loopback host:port at which the zone or global under test serves its profiles")
+	f.StringVar(&o.debug, "debug-address", "", "loopback host:port at which the zone or global under test serves its profiles; with -profiles the default is a port of its own address")
 	f.StringVar(&o.parts, "parts", "", "parts of the scenario zone to measure, with commas between: "+partNames())
 	o.globalSizes.flags(f)
 }
@@ -39,8 +39,12 @@ func (o *scaleOptions) flags(f *flag.FlagSet) {
 type scale struct {
 	options
 	out io.Writer
+	// prefix is the first three numbers of the addresses that are this process's own.
+	prefix string
 	// many is made by the first scenario that needs it, and ends after the last.
 	many *manyZones
+	// profiles are of the process under test.
+	profiles *profiles
 }
 
 // scaleScenarios run processes of their own, one scenario after another; each is a file below bench/out.
@@ -76,8 +80,17 @@ func measureScale(ctx context.Context, o options, out io.Writer) (_ []Row, err e
 	if o.binary, err = o.product(); err != nil {
 		return nil, err
 	}
-	s, machine, commit := &scale{options: o, out: out}, machine(), commit(ctx)
+	prefix, held, err := reserve(o.network)
+	if err != nil {
+		return nil, err
+	}
+	defer held.Close()
+	if o.profiles != "" && o.debug == "" {
+		o.debug = hostPort(prefix+".3", profilePort)
+	}
+	s, machine, commit := &scale{options: o, out: out, prefix: prefix, profiles: newProfiles(o.profiles, map[string]string{"": o.debug})}, machine(), commit(ctx)
 	defer func() {
+		err = errors.Join(err, s.profiles.stop())
 		if s.many != nil {
 			err = errors.Join(err, s.many.stop(err != nil))
 		}
@@ -90,6 +103,9 @@ func measureScale(ctx context.Context, o options, out io.Writer) (_ []Row, err e
 			continue
 		}
 		began := time.Now()
+		if err := s.profiles.begin(one.name); err != nil {
+			return nil, err
+		}
 		rows, err := one.run(ctx, s)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", one.name, err)

@@ -70,6 +70,9 @@ func measureCold(ctx context.Context, s *scale) (_ []Row, err error) {
 	}
 	l := newLatency("zone started from disk to a proxy complete")
 	for range coldStarts {
+		if err := s.profiles.mark(); err != nil {
+			return nil, err
+		}
 		w.zone.kill()
 		if err := w.fleet.Await(ctx, "the proxy notices", time.Minute, func(c simproxy.Counts) bool { return c.Connected == 0 }); err != nil {
 			return nil, err

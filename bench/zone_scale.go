@@ -72,6 +72,9 @@ func measureZone(ctx context.Context, s *scale) (_ []Row, err error) {
 			continue
 		}
 		before := len(b.rows)
+		if err := b.profiles.begin("zone-" + p.name); err != nil {
+			return nil, err
+		}
 		if err := p.run(b, ctx); err != nil {
 			return nil, fmt.Errorf("%s: %w", p.name, err)
 		}
@@ -339,6 +342,9 @@ func (b *zoneBench) restart(ctx context.Context) error {
 	before := b.w.fleet.Counts()
 	for range times {
 		was := b.w.fleet.Counts()
+		if err := b.profiles.mark(); err != nil {
+			return err
+		}
 		b.w.zone.kill()
 		began := time.Now()
 		if err := b.w.startZone(); err != nil {

@@ -96,7 +96,7 @@ func newZoneWorld(ctx context.Context, s *scale, extra ...string) (_ *zoneWorld,
 	if err != nil {
 		return nil, err
 	}
-	w := &zoneWorld{dir: dir, binary: s.binary, host: s.network + ".0.1", debug: s.debug}
+	w := &zoneWorld{dir: dir, binary: s.binary, host: s.prefix + ".1", debug: s.debug}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.close(true))

@@ -38,7 +38,9 @@ type Options struct {
 	// Binary is the zoneforge to run, Envoy the path of Envoy; an empty Envoy is looked for as `dataplane run` does.
 	Binary string
 	Envoy  string
-	Out    io.Writer
+	// Profiles has control planes serve their profiles to whoever is on this machine, see Federation.Profiles.
+	Profiles bool
+	Out      io.Writer
 }
 
 // ErrCheck says that a line of the check failed; which one is printed.
@@ -106,7 +108,7 @@ func prepare(ctx context.Context, o Options) (*federation, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	f := &federation{dir: dir, binary: o.Binary, envoy: o.Envoy, global: o.Network + ".0.1", sites: plan(o.Network, o.Zones), running: map[string]*process{}}
+	f := &federation{dir: dir, binary: o.Binary, envoy: o.Envoy, profiles: o.Profiles, global: o.Network + ".0.1", sites: plan(o.Network, o.Zones), running: map[string]*process{}}
 	for _, sub := range []string{"logs", "policies"} {
 		if err := os.MkdirAll(f.path(sub), 0o700); err != nil {
 			return nil, nil, err

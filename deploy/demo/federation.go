@@ -27,6 +27,7 @@ type federation struct {
 	envoy    string
 	global   string // address, without ports
 	sites    []site
+	profiles bool
 	launcher *launcher
 	running  map[string]*process
 }
@@ -34,6 +35,8 @@ type federation struct {
 const (
 	restPort = 5682
 	kdsPort  = 5685
+	// debugPort is where control planes serve their profiles, if they do.
+	debugPort = 6060
 )
 
 func (f *federation) path(parts ...string) string {
@@ -58,6 +61,14 @@ func (f *federation) run(name string, args ...string) error {
 	}
 	f.running[name] = p
 	return nil
+}
+
+// runControlPlane starts one with its profiles, where they are wanted.
+func (f *federation) runControlPlane(name, host string, args ...string) error {
+	if f.profiles {
+		args = append(args, "--debug-address", address(host, debugPort))
+	}
+	return f.run(name, args...)
 }
 
 // kill ends processes as a crash does.
@@ -135,7 +146,7 @@ func (f *federation) await(ctx context.Context, what string, limit time.Duration
 }
 
 func (f *federation) startGlobal(ctx context.Context) error {
-	if err := f.run("global", "global", "run", "--data-dir", f.path("global"), "--rest-address", address(f.global, restPort),
+	if err := f.runControlPlane("global", f.global, "global", "run", "--data-dir", f.path("global"), "--rest-address", address(f.global, restPort),
 		"--kds-address", address(f.global, kdsPort)); err != nil {
 		return err
 	}
@@ -191,7 +202,7 @@ func (f *federation) tokens(ctx context.Context) error {
 }
 
 func (f *federation) startZone(s site) error {
-	return f.run(s.name, "zone", "run", "--name", s.name, "--data-dir", f.path(s.name), "--global", address(f.global, kdsPort),
+	return f.runControlPlane(s.name, s.controlPlane(), "zone", "run", "--name", s.name, "--data-dir", f.path(s.name), "--global", address(f.global, kdsPort),
 		"--global-ca", f.path("global", "tls", certfile.CAFile), "--token-file", f.path("tokens", s.name),
 		"--xds-address", address(s.controlPlane(), xdsPort), "--rest-address", address(s.controlPlane(), zoneRESTPort), "--hosts", s.controlPlane())
 }

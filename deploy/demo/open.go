@@ -89,6 +89,15 @@ func (f *Federation) CLI(ctx context.Context, args ...string) (string, error) {
 	return f.f.cli(ctx, args...)
 }
 
+// Profiles are host:port at which each control plane serves its profiles, by its name; only with Options.Profiles.
+func (f *Federation) Profiles() map[string]string {
+	out := map[string]string{"global": address(f.f.global, debugPort)}
+	for _, s := range f.f.sites {
+		out[s.name] = address(s.controlPlane(), debugPort)
+	}
+	return out
+}
+
 // Sites are the zones, in the order in which the demo names them.
 func (f *Federation) Sites() []Site {
 	var out []Site

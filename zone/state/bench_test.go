@@ -3,8 +3,10 @@ package state_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
@@ -83,6 +85,73 @@ func BenchmarkEndpointComesAndGoes(b *testing.B) {
 		s.Unregister(one.ID)
 		if n := drain(b, s); n != 0 {
 			b.Fatalf("built %d proxies", n)
+		}
+	}
+}
+
+// workloads are a zone of workloads with two replicas each, which take requests of two services and send such to thirty.
+func workloads(b *testing.B, n int) (*state.State, []state.Proxy) {
+	b.Helper()
+	s := state.New("east")
+	s.Apply([]*kdsv1.Record{record(b, "Mesh", "default", mesh(meshv1.Mesh_MODE_STRICT)),
+		record(b, "TrafficPermission", "all", &meshv1.TrafficPermission{Sources: sel(service("*")), Destinations: sel(service("*"))})}, nil, false)
+	var all []state.Proxy
+	for i := range n {
+		for replica := range 2 {
+			var outbounds []string
+			for j := range 30 {
+				outbounds = append(outbounds, fmt.Sprint("s", (i*7+j*13)%(2*n)))
+			}
+			p := sidecar(fmt.Sprint("s", 2*i), fmt.Sprintf("10.%d.%d.%d", i>>8, i&255, replica), outbounds...)
+			for k, in := range []uint32{15006, 15007} {
+				if k > 0 {
+					p.Dataplane.Networking.Inbound = append(p.Dataplane.Networking.Inbound, &meshv1.Dataplane_Inbound{})
+				}
+				tags := service(fmt.Sprint("s", 2*i+k))
+				tags[resource.TagProtocol] = "http"
+				p.Dataplane.Networking.Inbound[k] = &meshv1.Dataplane_Inbound{Port: in, ServicePort: 8080 + in, Tags: tags}
+			}
+			for j, out := range p.Dataplane.Networking.Outbound {
+				out.Port = uint32(20000 + (i*7+j*13)%(2*n))
+			}
+			all = append(all, p)
+			s.Register(p, true)
+		}
+	}
+	drain(b, s)
+	return s, all
+}
+
+// BenchmarkPolicyForAll changes what each proxy has; the work is for a workload.
+func BenchmarkPolicyForAll(b *testing.B) {
+	const n = 100
+	s, _ := workloads(b, n)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		s.Apply([]*kdsv1.Record{record(b, "Timeout", "all", &meshv1.Timeout{Sources: sel(service("*")), Destinations: sel(service("*")),
+			Conf: &meshv1.Timeout_Conf{Http: &meshv1.Timeout_Http{RequestTimeout: durationpb.New(time.Duration(i+1) * time.Second)}}})}, nil, false)
+		if built := drain(b, s); built != 2*n {
+			b.Fatalf("built %d proxies", built)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/n, "us/workload")
+}
+
+// BenchmarkReplicaJoins adds a replica to workloads that are there.
+func BenchmarkReplicaJoins(b *testing.B) {
+	const n = 100
+	s, all := workloads(b, n)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		p := all[i%len(all)]
+		p.ID += "-more"
+		p.Dataplane = proto.CloneOf(p.Dataplane)
+		p.Dataplane.Networking.Address = fmt.Sprintf("10.200.%d.%d", i>>8&255, i&255)
+		s.Register(p, true)
+		if built := drain(b, s); built != 1 {
+			b.Fatalf("built %d proxies", built)
 		}
 	}
 }
