@@ -54,6 +54,7 @@ type globalHealth struct {
 		DiskFree int64    `json:"diskFree"`
 	} `json:"store"`
 	LastBackup   time.Time  `json:"lastBackup"`
+	Roots        []rotation `json:"roots"`
 	Certificates []validity `json:"certificates"`
 }
 

@@ -48,8 +48,17 @@ func TestEachFindingIsFoundAlone(t *testing.T) {
 		"clock of a zone":    {func(o *observed) { up(o, func(u *zoneCheckUp) { u.CheckUp.Began = noon.Add(-time.Minute) }) }, problemLevel, "clock", "1m0s behind global's"},
 		"a slow answer":      {func(o *observed) { up(o, func(u *zoneCheckUp) { u.Answered = noon.Add(9 * time.Second) }) }, "", "", ""},
 		"server certificate": {func(o *observed) { o.global.Certificates = ending("server certificate", 1000*time.Hour, time.Hour) }, warningLevel, "certificate", "ends on 2026-01-01 13:00:00Z, in 1h0m0s"},
-		"short-lived":        {func(o *observed) { o.global.Certificates = ending("server certificate", 2*time.Hour, time.Hour) }, "", "", ""},
-		"root that ended":    {func(o *observed) { o.global.Certificates = ending("root of mesh default", time.Hour, -time.Hour) }, problemLevel, "certificate", "root of mesh default ended"},
+		"root near its end": {func(o *observed) {
+			o.global.Certificates = ending("root of mesh default", 87600*time.Hour, 2000*time.Hour)
+		}, warningLevel, "certificate", "root of mesh default ends"},
+		"a rotation that waits": {func(o *observed) {
+			o.global.Roots = rotations(`[{"mesh":"default","phase":"trust","waiting":[{"zone":"west","reason":"it is not connected"}]}]`)
+		}, warningLevel, "root", "waits for zone west: it is not connected"},
+		"a root that can't be used": {func(o *observed) {
+			o.global.Roots = rotations(`[{"mesh":"default","backend":"own","phase":"none","problem":"no secret"}]`)
+		}, problemLevel, "root", "backend own can't be used: no secret"},
+		"short-lived":     {func(o *observed) { o.global.Certificates = ending("server certificate", 2*time.Hour, time.Hour) }, "", "", ""},
+		"root that ended": {func(o *observed) { o.global.Certificates = ending("root of mesh default", time.Hour, -time.Hour) }, problemLevel, "certificate", "root of mesh default ended"},
 		"intermediate": {func(o *observed) {
 			up(o, func(u *zoneCheckUp) {
 				u.CheckUp.Certificates = ending("intermediate of mesh default", 720*time.Hour, time.Hour)
@@ -171,4 +180,11 @@ func TestDoctorExitsByWhatItFinds(t *testing.T) {
 	if code, out, _ := run(t, "", "doctor"); code != ExitRefused || !strings.Contains(out, "refuses the connection") {
 		t.Errorf("exit %d: %s", code, out)
 	}
+}
+
+func rotations(text string) (out []rotation) {
+	if err := json.Unmarshal([]byte(text), &out); err != nil {
+		panic(err)
+	}
+	return out
 }

@@ -40,6 +40,8 @@ type fakeGlobal struct {
 	proxy    string
 	requests []string
 	bodies   []string
+	// roots are told one after another; the last stays.
+	roots []string
 	// health and checkUps, by zone, are what a doctor is told.
 	health   string
 	checkUps map[string]string
@@ -63,6 +65,15 @@ func newFake(t *testing.T) *fakeGlobal {
 	t.Setenv("ZONEFORGE_CA", f.ca)
 	t.Setenv("ZONEFORGE_TOKEN", testToken)
 	return f
+}
+
+// root is what is told next.
+func (f *fakeGlobal) root() string {
+	one := f.roots[0]
+	if len(f.roots) > 1 {
+		f.roots = f.roots[1:]
+	}
+	return one
 }
 
 func refuse(w http.ResponseWriter, status int, code, detail, mend, violations string) {
@@ -116,6 +127,10 @@ func (f *fakeGlobal) serve(w http.ResponseWriter, r *http.Request) {
 			f.receipts = f.receipts[1:]
 		}
 	})
+	for _, pattern := range []string{"GET /v1/roots/{mesh}", "POST /v1/roots/{mesh}/rotation", "POST /v1/roots/{mesh}/rotation/without"} {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, f.root()) })
+	}
+	mux.HandleFunc("GET /v1/roots", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"items":[%s]}`, f.root()) })
 	mux.HandleFunc("GET /v1/status/global", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, f.health) })
 	mux.HandleFunc("GET /v1/zones/{zone}/check-up", func(w http.ResponseWriter, r *http.Request) {
 		if up, ok := f.checkUps[r.PathValue("zone")]; ok {

@@ -35,6 +35,8 @@ const (
 	// endsSoon is how long before its end a certificate is told of, or a quarter of its life where that is shorter: all that renew by
 	// themselves do so before.
 	endsSoon = 30 * 24 * time.Hour
+	// rootEndsSoon is the same of a root, or half of its life: intermediates live for 30 days, and none outlives it.
+	rootEndsSoon = 90 * 24 * time.Hour
 	// Rooms on disks, in bytes. Global writes nothing below 96 MB.
 	littleRoom = 1 << 30
 	noRoom     = 100 << 20
@@ -87,6 +89,9 @@ func (f *findings) global(o observed, backupAge time.Duration) {
 	if g.Mismatches > 0 {
 		f.add(warningLevel, "digest", "global", "nothing, if it stays that way; if the number grows, look whether anybody else writes into etcd", "what it holds differed from etcd %s since it started, and was read again", count(int(g.Mismatches), "time"))
 	}
+	for _, r := range g.Roots {
+		f.rotation(r)
+	}
 	const backUp = "`zoneforge backup --out FILE`"
 	switch {
 	case backupAge == 0:
@@ -94,6 +99,18 @@ func (f *findings) global(o observed, backupAge time.Duration) {
 		f.add(warningLevel, "backup", "global", backUp, "there is no backup of this state")
 	case now.Sub(g.LastBackup) > backupAge:
 		f.add(warningLevel, "backup", "global", backUp, "the last backup is of %s", moment(&g.LastBackup))
+	}
+}
+
+// rotation tells whom the rotation of a root waits for.
+func (f *findings) rotation(r rotation) {
+	name := "mesh " + r.Mesh
+	if r.Problem != "" {
+		f.add(problemLevel, "root", name, "mend the backend or its Secrets, or use another backend", "the root of its backend %s can't be used: %s", r.Backend, r.Problem)
+	}
+	for _, w := range r.Waiting[:min(len(r.Waiting), maxOfOne)] {
+		f.add(warningLevel, "root", name, "bring the zone back, delete or disable its Zone, or `zoneforge ca rotate --mesh "+r.Mesh+" --without "+w.Zone+"`",
+			"the rotation of its root waits for zone %s: %s", w.Zone, w.Reason)
 	}
 }
 
@@ -185,6 +202,9 @@ func (f *findings) skew(name, other string, began, ended, before, after time.Tim
 func (f *findings) ends(name string, all []validity, now time.Time) {
 	for _, v := range all {
 		soon := min(endsSoon, v.NotAfter.Sub(v.NotBefore)/4)
+		if strings.HasPrefix(v.What, "root") {
+			soon = min(rootEndsSoon, v.NotAfter.Sub(v.NotBefore)/2)
+		}
 		switch left := v.NotAfter.Sub(now); {
 		case left <= 0:
 			f.add(problemLevel, "certificate", name, mendEnd(v.What), "the %s ended on %s", v.What, moment(&v.NotAfter))
@@ -198,7 +218,7 @@ func (f *findings) ends(name string, all []validity, now time.Time) {
 func mendEnd(what string) string {
 	switch {
 	case strings.HasPrefix(what, "root"):
-		return "bring a new root into the mesh beside it, wait until all zones have it, and then take this one away"
+		return "`zoneforge ca rotate --mesh MESH` where it is builtin, else apply the Mesh with another backend"
 	case strings.HasPrefix(what, "authority"):
 		return "it is renewed by itself at a start or within a minute; then give clients the new tls/server-ca.crt"
 	case strings.HasPrefix(what, "intermediate"):

@@ -142,7 +142,7 @@ func newZone(t *testing.T, name string, root pki.Authority, roots pki.Bundle) *z
 // issue makes the SVID of a service of the zone.
 func (z *zone) issue(t *testing.T, service string) pki.SVID {
 	t.Helper()
-	id := must(pki.NewID(z.name, mesh, domain, service))(t)
+	id := pki.ID{TrustDomain: pki.TrustDomain{Zone: z.name, Mesh: mesh, Domain: domain}, Service: service}
 	return must(pki.NewSVID(rand.Reader, time.Now(), z.issuer, id, pki.Validity{}))(t)
 }
 

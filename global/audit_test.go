@@ -162,6 +162,16 @@ func TestRolesPerVerb(t *testing.T) {
 		{"POST", "/v1/tokens/keys", `{"purpose":"king"}`, [7]int{401, 401, 401, 403, 403, 403, 422}},
 		{"POST", "/v1/tokens/keys", `{"purpose":"zone"}`, [7]int{401, 401, 401, 403, 403, 403, 201}},
 		{"DELETE", "/v1/tokens/keys/nothing", "", [7]int{401, 401, 401, 403, 403, 403, 404}},
+		{"GET", "/v1/roots", "", [7]int{401, 401, 401, 200, 200, 200, 200}},
+		{"GET", "/v1/roots/default", "", [7]int{401, 401, 401, 200, 200, 200, 200}},
+		{"GET", "/v1/roots/nowhere", "", [7]int{401, 401, 401, 404, 404, 404, 404}},
+		{"POST", "/v1/roots/default/rotation/without", `{"zones":["z"]}`, [7]int{401, 401, 401, 403, 403, 403, 409}},
+		{"POST", "/v1/roots/default/rotation", "", [7]int{401, 401, 401, 403, 403, 403, 202}},
+		{"POST", "/v1/roots/default/rotation", "", [7]int{401, 401, 401, 403, 403, 403, 409}},
+		{"POST", "/v1/roots/default/rotation/without", `{"zones":[]}`, [7]int{401, 401, 401, 403, 403, 403, 422}},
+		{"POST", "/v1/roots/default/rotation/without", `{"zones":["nobody"]}`, [7]int{401, 401, 401, 403, 403, 403, 404}},
+		{"POST", "/v1/roots/default/rotation/without", `{"zones":["z"]}`, [7]int{401, 401, 401, 403, 403, 403, 202}},
+		{"POST", "/v1/roots/nowhere/rotation", "", [7]int{401, 401, 401, 403, 403, 403, 404}},
 		{"POST", "/v1/tokens/revocations", `{"token":"` + victim + `"}`, [7]int{401, 401, 401, 403, 403, 403, 204}},
 	} {
 		for i, role := range roles {

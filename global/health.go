@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/zoneforge/zoneforge/global/ca"
 	"github.com/zoneforge/zoneforge/global/store"
 	"github.com/zoneforge/zoneforge/pki/certfile"
 	federationv1 "github.com/zoneforge/zoneforge/proto/federation/v1"
@@ -34,6 +35,8 @@ type health struct {
 	// LastBackup is when the last backup of this epoch was made; absent when none was.
 	LastBackup   time.Time  `json:"lastBackup,omitzero"`
 	Certificates []validity `json:"certificates"`
+	// Roots are those of meshes, with whom their rotation waits for.
+	Roots []ca.Rotation `json:"roots"`
 }
 
 // validity is the life of a certificate.
@@ -44,13 +47,13 @@ type validity struct {
 }
 
 // health makes what says how this replica is.
-func (g *Global) health(s *store.Store, cert *certificate) func(context.Context) any {
+func (g *Global) health(s *store.Store, cert *certificate, rotator *ca.Rotator) func(context.Context) any {
 	return func(ctx context.Context) any {
 		ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 		defer cancel()
 		snap, stats := s.Snapshot(), s.Stats()
 		out := health{Replica: g.cfg.Replica, Version: g.cfg.Version, Epoch: s.Epoch(), Revision: snap.Revision(), Unreadable: stats.Unreadable, Mismatches: stats.Mismatches,
-			Store: s.Health(ctx), Certificates: []validity{}}
+			Store: s.Health(ctx), Certificates: []validity{}, Roots: rotator.Rotations()}
 		add := func(what string, c *x509.Certificate) {
 			out.Certificates = append(out.Certificates, validity{what, c.NotBefore, c.NotAfter})
 		}

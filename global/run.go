@@ -138,6 +138,8 @@ func (g *Global) Run(ctx context.Context) error {
 		return err
 	}
 	back.start("zones", registry.Run)
+	rotator := ca.NewRotator(authorities, standings{registry})
+	back.start("rotation of roots", rotator.Run)
 	others, err := g.join(back, s, registry)
 	if err != nil {
 		return err
@@ -155,12 +157,12 @@ func (g *Global) Run(ctx context.Context) error {
 	defer log.Close()
 	defer endREST() // which writes it
 
-	g.metrics.registry.MustRegister(storeCollector{s}, zonesCollector{registry, views}, replicasCollector{s, registry, others}, ports)
+	g.metrics.registry.MustRegister(storeCollector{s}, zonesCollector{registry, views}, rootsCollector{rotator}, replicasCollector{s, registry, others}, ports)
 	ready.open(s)
 	entrance.open(rest.New(rest.Config{
-		Store: countingStore{s, g.metrics}, Tokens: authorities, Zones: zonesOf{registry, others}, Replicas: g.replicas(s, registry, others), References: views, Metrics: g.metrics.handler(),
+		Store: countingStore{s, g.metrics}, Tokens: authorities, Roots: rotator, Zones: zonesOf{registry, others}, Replicas: g.replicas(s, registry, others), References: views, Metrics: g.metrics.handler(),
 		Authenticator: &authenticator{users: &verifier{purpose: token.User, store: s, ca: authorities}, trustLoopback: g.cfg.TrustLoopback},
-		Backup:        g.backup(s), Audit: log, Health: g.health(s, cert), Ready: ready.check, Done: ready.done, Logger: g.log,
+		Backup:        g.backup(s), Audit: log, Health: g.health(s, cert, rotator), Ready: ready.check, Done: ready.done, Logger: g.log,
 		Limits:  rest.Limits{Rate: g.cfg.Limits.RESTRate, Concurrency: g.cfg.Limits.RESTConcurrency, Refused: g.metrics.tooMuch},
 		Version: g.cfg.Version, Replica: g.cfg.Replica, Schema: g.cfg.Schema,
 	}))

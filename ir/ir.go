@@ -513,6 +513,8 @@ type Secret struct {
 type Certificate struct {
 	Chain []byte
 	Key   []byte
+	// Root is the SHA-256 fingerprint of the root above the chain; zero where nobody asks for it.
+	Root [32]byte
 }
 
 // String redacts.

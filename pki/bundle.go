@@ -2,7 +2,9 @@ package pki
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"time"
@@ -52,6 +54,14 @@ func (b Bundle) PEM() []byte { return EncodeCertificates(b.roots...) }
 
 // Roots is a copy, the one that signs first.
 func (b Bundle) Roots() []*x509.Certificate { return append([]*x509.Certificate(nil), b.roots...) }
+
+// Fingerprints are SHA-256 over each certificate in PEM, in their order.
+func Fingerprints(text []byte) (out [][sha256.Size]byte) {
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		out = append(out, sha256.Sum256(block.Bytes))
+	}
+	return out
+}
 
 // Verify checks a chain (leaf first) at now and returns whose it is. It is stricter than X.509: the issuer must be an
 // intermediate of exactly the leaf's trust domain, because Go lets a URI constraint also cover what lies below a domain.

@@ -71,9 +71,6 @@ func TestChain(t *testing.T) {
 	if !leaf.NotAfter.Equal(clock.Add(24*time.Hour)) || !leaf.NotBefore.Equal(clock.Add(-time.Minute)) {
 		t.Errorf("leaf from %s to %s", leaf.NotBefore, leaf.NotAfter)
 	}
-	if got, want := s.RenewAt(), clock.Add(-time.Minute).Add((24*time.Hour+time.Minute)/2); !got.Equal(want) {
-		t.Errorf("renew at %s, want %s", got, want)
-	}
 	bundle := must(NewBundle(root.Certificate))(t)
 	chain := must(ParseCertificates(s.ChainPEM()))(t)
 	if got := must(Verify(chain, bundle, clock))(t); got != id {
@@ -152,7 +149,7 @@ func TestForgedLeafIsRefused(t *testing.T) {
 	if !errors.As(err, &invalid) || invalid.Reason != x509.CANotAuthorizedForThisName {
 		t.Errorf("x509 says of a DNS name: %v", err)
 	}
-	id := must(NewID("west", "default", "mesh.local", "backend"))(t)
+	id := ID{TrustDomain{"west", "default", "mesh.local"}, "backend"}
 	_, err = NewSVID(rand.Reader, clock, east, id, Validity{})
 	wantErr(t, err, ErrNotCA)
 }
@@ -254,45 +251,22 @@ func TestBundleWhileRotating(t *testing.T) {
 	wantErr(t, err, ErrMalformed)
 }
 
-func TestRotation(t *testing.T) {
-	at := func(d time.Duration) time.Time { return clock.Add(d) }
-	day := 24 * time.Hour
-	current := &Window{clock, at(3650 * day)}
-	next := &Window{at(3560 * day), at(7200 * day)}
-	short := &Window{clock, at(100 * day)}
+func TestThresholds(t *testing.T) {
+	const day = 24 * time.Hour
+	of := func(life time.Duration) Window { return Window{clock, clock.Add(life)} }
 	for name, c := range map[string]struct {
-		th    Thresholds
-		slots Slots
-		now   time.Time
-		step  Step
-		ask   time.Time
+		th     Thresholds
+		window Window
+		want   time.Duration
 	}{
-		"empty":                   {RootThresholds(), Slots{}, clock, StepPrepare, clock},
-		"only next":               {RootThresholds(), Slots{Next: next}, clock, StepActivate, clock},
-		"young":                   {RootThresholds(), Slots{Current: current}, clock, StepNone, at(3560 * day)},
-		"prepare":                 {RootThresholds(), Slots{Current: current}, at(3560 * day), StepPrepare, at(3560 * day)},
-		"prepared":                {RootThresholds(), Slots{Current: current, Next: next}, at(3561 * day), StepNone, at(3590 * day)},
-		"activate":                {RootThresholds(), Slots{Current: current, Next: next}, at(3590 * day), StepActivate, at(3590 * day)},
-		"late settles":            {RootThresholds(), Slots{current, next, at(3600 * day)}, at(3600 * day), StepNone, at(3601 * day)},
-		"late settled":            {RootThresholds(), Slots{current, next, at(3600 * day)}, at(3601 * day), StepActivate, at(3601 * day)},
-		"late, no time":           {RootThresholds(), Slots{current, next, at(3650 * day)}, at(3650 * day), StepActivate, at(3650 * day)},
-		"next of no use":          {RootThresholds(), Slots{Current: current, Next: short}, at(3590 * day), StepPrepare, at(3590 * day)},
-		"current ended":           {RootThresholds(), Slots{Current: short}, at(200 * day), StepPrepare, at(200 * day)},
-		"intermediate half":       {IntermediateThresholds(), Slots{Current: &Window{clock, at(30 * day)}}, at(14 * day), StepNone, at(15 * day)},
-		"intermediate used early": {IntermediateThresholds(), Slots{Current: &Window{clock, at(30 * day)}, Next: next}, at(15 * day), StepActivate, at(15 * day)},
+		"root of ten years":    {RootThresholds(), of(3650 * day), 3560 * day},
+		"root of two months":   {RootThresholds(), of(60 * day), 30 * day},
+		"intermediate":         {IntermediateThresholds(), of(30 * day), 15 * day},
+		"intermediate of hour": {IntermediateThresholds(), of(time.Hour), 30 * time.Minute},
 	} {
-		t.Run(name, func(t *testing.T) {
-			step, ask := c.th.NextStep(c.slots, c.now)
-			if step != c.step || !ask.Equal(c.ask) {
-				t.Errorf("%s at %s, want %s at %s", step, ask, c.step, c.ask)
-			}
-		})
-	}
-	if got := RetireAt(*current, at(3590*day), 30*day); !got.Equal(at(3620 * day)) {
-		t.Errorf("retire at %s", got)
-	}
-	if got := RetireAt(*short, at(90*day), 30*day); !got.Equal(at(100 * day)) {
-		t.Errorf("retire at %s", got)
+		if got := c.th.PrepareAt(c.window); !got.Equal(clock.Add(c.want)) {
+			t.Errorf("%s: %s, want %s", name, got, clock.Add(c.want))
+		}
 	}
 }
 

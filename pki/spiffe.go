@@ -64,12 +64,6 @@ type ID struct {
 	Service string
 }
 
-// NewID validates the parts.
-func NewID(zone, mesh, domain, service string) (ID, error) {
-	id := ID{TrustDomain: TrustDomain{Zone: zone, Mesh: mesh, Domain: domain}, Service: service}
-	return id, id.Validate()
-}
-
 // Validate returns an error that wraps ErrInvalidID.
 func (id ID) Validate() error {
 	if err := id.TrustDomain.Validate(); err != nil {

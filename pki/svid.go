@@ -22,9 +22,6 @@ type SVID struct {
 // ChainPEM is the chain as Envoy takes it.
 func (s SVID) ChainPEM() []byte { return EncodeCertificates(s.Chain...) }
 
-// RenewAt is when the SVID is to be replaced.
-func (s SVID) RenewAt() time.Time { return RenewAt(s.Chain[0].NotBefore, s.Chain[0].NotAfter) }
-
 // NewSVID makes a key and a certificate for a service of the issuer's zone. It never outlives the issuer.
 func NewSVID(random io.Reader, now time.Time, issuer Authority, id ID, v Validity) (SVID, error) {
 	if err := id.Validate(); err != nil {
@@ -61,11 +58,6 @@ func NewSVID(random io.Reader, now time.Time, issuer Authority, id ID, v Validit
 		return SVID{}, fmt.Errorf("SVID %s: signed for %s: %w", id, got, err)
 	}
 	return SVID{ID: id, Chain: append([]*x509.Certificate{leaf}, issuer.Chain()...), Key: key}, nil
-}
-
-// RenewAt is the half of a lifetime.
-func RenewAt(notBefore, notAfter time.Time) time.Time {
-	return notBefore.Add(notAfter.Sub(notBefore) / 2)
 }
 
 // leafID reads the identity and refuses what is not an SVID of ours: exactly one URI, no other names, no authority.

@@ -406,6 +406,7 @@ func (c *core) status() *kdsv1.Status {
 	}
 	s.Rejected = s.Rejected[:min(len(s.Rejected), maxRejected)]
 	s.Times = kds.TimesOf(c.revisions.live)
+	s.Trust = c.trust()
 	c.metrics.observe(c, len(s.Nacks), len(s.Rejected))
 	return s
 }

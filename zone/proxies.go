@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/zoneforge/zoneforge/ir"
+	"github.com/zoneforge/zoneforge/pki"
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/xds"
@@ -76,6 +77,8 @@ type secretKey struct{ mesh, name string }
 type sealed struct {
 	of       ir.Secret
 	resource *xds.Resource
+	// roots are the fingerprints of those in a bundle.
+	roots [][32]byte
 }
 
 // door lets proxies in; its methods are called on the goroutines of streams.
@@ -321,7 +324,7 @@ func (c *core) secretsOf(p *proxy) ([]*xds.Resource, bool) {
 				c.log.Error("secret can't be built", zap.String("mesh", p.mesh()), zap.String("name", s.Name), zap.Error(err))
 				return nil, false
 			}
-			have = &sealed{s, r}
+			have = &sealed{of: s, resource: r, roots: pki.Fingerprints(s.Bundle)}
 			c.secrets[key] = have
 		}
 		out = append(out, have.resource)
@@ -331,6 +334,9 @@ func (c *core) secretsOf(p *proxy) ([]*xds.Resource, bool) {
 
 // secretChanged marks the proxies that have the secret.
 func (c *core) secretChanged(change identity.Change) {
+	if c.changed = true; change.Issuer {
+		return
+	}
 	name := identity.BundleName
 	if change.Service != "" {
 		name = identity.SVIDName(change.Service)

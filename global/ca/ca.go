@@ -48,8 +48,6 @@ type Config struct {
 	Now func() time.Time
 	// Random makes seeds and serial numbers; crypto/rand when nil. Safe for concurrent use.
 	Random io.Reader
-	// Settle is how long a root is trusted before it signs in place of another; that of pki.RootThresholds when 0.
-	Settle time.Duration
 	// Logger may be nil.
 	Logger *zap.Logger
 }
@@ -58,7 +56,6 @@ type Config struct {
 type Authorities struct {
 	store  *store.Store
 	domain string
-	settle time.Duration
 	now    func() time.Time
 	random io.Reader
 	log    *zap.Logger
@@ -72,12 +69,9 @@ func New(cfg Config) (*Authorities, error) {
 	if _, err := pki.NewTrustDomain("zone", "mesh", cfg.Domain); err != nil {
 		return nil, fmt.Errorf("ca: domain %q of the federation: %w", cfg.Domain, err)
 	}
-	a := &Authorities{store: cfg.Store, domain: cfg.Domain, settle: cfg.Settle, now: cfg.Now, random: cfg.Random, log: cfg.Logger}
+	a := &Authorities{store: cfg.Store, domain: cfg.Domain, now: cfg.Now, random: cfg.Random, log: cfg.Logger}
 	if a.now == nil {
 		a.now = time.Now
-	}
-	if a.settle <= 0 {
-		a.settle = pki.RootThresholds().Settle
 	}
 	if a.random == nil {
 		a.random = rand.Reader

@@ -4,9 +4,9 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
-	"maps"
 	"slices"
-	"time"
+	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -20,9 +20,37 @@ import (
 
 func meshKey(mesh string) resource.Key { return resource.Key{Kind: "Mesh", Name: mesh} }
 
-// authorityKey: each backend keeps its own root, so that going back to one doesn't make another.
-func authorityKey(mesh, backend string) resource.Key {
-	return resource.Key{Kind: "CertificateAuthority", Mesh: mesh, Name: backend}
+// authorityKey is that of a backend's root: the first has the backend's name, and those that follow it a number from 2 on. Names of
+// backends have no dot.
+func authorityKey(mesh, backend string, number int) resource.Key {
+	key := resource.Key{Kind: "CertificateAuthority", Mesh: mesh, Name: backend}
+	if number > 1 {
+		key.Name += "." + strconv.Itoa(number)
+	}
+	return key
+}
+
+// newest is the entry of a backend's newest root with its number; 0 when there is none.
+func newest(snap *store.Snapshot, mesh, backend string) (entry store.Entry, number int) {
+	for e := range snap.Each("CertificateAuthority", mesh) {
+		if n := numberOf(e.Resource, backend); n > number {
+			entry, number = e, n
+		}
+	}
+	return entry, number
+}
+
+// numberOf is that of a root of the backend; 0 for one of another.
+func numberOf(r *resource.Resource, backend string) int {
+	if r.Name == backend {
+		return 1
+	}
+	rest, ok := strings.CutPrefix(r.Name, backend+".")
+	n, err := strconv.Atoi(rest)
+	if !ok || err != nil || n < 2 {
+		return 0
+	}
+	return n
 }
 
 // BundleKey is the key of the one TrustBundle of a mesh, which bears the mesh's name.
@@ -30,11 +58,10 @@ func BundleKey(mesh string) resource.Key {
 	return resource.Key{Kind: "TrustBundle", Mesh: mesh, Name: mesh}
 }
 
-// EnsureMesh makes the root and the trust bundle of a mesh where they are missing, in one change, and puts the root that signs
-// first in the bundle: that of the backend in use. Where another root signs already, it goes on until the new one has been
-// in the bundle for Config.Settle, so that no zone meets a certificate before it learns to trust it. Roots of backends used
-// before stay in the bundle until they expire. Before there is a zone, nothing waits. A mesh without mutual TLS needs nothing.
-// Errors name the mesh and wrap ErrNoMesh, ErrBackend or what the store gave.
+// EnsureMesh makes the root and the trust bundle of a mesh where they are missing, in one change. The first root of the bundle signs.
+// Where another root than that of the backend in use does, the latter joins the bundle behind it, and Rotator does the rest. Before
+// there is a zone, nothing waits. A mesh without mutual TLS needs nothing. Errors name the mesh and wrap ErrNoMesh, ErrBackend or
+// what the store gave.
 func (a *Authorities) EnsureMesh(ctx context.Context, mesh string) error {
 	err := a.converge(ctx, "certificate authority of mesh "+mesh, func(snap *store.Snapshot) ([]store.Op, error) {
 		return a.planMesh(snap, mesh)
@@ -57,19 +84,27 @@ func (a *Authorities) planMesh(snap *store.Snapshot, mesh string) ([]store.Op, e
 	}
 	if !found {
 		var op store.Op
-		if root, op, err = a.makeRoot(snap, mesh, backend); err != nil {
-			return nil, fmt.Errorf("backend %s: %w", backend.GetName(), err)
+		if root, op, err = a.makeRoot(snap, mesh, backend, 1); err != nil {
+			return nil, err
 		}
 		ops = append(ops, op)
 	}
-	bundle, changed, err := a.bundle(snap, mesh, root.Root())
+	joined, err := a.join(snap, mesh, root.Root())
+	return append(ops, joined...), err
+}
+
+// join puts the root of the backend in use into the bundle: first where nobody could miss another one, else last.
+func (a *Authorities) join(snap *store.Snapshot, mesh string, next *x509.Certificate) ([]store.Op, error) {
+	have, err := a.bundled(snap, mesh)
 	if err != nil {
 		return nil, err
 	}
-	if changed {
-		ops = append(ops, put(snap, bundle))
+	if len(have) == 0 || !anyZone(snap) {
+		have = append([]*x509.Certificate{next}, slices.DeleteFunc(have, next.Equal)...)
+	} else if !slices.ContainsFunc(have, next.Equal) {
+		have = append(have, next)
 	}
-	return ops, nil
+	return a.rebundle(snap, mesh, have, nil), nil
 }
 
 // backendOf is the backend in use; nil without mutual TLS.
@@ -95,14 +130,13 @@ func backendOf(snap *store.Snapshot, mesh string) (*meshv1.Mesh_CertificateAutho
 func (a *Authorities) load(snap *store.Snapshot, mesh string, b *meshv1.Mesh_CertificateAuthority) (root pki.Authority, found bool, err error) {
 	switch b.GetType() {
 	case "builtin":
-		entry, ok := snap.Get(authorityKey(mesh, b.GetName()))
-		if !ok {
+		entry, number := newest(snap, mesh, b.GetName())
+		if number == 0 {
 			return pki.Authority{}, false, nil
 		}
-		spec := resource.Spec[*federationv1.CertificateAuthority](entry.Resource)
-		root, err = pki.LoadRoot([]byte(spec.GetCertificate()), spec.GetSealedKey(), a.now())
+		root, err = a.open(entry.Resource)
 		if err != nil {
-			return root, false, fmt.Errorf("%w: backend %s: %w; name a new backend in the mesh to get a new root", ErrBackend, b.GetName(), err)
+			return root, false, fmt.Errorf("%w: backend %s: %w; `zoneforge ca rotate` makes a new root", ErrBackend, b.GetName(), err)
 		}
 		return root, true, nil
 	case "provided":
@@ -136,21 +170,22 @@ func secret(snap *store.Snapshot, mesh, backend, field, name string) ([]byte, er
 	return resource.Spec[*meshv1.Secret](entry.Resource).GetData(), nil
 }
 
-func (a *Authorities) makeRoot(snap *store.Snapshot, mesh string, b *meshv1.Mesh_CertificateAuthority) (pki.Authority, store.Op, error) {
+// makeRoot makes a builtin backend's root of a number.
+func (a *Authorities) makeRoot(snap *store.Snapshot, mesh string, b *meshv1.Mesh_CertificateAuthority, number int) (pki.Authority, store.Op, error) {
 	var v pki.Validity
 	if d := b.GetConf().GetCaCert().GetExpiration(); d != nil {
 		v.Lifetime = d.AsDuration()
 	}
 	root, err := pki.NewRoot(a.random, a.now(), mesh, v)
-	if err != nil {
-		return root, store.Op{}, err
+	var key []byte
+	if err == nil {
+		key, err = root.Key.PEM()
 	}
-	key, err := root.Key.PEM()
 	if err != nil {
-		return root, store.Op{}, err
+		return root, store.Op{}, fmt.Errorf("backend %s: %w", b.GetName(), err)
 	}
 	return root, put(snap, &resource.Resource{
-		Key: authorityKey(mesh, b.GetName()),
+		Key: authorityKey(mesh, b.GetName(), number),
 		Spec: &federationv1.CertificateAuthority{
 			Backend:     b.GetName(),
 			Certificate: string(pki.EncodeCertificates(root.Certificate)),
@@ -161,40 +196,35 @@ func (a *Authorities) makeRoot(snap *store.Snapshot, mesh string, b *meshv1.Mesh
 	}), nil
 }
 
-// labelSettles is the label of a TrustBundle that says when its newest root may sign, while another one does.
-const labelSettles = "zoneforge.io/settles"
+// bundled are the roots in a mesh's trust bundle that have not expired, each once, the one that signs first; none without a bundle.
+func (a *Authorities) bundled(snap *store.Snapshot, mesh string) ([]*x509.Certificate, error) {
+	entry, ok := snap.Get(BundleKey(mesh))
+	if !ok {
+		return nil, nil
+	}
+	return a.trusted(entry.Resource)
+}
 
-// bundle is the mesh's trust bundle, whose first root signs: next when it may, else the one that signs already.
-func (a *Authorities) bundle(snap *store.Snapshot, mesh string, next *x509.Certificate) (r *resource.Resource, changed bool, err error) {
-	key := BundleKey(mesh)
-	entry, exists := snap.Get(key)
-	if !exists {
-		return newBundle(key, a.domain, nil, []*x509.Certificate{next}), true, nil
+// rebundle gives the operation that puts roots into a mesh's trust bundle, and those for which the rotation does not wait; none where
+// they are there already.
+func (a *Authorities) rebundle(snap *store.Snapshot, mesh string, roots []*x509.Certificate, without []string) []store.Op {
+	made := &resource.Resource{Key: BundleKey(mesh)}
+	spec := &federationv1.TrustBundle{Domain: a.domain, Without: without}
+	for _, c := range roots {
+		spec.Roots = append(spec.Roots, string(pki.EncodeCertificates(c)))
 	}
-	have, err := a.trusted(entry.Resource)
-	if err != nil {
-		return nil, false, err
-	}
-	labels := maps.Clone(entry.Resource.Labels)
-	settles := labels[labelSettles]
-	delete(labels, labelSettles)
-	trusted := slices.ContainsFunc(have, next.Equal)
-	switch {
-	case len(have) == 0 || have[0].Equal(next) || !a.holds(snap, mesh, have[0]) || !anyZone(snap) || trusted && !a.now().Before(settleTime(settles)):
-		have = append([]*x509.Certificate{next}, slices.DeleteFunc(have, next.Equal)...)
-	default:
-		if !trusted {
-			have = append(have, next)
-			settles = a.now().Add(a.settle).UTC().Format(time.RFC3339)
+	if entry, ok := snap.Get(made.Key); ok {
+		have := resource.Spec[*federationv1.TrustBundle](entry.Resource)
+		if spec.Without == nil && len(roots) > 1 {
+			spec.Without = have.GetWithout()
 		}
-		if labels == nil {
-			labels = map[string]string{}
+		made.Labels, spec.Since = entry.Resource.Labels, have.GetSince()
+		if proto.Equal(have, spec) {
+			return nil
 		}
-		labels[labelSettles] = settles
 	}
-	made := newBundle(key, a.domain, labels, have)
-	same := proto.Equal(entry.Resource.Spec, made.Spec) && maps.Equal(entry.Resource.Labels, made.Labels)
-	return made, !same, nil
+	spec.Since, made.Spec = timestamppb.New(a.now()), spec
+	return []store.Op{put(snap, made)}
 }
 
 // anyZone is false while no zone was ever there that could hold what a root signed.
@@ -203,23 +233,6 @@ func anyZone(snap *store.Snapshot) bool {
 		return true
 	}
 	return false
-}
-
-func newBundle(key resource.Key, domain string, labels map[string]string, roots []*x509.Certificate) *resource.Resource {
-	if len(labels) == 0 {
-		labels = nil
-	}
-	spec := &federationv1.TrustBundle{Domain: domain}
-	for _, c := range roots {
-		spec.Roots = append(spec.Roots, string(pki.EncodeCertificates(c)))
-	}
-	return &resource.Resource{Key: key, Labels: labels, Spec: spec}
-}
-
-// settleTime is long past for what is no time.
-func settleTime(label string) time.Time {
-	t, _ := time.Parse(time.RFC3339, label)
-	return t
 }
 
 // trusted are the roots of a bundle that have not expired, each once, in order.
@@ -241,29 +254,29 @@ func (a *Authorities) trusted(bundle *resource.Resource) ([]*x509.Certificate, e
 
 // holder finds the authority of a root, whatever backend it belongs to: a builtin one also when the mesh names it no more.
 func (a *Authorities) holder(snap *store.Snapshot, mesh string, root *x509.Certificate) (pki.Authority, bool) {
-	backends := []*meshv1.Mesh_CertificateAuthority{}
 	for e := range snap.Each("CertificateAuthority", mesh) {
-		backends = append(backends, &meshv1.Mesh_CertificateAuthority{Name: e.Resource.Name, Type: "builtin"})
+		if held, err := a.open(e.Resource); err == nil && held.Root().Equal(root) {
+			return held, true
+		}
 	}
 	if e, ok := snap.Get(meshKey(mesh)); ok {
 		for _, b := range resource.Spec[*meshv1.Mesh](e.Resource).GetMtls().GetBackends() {
-			if b.GetType() == "provided" {
-				backends = append(backends, b)
+			if b.GetType() != "provided" {
+				continue
 			}
-		}
-	}
-	for _, b := range backends {
-		// One that can't be used any more is none.
-		if held, found, err := a.load(snap, mesh, b); err == nil && found && held.Root().Equal(root) {
-			return held, true
+			// One that can't be used any more is none.
+			if held, found, err := a.load(snap, mesh, b); err == nil && found && held.Root().Equal(root) {
+				return held, true
+			}
 		}
 	}
 	return pki.Authority{}, false
 }
 
-func (a *Authorities) holds(snap *store.Snapshot, mesh string, root *x509.Certificate) bool {
-	_, ok := a.holder(snap, mesh, root)
-	return ok
+// open reads a builtin authority.
+func (a *Authorities) open(r *resource.Resource) (pki.Authority, error) {
+	spec := resource.Spec[*federationv1.CertificateAuthority](r)
+	return pki.LoadRoot([]byte(spec.GetCertificate()), spec.GetSealedKey(), a.now())
 }
 
 // SignIntermediate answers the request (DER of PKCS#10) of a zone for its intermediate in a mesh: PEM of the intermediate,
@@ -293,19 +306,18 @@ func (a *Authorities) sign(snap *store.Snapshot, td pki.TrustDomain, csrDER []by
 	if backend == nil {
 		return nil, fmt.Errorf("%w; set mtls.enabledBackend", ErrNoMTLS)
 	}
-	// By the first root of the bundle, which is not yet that of the backend while the latter settles.
-	entry, ok := snap.Get(BundleKey(td.Mesh))
-	if !ok {
-		return nil, fmt.Errorf("%w: the trust bundle of backend %s is gone; ask again", ErrBackend, backend.GetName())
-	}
-	roots, err := a.trusted(entry.Resource)
+	// By the first root of the bundle, which is not that of the backend before all trust the latter.
+	roots, err := a.bundled(snap, td.Mesh)
 	if err != nil {
 		return nil, err
 	}
-	if len(roots) > 0 {
-		if root, ok := a.holder(snap, td.Mesh, roots[0]); ok {
-			return pki.SignIntermediate(a.random, a.now(), root, td, csrDER, pki.Validity{})
-		}
+	if len(roots) == 0 {
+		return nil, fmt.Errorf("%w: the trust bundle of backend %s is gone; ask again", ErrBackend, backend.GetName())
 	}
-	return nil, fmt.Errorf("%w: the root of backend %s is gone; ask again", ErrBackend, backend.GetName())
+	root, ok := a.holder(snap, td.Mesh, roots[0])
+	if !ok {
+		return nil, fmt.Errorf("%w: the key of the root that signs is gone, and that of backend %s signs once all zones trust it: `zoneforge ca status` says "+
+			"which zones are waited for", ErrBackend, backend.GetName())
+	}
+	return pki.SignIntermediate(a.random, a.now(), root, td, csrDER, pki.Validity{})
 }

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/zoneforge/zoneforge/global/store"
+	"github.com/zoneforge/zoneforge/pki"
 )
 
 // Run ensures the authorities of meshes as they change, and forgets those of deleted ones, until ctx ends, and then returns nil. A mesh that fails is tried
@@ -17,6 +18,7 @@ func (a *Authorities) Run(ctx context.Context) error {
 	failed := map[string]bool{}
 	// logged is the revision of each mesh at which its failure was told.
 	logged := map[string]int64{}
+	ends := map[string]*rootEnd{}
 	var seen int64
 	for first := true; ctx.Err() == nil; first = false {
 		snap := a.store.Snapshot()
@@ -42,11 +44,6 @@ func (a *Authorities) Run(ctx context.Context) error {
 			}
 		}
 		seen = snap.Revision()
-		for e := range snap.Each("TrustBundle", "") {
-			if t, ok := e.Resource.Labels[labelSettles]; ok && !a.now().Before(settleTime(t)) {
-				due[e.Resource.Mesh] = true
-			}
-		}
 		for _, mesh := range slices.Sorted(maps.Keys(due)) {
 			entry, exists := snap.Get(meshKey(mesh))
 			if !exists {
@@ -70,9 +67,46 @@ func (a *Authorities) Run(ctx context.Context) error {
 				}
 			}
 		}
-		a.pause(ctx, snap, len(failed) > 0)
+		a.pause(ctx, snap, len(failed) > 0, a.warnOfEnds(snap, ends))
 	}
 	return nil
+}
+
+// longestPause bounds a timer, which knows nothing of a clock that is set.
+const longestPause = time.Hour
+
+// rootEnd is when the end of the root that signs for a mesh is to be told.
+type rootEnd struct {
+	bundle    int64 // revision
+	at, until time.Time
+	told      bool
+}
+
+// warnOfEnds tells once of each root that signs and is near its end, and gives when the next one will be; zero for none. It keeps in ends, by
+// mesh, what it has read.
+func (a *Authorities) warnOfEnds(snap *store.Snapshot, ends map[string]*rootEnd) (next time.Time) {
+	for e := range snap.Each("TrustBundle", "") {
+		mesh := e.Resource.Mesh
+		end := ends[mesh]
+		if end == nil || end.bundle != e.Revision {
+			roots, err := a.trusted(e.Resource)
+			if err != nil || len(roots) == 0 {
+				continue // EnsureMesh says so
+			}
+			again := end != nil && end.told && end.until.Equal(roots[0].NotAfter)
+			end = &rootEnd{bundle: e.Revision, at: pki.RootThresholds().PrepareAt(pki.WindowOf(roots[0])), until: roots[0].NotAfter, told: again}
+			ends[mesh] = end
+		}
+		switch {
+		case end.told:
+		case !a.now().Before(end.at):
+			end.told = true
+			a.log.Warn("root of mesh is near its end; rotate it with `zoneforge ca rotate`, or bring a new one", zap.String("mesh", mesh), zap.Time("until", end.until))
+		case next.IsZero() || end.at.Before(next):
+			next = end.at
+		}
+	}
+	return next
 }
 
 // kept are the kinds that this package keeps for a mesh.
@@ -103,19 +137,13 @@ func (a *Authorities) ensureOne(ctx context.Context, mesh string) error {
 }
 
 // pause returns when there is something to do.
-func (a *Authorities) pause(ctx context.Context, snap *store.Snapshot, again bool) {
+func (a *Authorities) pause(ctx context.Context, snap *store.Snapshot, again bool, ends time.Time) {
 	var wait time.Duration
+	if !ends.IsZero() {
+		wait = min(max(ends.Sub(a.now()), time.Second), longestPause)
+	}
 	if again {
 		wait = retryAfter
-	}
-	for e := range snap.Each("TrustBundle", "") {
-		if t, ok := e.Resource.Labels[labelSettles]; ok {
-			// Not at once, as one whose mesh has failed stays due.
-			left := max(settleTime(t).Sub(a.now()), time.Second)
-			if wait == 0 || left < wait {
-				wait = left
-			}
-		}
 	}
 	var retry <-chan time.Time
 	if wait > 0 {

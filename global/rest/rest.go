@@ -85,6 +85,8 @@ type Config struct {
 	Ready func(context.Context) error
 	// Tokens issues and revokes; without it there are no such routes.
 	Tokens Tokens
+	// Roots are those of meshes; without it there are no such routes.
+	Roots Roots
 	// Zones knows the zones; without it there are no such routes.
 	Zones Zones
 	// Replicas lists those of global, for /v1/status/replicas; without it there is no such route.
@@ -149,6 +151,12 @@ func New(cfg Config) http.Handler {
 		mux.HandleFunc("/v1/tokens/keys", a.guard(methods{http.MethodPost: a.rotateKey}))
 		mux.HandleFunc("/v1/tokens/keys/{id}", a.guard(methods{http.MethodDelete: a.retireKey}))
 		mux.HandleFunc("/v1/tokens/{what}", a.guard(methods{http.MethodPost: a.issue}))
+	}
+	if a.Roots != nil {
+		mux.HandleFunc("/v1/roots", a.guard(methods{http.MethodGet: a.roots}))
+		mux.HandleFunc("/v1/roots/{mesh}", a.guard(methods{http.MethodGet: a.root}))
+		mux.HandleFunc("/v1/roots/{mesh}/rotation", a.guard(methods{http.MethodPost: a.rotateRoot}))
+		mux.HandleFunc("/v1/roots/{mesh}/rotation/without", a.guard(methods{http.MethodPost: a.rotateWithout}))
 	}
 	if a.Zones != nil {
 		mux.HandleFunc("/v1/status/zones", a.guard(methods{http.MethodGet: a.zoneStatuses}))

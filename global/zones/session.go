@@ -23,6 +23,8 @@ const (
 	maxRejected = 1000
 	maxLive     = 512
 	maxText     = 4096
+	maxTrust    = 1000 // meshes
+	maxNames    = 16   // roots or proxies of one
 )
 
 // replica is what is known of one replica of a zone. It outlives its streams. Guarded by the registry's mu.
@@ -118,7 +120,7 @@ func (s *session) Repaired([]string) {
 // Status takes a summary of the zone's proxies.
 func (s *session) Status(st *kdsv1.Status) {
 	now := s.r.cfg.Now()
-	st.Nacks, st.Rejected = bound(st.GetNacks(), maxNacks), bound(st.GetRejected(), maxRejected)
+	st.Nacks, st.Rejected, st.Trust = bound(st.GetNacks(), maxNacks), bound(st.GetRejected(), maxRejected), boundTrust(st.GetTrust())
 	s.update(func(rep *replica) {
 		if rep.status == nil || rep.status.GetRevision() != st.GetRevision() {
 			rep.took = now

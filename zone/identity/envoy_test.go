@@ -125,7 +125,7 @@ func newEast(t *testing.T, root pki.Authority) *east {
 	e := &east{t: t, signs: root, proxies: map[string]*proxy{}, moved: make(chan struct{}, 1)}
 	store := must(disk.Open(t.TempDir()))(t)
 	t.Cleanup(func() { _ = store.Close() })
-	e.identity = must(identity.New(identity.Config{Zone: "east", Store: store, Request: e.request, SVIDLifetime: svidLifetime, Settle: time.Second}))(t)
+	e.identity = must(identity.New(identity.Config{Zone: "east", Store: store, Request: e.request, SVIDLifetime: svidLifetime}))(t)
 	e.signing = must(token.NewSigningKey(rand.Reader, token.Dataplane))(t)
 	e.admission = must(admission.New(admission.Config{Zone: "east", Keys: e}))(t)
 	e.server = must(server.New(server.Config{Authenticator: e, Observer: e}))(t)
@@ -522,6 +522,9 @@ func TestRotationUnderTraffic(t *testing.T) {
 
 	next := must(pki.NewRoot(rand.Reader, time.Now(), meshName, pki.Validity{}))(t)
 	only := must(pki.NewBundle(next.Certificate))(t)
+	// As global does: the next root signs once all trust it.
+	e.trust(spec, root, next)
+	e.live(ctx)
 	e.mu.Lock()
 	e.signs = next
 	e.mu.Unlock()

@@ -18,7 +18,7 @@ import (
 
 func TestLostAndForeignAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 0)
+		w := newWorld(t)
 		w.run()
 		w.silent = true
 		w.mesh(0)
@@ -58,7 +58,7 @@ func TestRestart(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = store.Close() })
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 0)
+		w := newWorld(t)
 		stop := w.run()
 		w.mesh(0)
 		synctest.Wait()
@@ -132,7 +132,7 @@ func (b *broken) Read(p []byte) (int, error) {
 // A renewal that fails for a moment is tried again, and told once.
 func TestFailedRenewalIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 0)
+		w := newWorld(t)
 		random := &broken{}
 		w.random = random
 		w.run()
@@ -157,7 +157,7 @@ func TestFailedRenewalIsTriedAgain(t *testing.T) {
 // A machine starts with a slow clock, so that what is on its disk begins in the future; global is away. The clock gets right.
 func TestSlowClockAtStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 0)
+		w := newWorld(t)
 		w.away = true
 		td := pki.TrustDomain{Zone: "east", Mesh: "m", Domain: domain}
 		key, err := pki.NewKey(rand.Reader)
@@ -177,7 +177,7 @@ func TestSlowClockAtStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.store.held["m"] = held
-		w.start(0)
+		w.start()
 		w.run()
 		w.mesh(0)
 		w.expect("m/")
@@ -198,7 +198,7 @@ func TestSlowClockAtStart(t *testing.T) {
 // The disk fails: the zone serves all the same, and says so.
 func TestDiskFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 0)
+		w := newWorld(t)
 		w.store.err = errors.New("disk is full")
 		w.run()
 		w.mesh(0)

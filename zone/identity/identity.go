@@ -4,14 +4,15 @@
 // It never decides which proxy may have which identity (package admission does), never talks to global or to a proxy, and
 // never logs or prints a key. Global may be away for as long as the intermediates last.
 //
-// A renewed SVID goes to its proxies by itself and drains nothing. While roots change, bundles with the new root go out
-// first; only when that root was known for Config.Settle does the zone sign with an intermediate below it.
+// A renewed SVID goes to its proxies by itself and drains nothing. While roots change, the zone signs below the root that its bundle has
+// first: global puts one there once all proxies of all zones trust it.
 package identity
 
 import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -51,9 +52,6 @@ func Services(names []string) []string {
 	return out
 }
 
-// DefaultSettle is how long a root must have been in the bundle before anything below it is used, while there is a choice.
-const DefaultSettle = time.Minute
-
 const (
 	// answerWithin is how long global has to answer a request before it is asked again: an answer is lost with its stream.
 	answerWithin = 15 * time.Second
@@ -84,8 +82,6 @@ type Config struct {
 	Request func(ctx context.Context, mesh string, csr []byte) error
 	// SVIDLifetime is used where a mesh sets none; pki.SVIDLifetime when 0.
 	SVIDLifetime time.Duration
-	// Settle; DefaultSettle when 0, none when negative.
-	Settle time.Duration
 	// Random makes serial numbers; crypto/rand when nil. Safe for concurrent use.
 	Random io.Reader
 	// Logger may be nil.
@@ -93,10 +89,20 @@ type Config struct {
 }
 
 // Change says that the secret of a service is another one, or that it is there at last. With an empty Service it is the
-// mesh's bundle, which concerns all proxies of the mesh.
+// mesh's bundle, which concerns all proxies of the mesh, or, with Issuer, the intermediate, which concerns none.
 type Change struct {
 	Mesh    string
 	Service string
+	Issuer  bool
+}
+
+// Rotation is how the zone stands with a mesh that has several roots, named by their SHA-256 fingerprints.
+type Rotation struct {
+	Mesh string
+	// Roots are those of the bundle.
+	Roots [][32]byte
+	// Issuer is the root above the intermediate; zero without one.
+	Issuer [32]byte
 }
 
 // Status is what is known of a mesh's intermediate.
@@ -120,7 +126,6 @@ type Identity struct {
 	store    Store
 	request  func(ctx context.Context, mesh string, csr []byte) error
 	lifetime time.Duration
-	settle   time.Duration
 	random   io.Reader
 	log      *zap.Logger
 
@@ -148,8 +153,8 @@ func New(cfg Config) (*Identity, error) {
 	}
 	i := &Identity{
 		zone: cfg.Zone, store: cfg.Store, request: cfg.Request, random: cfg.Random, log: cfg.Logger,
-		lifetime: cmp.Or(cfg.SVIDLifetime, pki.SVIDLifetime), settle: max(0, cmp.Or(cfg.Settle, DefaultSettle)),
-		wake: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+		lifetime: cmp.Or(cfg.SVIDLifetime, pki.SVIDLifetime),
+		wake:     make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		meshes: map[string]*mesh{}, stored: map[string]disk.Intermediate{}, dirty: map[Change]bool{},
 	}
 	for _, s := range all {
@@ -275,7 +280,14 @@ func (i *Identity) Take() []Change {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	out := slices.SortedFunc(maps.Keys(i.dirty), func(a, b Change) int {
-		return cmp.Or(cmp.Compare(a.Mesh, b.Mesh), cmp.Compare(a.Service, b.Service))
+		issuer := 0
+		if a.Issuer != b.Issuer {
+			issuer = 1
+			if b.Issuer {
+				issuer = -1
+			}
+		}
+		return cmp.Or(cmp.Compare(a.Mesh, b.Mesh), cmp.Compare(a.Service, b.Service), issuer)
 	})
 	clear(i.dirty)
 	return out
@@ -328,6 +340,29 @@ func (i *Identity) Statuses() []Status {
 	return out
 }
 
+// Rotations are those of the meshes that have several roots, ordered by mesh.
+func (i *Identity) Rotations() []Rotation {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var out []Rotation
+	for name, m := range i.meshes {
+		roots := m.bundle.Roots()
+		if len(roots) < 2 {
+			continue
+		}
+		r := Rotation{Mesh: name}
+		for _, c := range roots {
+			r.Roots = append(r.Roots, sha256.Sum256(c.Raw))
+		}
+		if m.current != nil {
+			r.Issuer = sha256.Sum256(m.current.root.Raw)
+		}
+		out = append(out, r)
+	}
+	slices.SortFunc(out, func(a, b Rotation) int { return cmp.Compare(a.Mesh, b.Mesh) })
+	return out
+}
+
 func (i *Identity) markLocked(c Change) {
 	i.dirty[c] = true
 	select {
@@ -368,7 +403,7 @@ func (i *Identity) arm() time.Duration {
 	now := time.Now()
 	i.armed = now.Add(longestWait)
 	for _, m := range i.meshes {
-		i.armed = m.earliest(i.settle, i.armed)
+		i.armed = m.earliest(i.armed)
 	}
 	return max(0, i.armed.Sub(now))
 }

@@ -18,7 +18,7 @@ import (
 
 func TestNotYet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 0)
+		w := newWorld(t)
 		w.away = true
 		w.run()
 		if secrets, ready := w.Secrets("m", []string{"web"}); ready || secrets != nil {
@@ -61,7 +61,7 @@ func TestNotYet(t *testing.T) {
 
 func TestRefusesMesh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 0)
+		w := newWorld(t)
 		w.run()
 		w.mesh(0)
 		synctest.Wait()
@@ -106,7 +106,7 @@ func TestRefusesMesh(t *testing.T) {
 // Batches: many services are renewed without holding the lock for all of them, and each is told once.
 func TestManyServices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 0)
+		w := newWorld(t)
 		w.run()
 		w.mesh(time.Hour)
 		synctest.Wait()
@@ -143,7 +143,7 @@ func TestManyServices(t *testing.T) {
 // No key is in a log, in what is printed of the package's values, nor in an error.
 func TestKeysStaySecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 0)
+		w := newWorld(t)
 		w.run()
 		w.mesh(0)
 		synctest.Wait()
@@ -168,7 +168,7 @@ func TestKeysStaySecret(t *testing.T) {
 }
 
 func TestConcurrent(t *testing.T) {
-	w := newWorld(t, 0)
+	w := newWorld(t)
 	w.run()
 	w.mesh(0)
 	var wg sync.WaitGroup
@@ -208,7 +208,7 @@ func TestServices(t *testing.T) {
 
 func BenchmarkIssue(b *testing.B) {
 	b.ReportAllocs()
-	w := newWorld(b, 0)
+	w := newWorld(b)
 	w.run()
 	w.mesh(0)
 	for ready := false; !ready; _, ready = w.Secrets("m", []string{"first"}) {

@@ -3,6 +3,7 @@ package identity
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -26,10 +27,8 @@ type mesh struct {
 
 	bundle    pki.Bundle
 	bundlePEM []byte
-	// seen is when each root of the bundle was first there, by its DER.
-	seen map[string]time.Time
 
-	// current signs. next was prepared while another root signs, and waits until its root has settled.
+	// current signs. next takes over with the next step.
 	current, next *intermediate
 	svids         map[string]*svid
 
@@ -58,6 +57,8 @@ type intermediate struct {
 	root *x509.Certificate
 	// since is when its life began for the zone: certificates themselves are backdated.
 	since time.Time
+	// proven says that what it signs was seen to be trusted.
+	proven bool
 }
 
 // end is when nothing that it signed is of use any more.
@@ -94,7 +95,7 @@ type svid struct {
 }
 
 func newMesh(td pki.TrustDomain) *mesh {
-	return &mesh{domain: td, seen: map[string]time.Time{}, svids: map[string]*svid{}}
+	return &mesh{domain: td, svids: map[string]*svid{}}
 }
 
 // setBundleLocked reports whether the bundle is another one.
@@ -105,15 +106,7 @@ func (i *Identity) setBundleLocked(m *mesh, b pki.Bundle, now time.Time) bool {
 	}
 	first := m.bundlePEM == nil
 	m.bundle, m.bundlePEM = b, pem
-	seen := map[string]time.Time{}
-	for _, r := range b.Roots() {
-		at, ok := m.seen[string(r.Raw)]
-		if !ok {
-			at = now
-		}
-		seen[string(r.Raw)] = at
-	}
-	m.seen, m.content = seen, time.Time{}
+	m.content = time.Time{}
 	if first {
 		i.restoreLocked(m, now)
 	}
@@ -126,6 +119,7 @@ func (i *Identity) setBundleLocked(m *mesh, b pki.Bundle, now time.Time) bool {
 			// Its SVIDs stay with their proxies until there are better ones; peers decide whether they still take them.
 			i.log.Warn("the mesh does not trust the zone's intermediate any more; a new one is needed", zap.String("mesh", m.domain.Mesh))
 			*slot = nil
+			i.markLocked(Change{Mesh: m.domain.Mesh, Issuer: true})
 			continue
 		}
 		(*slot).root = root
@@ -215,18 +209,6 @@ func (m *mesh) wantedAt(now time.Time) time.Time {
 	return at
 }
 
-// activateAt is when next takes over.
-func (m *mesh) activateAt(settle time.Duration) time.Time {
-	if m.current == nil || m.current.root.Equal(m.next.root) {
-		return m.next.since
-	}
-	at := m.seen[string(m.next.root.Raw)].Add(settle)
-	if end := m.current.end(); end.Before(at) { // better a root that not everybody knows than a certificate that has ended
-		return end
-	}
-	return at
-}
-
 func (m *mesh) askAgain(now time.Time) {
 	if m.pending != nil {
 		m.pending.retryAt, m.pending.failures = now, 0
@@ -234,7 +216,7 @@ func (m *mesh) askAgain(now time.Time) {
 }
 
 // earliest is when something is due, from what a step left; at most limit.
-func (m *mesh) earliest(settle time.Duration, limit time.Time) time.Time {
+func (m *mesh) earliest(limit time.Time) time.Time {
 	at := limit
 	sooner := func(t time.Time) {
 		if t.Before(at) {
@@ -243,7 +225,7 @@ func (m *mesh) earliest(settle time.Duration, limit time.Time) time.Time {
 	}
 	switch {
 	case m.next != nil:
-		sooner(m.activateAt(settle))
+		sooner(m.next.since)
 	case m.pending != nil:
 		sooner(m.pending.retryAt)
 	default:
@@ -282,7 +264,7 @@ func (i *Identity) step(ctx context.Context) (more bool) {
 		if m.answer != nil {
 			i.takeAnswerLocked(m, now)
 		}
-		if m.next != nil && !now.Before(m.activateAt(i.settle)) {
+		if m.next != nil {
 			if s, err := i.activateLocked(m, now); err != nil {
 				i.log.Error("the intermediate can't be kept on disk", zap.String("mesh", name), zap.Error(err))
 			} else {
@@ -399,6 +381,7 @@ func (i *Identity) takeAnswerLocked(m *mesh, now time.Time) {
 func (i *Identity) activateLocked(m *mesh, now time.Time) (disk.Intermediate, error) {
 	m.signWith(m.next, now)
 	m.next = nil
+	i.markLocked(Change{Mesh: m.domain.Mesh, Issuer: true})
 	i.log.Info("intermediate certificate in use", zap.String("mesh", m.domain.Mesh), zap.Time("until", m.current.end()))
 	key, err := m.current.Key.PEM()
 	if err != nil {
@@ -424,6 +407,11 @@ func (i *Identity) issueLocked(m *mesh, service string, s *svid, now time.Time) 
 		return false
 	}
 	made, err := pki.NewSVID(i.random, now, m.current.Authority, pki.ID{TrustDomain: m.domain, Service: service}, pki.Validity{Lifetime: m.lifetime})
+	// What an intermediate signs first is looked at as its peers will.
+	if err == nil && !m.current.proven {
+		_, err = pki.Verify(made.Chain, m.bundle, now)
+		m.current.proven = err == nil
+	}
 	var key []byte
 	if err == nil {
 		key, err = made.Key.PEM()
@@ -438,7 +426,7 @@ func (i *Identity) issueLocked(m *mesh, service string, s *svid, now time.Time) 
 	}
 	leaf := made.Chain[0]
 	s.problem = ""
-	s.certificate = &ir.Certificate{Chain: made.ChainPEM(), Key: key}
+	s.certificate = &ir.Certificate{Chain: made.ChainPEM(), Key: key, Root: sha256.Sum256(m.current.root.Raw)}
 	s.notAfter, s.issuer = leaf.NotAfter, m.current
 	if leaf.NotAfter.Before(m.current.end()) {
 		// At half of its life, counted from now as the certificate is backdated; a little earlier by chance, so that services

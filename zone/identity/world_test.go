@@ -101,19 +101,19 @@ func newRoot(t testing.TB) pki.Authority {
 	return a
 }
 
-func newWorld(t testing.TB, settle time.Duration) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, store: &memory{held: map[string]disk.Intermediate{}}, log: &syncBuffer{}}
 	w.signs = newRoot(t)
 	w.roots = []pki.Authority{w.signs}
-	w.start(settle)
+	w.start()
 	return w
 }
 
-func (w *world) start(settle time.Duration) {
+func (w *world) start() {
 	w.t.Helper()
 	logger := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(w.log), zap.DebugLevel))
-	i, err := New(Config{Zone: "east", Store: w.store, Request: w.request, Settle: settle, Logger: logger})
+	i, err := New(Config{Zone: "east", Store: w.store, Request: w.request, Logger: logger})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -236,6 +236,9 @@ func (w *world) changes() string {
 		return ""
 	}
 	for _, c := range w.Take() {
+		if c.Issuer { // it concerns no proxy
+			continue
+		}
 		out = append(out, c.Mesh+"/"+c.Service)
 	}
 	return strings.Join(out, " ")

@@ -30,7 +30,11 @@ type TrustBundle struct {
 	// Domain of the federation: the SPIFFE trust domain of a zone and mesh is <zone>.<mesh>.<domain>.
 	Domain string `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
 	// Root certificates, PEM, the one that signs first. Several while roots are rotated.
-	Roots         []string `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`
+	Roots []string `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`
+	// When roots changed last.
+	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	// Zones for which the rotation that is under way does not wait.
+	Without       []string `protobuf:"bytes,4,rep,name=without,proto3" json:"without,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -75,6 +79,20 @@ func (x *TrustBundle) GetDomain() string {
 func (x *TrustBundle) GetRoots() []string {
 	if x != nil {
 		return x.Roots
+	}
+	return nil
+}
+
+func (x *TrustBundle) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *TrustBundle) GetWithout() []string {
+	if x != nil {
+		return x.Without
 	}
 	return nil
 }
@@ -303,7 +321,8 @@ func (x *TagSet) GetCount() uint32 {
 	return 0
 }
 
-// CertificateAuthority is the root of a mesh with its sealed private key. It never leaves global.
+// CertificateAuthority is a root of a mesh with its sealed private key. It never leaves global. The first of a backend has the backend's
+// name, and those that follow it have that name, a dot and a number from 2 on.
 type CertificateAuthority struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the backend in the Mesh.
@@ -456,6 +475,107 @@ func (x *SigningKey) GetCreated() *timestamppb.Timestamp {
 	return nil
 }
 
+// RemovedZone remembers a Zone that was deleted. Its name is the zone's.
+type RemovedZone struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When: tokens of the zone that were issued by then are refused.
+	Removed *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=removed,proto3" json:"removed,omitempty"`
+	// Fingerprints (SHA-256) of the roots by which intermediates of the zone may be trusted: they leave the trust bundles. By mesh, for those
+	// meshes whose roots were looked at since.
+	Roots         map[string]*Fingerprints `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemovedZone) Reset() {
+	*x = RemovedZone{}
+	mi := &file_federation_v1_federation_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovedZone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovedZone) ProtoMessage() {}
+
+func (x *RemovedZone) ProtoReflect() protoreflect.Message {
+	mi := &file_federation_v1_federation_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovedZone.ProtoReflect.Descriptor instead.
+func (*RemovedZone) Descriptor() ([]byte, []int) {
+	return file_federation_v1_federation_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RemovedZone) GetRemoved() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+func (x *RemovedZone) GetRoots() map[string]*Fingerprints {
+	if x != nil {
+		return x.Roots
+	}
+	return nil
+}
+
+// Fingerprints of certificates: SHA-256, 32 bytes each.
+type Fingerprints struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sha256        [][]byte               `protobuf:"bytes,1,rep,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fingerprints) Reset() {
+	*x = Fingerprints{}
+	mi := &file_federation_v1_federation_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fingerprints) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fingerprints) ProtoMessage() {}
+
+func (x *Fingerprints) ProtoReflect() protoreflect.Message {
+	mi := &file_federation_v1_federation_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fingerprints.ProtoReflect.Descriptor instead.
+func (*Fingerprints) Descriptor() ([]byte, []int) {
+	return file_federation_v1_federation_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Fingerprints) GetSha256() [][]byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
 // RevokedToken refuses a token before its end. Its name is the token's jti.
 type RevokedToken struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -468,7 +588,7 @@ type RevokedToken struct {
 
 func (x *RevokedToken) Reset() {
 	*x = RevokedToken{}
-	mi := &file_federation_v1_federation_proto_msgTypes[7]
+	mi := &file_federation_v1_federation_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +600,7 @@ func (x *RevokedToken) String() string {
 func (*RevokedToken) ProtoMessage() {}
 
 func (x *RevokedToken) ProtoReflect() protoreflect.Message {
-	mi := &file_federation_v1_federation_proto_msgTypes[7]
+	mi := &file_federation_v1_federation_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +613,7 @@ func (x *RevokedToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokedToken.ProtoReflect.Descriptor instead.
 func (*RevokedToken) Descriptor() ([]byte, []int) {
-	return file_federation_v1_federation_proto_rawDescGZIP(), []int{7}
+	return file_federation_v1_federation_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RevokedToken) GetPurpose() string {
@@ -514,10 +634,12 @@ var File_federation_v1_federation_proto protoreflect.FileDescriptor
 
 const file_federation_v1_federation_proto_rawDesc = "" +
 	"\n" +
-	"\x1efederation/v1/federation.proto\x12\x17zoneforge.federation.v1\x1a\x1fgoogle/protobuf/timestamp.proto\";\n" +
+	"\x1efederation/v1/federation.proto\x12\x17zoneforge.federation.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x01\n" +
 	"\vTrustBundle\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x14\n" +
-	"\x05roots\x18\x02 \x03(\tR\x05roots\"j\n" +
+	"\x05roots\x18\x02 \x03(\tR\x05roots\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x18\n" +
+	"\awithout\x18\x04 \x03(\tR\awithout\"j\n" +
 	"\x10VerificationKeys\x12<\n" +
 	"\x04keys\x18\x01 \x03(\v2(.zoneforge.federation.v1.VerificationKeyR\x04keys\x12\x18\n" +
 	"\arevoked\x18\x02 \x03(\tR\arevoked\";\n" +
@@ -547,7 +669,16 @@ const file_federation_v1_federation_proto_rawDesc = "" +
 	"\x0eed25519_public\x18\x03 \x01(\fR\red25519Public\x12\x1f\n" +
 	"\vsealed_seed\x18\x04 \x01(\fR\n" +
 	"sealedSeed\x124\n" +
-	"\acreated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"^\n" +
+	"\acreated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"\xeb\x01\n" +
+	"\vRemovedZone\x124\n" +
+	"\aremoved\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\aremoved\x12E\n" +
+	"\x05roots\x18\x02 \x03(\v2/.zoneforge.federation.v1.RemovedZone.RootsEntryR\x05roots\x1a_\n" +
+	"\n" +
+	"RootsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12;\n" +
+	"\x05value\x18\x02 \x01(\v2%.zoneforge.federation.v1.FingerprintsR\x05value:\x028\x01\"&\n" +
+	"\fFingerprints\x12\x16\n" +
+	"\x06sha256\x18\x01 \x03(\fR\x06sha256\"^\n" +
 	"\fRevokedToken\x12\x18\n" +
 	"\apurpose\x18\x01 \x01(\tR\apurpose\x124\n" +
 	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpiresBAZ?github.com/zoneforge/zoneforge/proto/federation/v1;federationv1b\x06proto3"
@@ -564,7 +695,7 @@ func file_federation_v1_federation_proto_rawDescGZIP() []byte {
 	return file_federation_v1_federation_proto_rawDescData
 }
 
-var file_federation_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_federation_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_federation_v1_federation_proto_goTypes = []any{
 	(*TrustBundle)(nil),           // 0: zoneforge.federation.v1.TrustBundle
 	(*VerificationKeys)(nil),      // 1: zoneforge.federation.v1.VerificationKeys
@@ -573,22 +704,29 @@ var file_federation_v1_federation_proto_goTypes = []any{
 	(*TagSet)(nil),                // 4: zoneforge.federation.v1.TagSet
 	(*CertificateAuthority)(nil),  // 5: zoneforge.federation.v1.CertificateAuthority
 	(*SigningKey)(nil),            // 6: zoneforge.federation.v1.SigningKey
-	(*RevokedToken)(nil),          // 7: zoneforge.federation.v1.RevokedToken
-	nil,                           // 8: zoneforge.federation.v1.TagSet.TagsEntry
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*RemovedZone)(nil),           // 7: zoneforge.federation.v1.RemovedZone
+	(*Fingerprints)(nil),          // 8: zoneforge.federation.v1.Fingerprints
+	(*RevokedToken)(nil),          // 9: zoneforge.federation.v1.RevokedToken
+	nil,                           // 10: zoneforge.federation.v1.TagSet.TagsEntry
+	nil,                           // 11: zoneforge.federation.v1.RemovedZone.RootsEntry
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_federation_v1_federation_proto_depIdxs = []int32{
-	2, // 0: zoneforge.federation.v1.VerificationKeys.keys:type_name -> zoneforge.federation.v1.VerificationKey
-	4, // 1: zoneforge.federation.v1.ServiceAvailability.tag_sets:type_name -> zoneforge.federation.v1.TagSet
-	8, // 2: zoneforge.federation.v1.TagSet.tags:type_name -> zoneforge.federation.v1.TagSet.TagsEntry
-	9, // 3: zoneforge.federation.v1.CertificateAuthority.created:type_name -> google.protobuf.Timestamp
-	9, // 4: zoneforge.federation.v1.SigningKey.created:type_name -> google.protobuf.Timestamp
-	9, // 5: zoneforge.federation.v1.RevokedToken.expires:type_name -> google.protobuf.Timestamp
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	12, // 0: zoneforge.federation.v1.TrustBundle.since:type_name -> google.protobuf.Timestamp
+	2,  // 1: zoneforge.federation.v1.VerificationKeys.keys:type_name -> zoneforge.federation.v1.VerificationKey
+	4,  // 2: zoneforge.federation.v1.ServiceAvailability.tag_sets:type_name -> zoneforge.federation.v1.TagSet
+	10, // 3: zoneforge.federation.v1.TagSet.tags:type_name -> zoneforge.federation.v1.TagSet.TagsEntry
+	12, // 4: zoneforge.federation.v1.CertificateAuthority.created:type_name -> google.protobuf.Timestamp
+	12, // 5: zoneforge.federation.v1.SigningKey.created:type_name -> google.protobuf.Timestamp
+	12, // 6: zoneforge.federation.v1.RemovedZone.removed:type_name -> google.protobuf.Timestamp
+	11, // 7: zoneforge.federation.v1.RemovedZone.roots:type_name -> zoneforge.federation.v1.RemovedZone.RootsEntry
+	12, // 8: zoneforge.federation.v1.RevokedToken.expires:type_name -> google.protobuf.Timestamp
+	8,  // 9: zoneforge.federation.v1.RemovedZone.RootsEntry.value:type_name -> zoneforge.federation.v1.Fingerprints
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_federation_v1_federation_proto_init() }
@@ -602,7 +740,7 @@ func file_federation_v1_federation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_federation_v1_federation_proto_rawDesc), len(file_federation_v1_federation_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

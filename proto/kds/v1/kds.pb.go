@@ -1664,7 +1664,9 @@ type Status struct {
 	// What times says, as the first zones told it.
 	Live []*Status_Live `protobuf:"bytes,6,rep,name=live,proto3" json:"live,omitempty"`
 	// For each of the newest revisions (at most 100), when the last of the proxies acknowledged it. Each is told once in a stream.
-	Times         *Status_Times `protobuf:"bytes,7,opt,name=times,proto3" json:"times,omitempty"`
+	Times *Status_Times `protobuf:"bytes,7,opt,name=times,proto3" json:"times,omitempty"`
+	// How the zone stands with the roots of meshes that have several.
+	Trust         []*Status_Trust `protobuf:"bytes,8,rep,name=trust,proto3" json:"trust,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1744,6 +1746,13 @@ func (x *Status) GetLive() []*Status_Live {
 func (x *Status) GetTimes() *Status_Times {
 	if x != nil {
 		return x.Times
+	}
+	return nil
+}
+
+func (x *Status) GetTrust() []*Status_Trust {
+	if x != nil {
+		return x.Trust
 	}
 	return nil
 }
@@ -2125,6 +2134,87 @@ func (x *Inventory_Entry) GetHash() []byte {
 	return nil
 }
 
+// Trust is what proxies of a mesh have of its roots, named by their SHA-256 fingerprints.
+type Status_Trust struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Mesh  string                 `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	// Roots that each proxy which is not behind trusts.
+	Trusted [][]byte `protobuf:"bytes,2,rep,name=trusted,proto3" json:"trusted,omitempty"`
+	// Roots above the zone's intermediate and above certificates that proxies show.
+	Used [][]byte `protobuf:"bytes,3,rep,name=used,proto3" json:"used,omitempty"`
+	// Proxies that have not acknowledged the newest roots and certificates, or are not back yet since the zone started.
+	Behind uint32 `protobuf:"varint,4,opt,name=behind,proto3" json:"behind,omitempty"`
+	// Names of some of them.
+	Waiting       []string `protobuf:"bytes,5,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Status_Trust) Reset() {
+	*x = Status_Trust{}
+	mi := &file_kds_v1_kds_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Status_Trust) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Status_Trust) ProtoMessage() {}
+
+func (x *Status_Trust) ProtoReflect() protoreflect.Message {
+	mi := &file_kds_v1_kds_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Status_Trust.ProtoReflect.Descriptor instead.
+func (*Status_Trust) Descriptor() ([]byte, []int) {
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{19, 0}
+}
+
+func (x *Status_Trust) GetMesh() string {
+	if x != nil {
+		return x.Mesh
+	}
+	return ""
+}
+
+func (x *Status_Trust) GetTrusted() [][]byte {
+	if x != nil {
+		return x.Trusted
+	}
+	return nil
+}
+
+func (x *Status_Trust) GetUsed() [][]byte {
+	if x != nil {
+		return x.Used
+	}
+	return nil
+}
+
+func (x *Status_Trust) GetBehind() uint32 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
+func (x *Status_Trust) GetWaiting() []string {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
 // ProxyNack is one rejection by a proxy.
 type Status_ProxyNack struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -2141,7 +2231,7 @@ type Status_ProxyNack struct {
 
 func (x *Status_ProxyNack) Reset() {
 	*x = Status_ProxyNack{}
-	mi := &file_kds_v1_kds_proto_msgTypes[26]
+	mi := &file_kds_v1_kds_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2153,7 +2243,7 @@ func (x *Status_ProxyNack) String() string {
 func (*Status_ProxyNack) ProtoMessage() {}
 
 func (x *Status_ProxyNack) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[26]
+	mi := &file_kds_v1_kds_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2166,7 +2256,7 @@ func (x *Status_ProxyNack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status_ProxyNack.ProtoReflect.Descriptor instead.
 func (*Status_ProxyNack) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{19, 0}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{19, 1}
 }
 
 func (x *Status_ProxyNack) GetMesh() string {
@@ -2224,7 +2314,7 @@ type Status_Times struct {
 
 func (x *Status_Times) Reset() {
 	*x = Status_Times{}
-	mi := &file_kds_v1_kds_proto_msgTypes[27]
+	mi := &file_kds_v1_kds_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2236,7 +2326,7 @@ func (x *Status_Times) String() string {
 func (*Status_Times) ProtoMessage() {}
 
 func (x *Status_Times) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[27]
+	mi := &file_kds_v1_kds_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2249,7 +2339,7 @@ func (x *Status_Times) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status_Times.ProtoReflect.Descriptor instead.
 func (*Status_Times) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{19, 1}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{19, 2}
 }
 
 func (x *Status_Times) GetRevisions() []uint64 {
@@ -2278,7 +2368,7 @@ type Status_Live struct {
 
 func (x *Status_Live) Reset() {
 	*x = Status_Live{}
-	mi := &file_kds_v1_kds_proto_msgTypes[28]
+	mi := &file_kds_v1_kds_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2290,7 +2380,7 @@ func (x *Status_Live) String() string {
 func (*Status_Live) ProtoMessage() {}
 
 func (x *Status_Live) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[28]
+	mi := &file_kds_v1_kds_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2303,7 +2393,7 @@ func (x *Status_Live) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status_Live.ProtoReflect.Descriptor instead.
 func (*Status_Live) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{19, 2}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{19, 3}
 }
 
 func (x *Status_Live) GetRevision() uint64 {
@@ -2338,7 +2428,7 @@ type Query_ListDataplanes struct {
 
 func (x *Query_ListDataplanes) Reset() {
 	*x = Query_ListDataplanes{}
-	mi := &file_kds_v1_kds_proto_msgTypes[29]
+	mi := &file_kds_v1_kds_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2350,7 +2440,7 @@ func (x *Query_ListDataplanes) String() string {
 func (*Query_ListDataplanes) ProtoMessage() {}
 
 func (x *Query_ListDataplanes) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[29]
+	mi := &file_kds_v1_kds_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2386,7 +2476,7 @@ type Query_DescribeDataplane struct {
 
 func (x *Query_DescribeDataplane) Reset() {
 	*x = Query_DescribeDataplane{}
-	mi := &file_kds_v1_kds_proto_msgTypes[30]
+	mi := &file_kds_v1_kds_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +2488,7 @@ func (x *Query_DescribeDataplane) String() string {
 func (*Query_DescribeDataplane) ProtoMessage() {}
 
 func (x *Query_DescribeDataplane) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[30]
+	mi := &file_kds_v1_kds_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2445,7 +2535,7 @@ type Query_CheckUp struct {
 
 func (x *Query_CheckUp) Reset() {
 	*x = Query_CheckUp{}
-	mi := &file_kds_v1_kds_proto_msgTypes[31]
+	mi := &file_kds_v1_kds_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2457,7 +2547,7 @@ func (x *Query_CheckUp) String() string {
 func (*Query_CheckUp) ProtoMessage() {}
 
 func (x *Query_CheckUp) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[31]
+	mi := &file_kds_v1_kds_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,7 +2686,7 @@ const file_kds_v1_kds_proto_rawDesc = "" +
 	"\adeletes\x18\x04 \x03(\v2\x15.zoneforge.kds.v1.KeyR\adeletes\"`\n" +
 	"\tReportAck\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x127\n" +
-	"\brejected\x18\x02 \x03(\v2\x1b.zoneforge.kds.v1.RejectionR\brejected\"\x92\x05\n" +
+	"\brejected\x18\x02 \x03(\v2\x1b.zoneforge.kds.v1.RejectionR\brejected\"\xc5\x06\n" +
 	"\x06Status\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
 	"\aproxies\x18\x02 \x01(\rR\aproxies\x12\x14\n" +
@@ -2604,7 +2694,14 @@ const file_kds_v1_kds_proto_rawDesc = "" +
 	"\x05nacks\x18\x04 \x03(\v2\".zoneforge.kds.v1.Status.ProxyNackR\x05nacks\x127\n" +
 	"\brejected\x18\x05 \x03(\v2\x1b.zoneforge.kds.v1.RejectionR\brejected\x121\n" +
 	"\x04live\x18\x06 \x03(\v2\x1d.zoneforge.kds.v1.Status.LiveR\x04live\x124\n" +
-	"\x05times\x18\a \x01(\v2\x1e.zoneforge.kds.v1.Status.TimesR\x05times\x1a\xb2\x01\n" +
+	"\x05times\x18\a \x01(\v2\x1e.zoneforge.kds.v1.Status.TimesR\x05times\x124\n" +
+	"\x05trust\x18\b \x03(\v2\x1e.zoneforge.kds.v1.Status.TrustR\x05trust\x1a{\n" +
+	"\x05Trust\x12\x12\n" +
+	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x18\n" +
+	"\atrusted\x18\x02 \x03(\fR\atrusted\x12\x12\n" +
+	"\x04used\x18\x03 \x03(\fR\x04used\x12\x16\n" +
+	"\x06behind\x18\x04 \x01(\rR\x06behind\x12\x18\n" +
+	"\awaiting\x18\x05 \x03(\tR\awaiting\x1a\xb2\x01\n" +
 	"\tProxyNack\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x14\n" +
 	"\x05proxy\x18\x02 \x01(\tR\x05proxy\x12\x19\n" +
@@ -2664,7 +2761,7 @@ func file_kds_v1_kds_proto_rawDescGZIP() []byte {
 }
 
 var file_kds_v1_kds_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_kds_v1_kds_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_kds_v1_kds_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_kds_v1_kds_proto_goTypes = []any{
 	(Refusal_Code)(0),               // 0: zoneforge.kds.v1.Refusal.Code
 	(*ZoneFrame)(nil),               // 1: zoneforge.kds.v1.ZoneFrame
@@ -2693,13 +2790,14 @@ var file_kds_v1_kds_proto_goTypes = []any{
 	(*Answer)(nil),                  // 24: zoneforge.kds.v1.Answer
 	nil,                             // 25: zoneforge.kds.v1.InventoryRequest.KindsEntry
 	(*Inventory_Entry)(nil),         // 26: zoneforge.kds.v1.Inventory.Entry
-	(*Status_ProxyNack)(nil),        // 27: zoneforge.kds.v1.Status.ProxyNack
-	(*Status_Times)(nil),            // 28: zoneforge.kds.v1.Status.Times
-	(*Status_Live)(nil),             // 29: zoneforge.kds.v1.Status.Live
-	(*Query_ListDataplanes)(nil),    // 30: zoneforge.kds.v1.Query.ListDataplanes
-	(*Query_DescribeDataplane)(nil), // 31: zoneforge.kds.v1.Query.DescribeDataplane
-	(*Query_CheckUp)(nil),           // 32: zoneforge.kds.v1.Query.CheckUp
-	(*timestamppb.Timestamp)(nil),   // 33: google.protobuf.Timestamp
+	(*Status_Trust)(nil),            // 27: zoneforge.kds.v1.Status.Trust
+	(*Status_ProxyNack)(nil),        // 28: zoneforge.kds.v1.Status.ProxyNack
+	(*Status_Times)(nil),            // 29: zoneforge.kds.v1.Status.Times
+	(*Status_Live)(nil),             // 30: zoneforge.kds.v1.Status.Live
+	(*Query_ListDataplanes)(nil),    // 31: zoneforge.kds.v1.Query.ListDataplanes
+	(*Query_DescribeDataplane)(nil), // 32: zoneforge.kds.v1.Query.DescribeDataplane
+	(*Query_CheckUp)(nil),           // 33: zoneforge.kds.v1.Query.CheckUp
+	(*timestamppb.Timestamp)(nil),   // 34: google.protobuf.Timestamp
 }
 var file_kds_v1_kds_proto_depIdxs = []int32{
 	5,  // 0: zoneforge.kds.v1.ZoneFrame.hello:type_name -> zoneforge.kds.v1.Hello
@@ -2730,32 +2828,33 @@ var file_kds_v1_kds_proto_depIdxs = []int32{
 	12, // 25: zoneforge.kds.v1.Ack.rejected:type_name -> zoneforge.kds.v1.Rejection
 	8,  // 26: zoneforge.kds.v1.Rejection.key:type_name -> zoneforge.kds.v1.Key
 	4,  // 27: zoneforge.kds.v1.ZoneHeartbeat.position:type_name -> zoneforge.kds.v1.Position
-	33, // 28: zoneforge.kds.v1.ZoneHeartbeat.sent:type_name -> google.protobuf.Timestamp
+	34, // 28: zoneforge.kds.v1.ZoneHeartbeat.sent:type_name -> google.protobuf.Timestamp
 	4,  // 29: zoneforge.kds.v1.GlobalHeartbeat.position:type_name -> zoneforge.kds.v1.Position
-	33, // 30: zoneforge.kds.v1.GlobalHeartbeat.sent:type_name -> google.protobuf.Timestamp
+	34, // 30: zoneforge.kds.v1.GlobalHeartbeat.sent:type_name -> google.protobuf.Timestamp
 	25, // 31: zoneforge.kds.v1.InventoryRequest.kinds:type_name -> zoneforge.kds.v1.InventoryRequest.KindsEntry
 	26, // 32: zoneforge.kds.v1.Inventory.entries:type_name -> zoneforge.kds.v1.Inventory.Entry
 	9,  // 33: zoneforge.kds.v1.Report.upserts:type_name -> zoneforge.kds.v1.Record
 	8,  // 34: zoneforge.kds.v1.Report.deletes:type_name -> zoneforge.kds.v1.Key
 	12, // 35: zoneforge.kds.v1.ReportAck.rejected:type_name -> zoneforge.kds.v1.Rejection
-	27, // 36: zoneforge.kds.v1.Status.nacks:type_name -> zoneforge.kds.v1.Status.ProxyNack
+	28, // 36: zoneforge.kds.v1.Status.nacks:type_name -> zoneforge.kds.v1.Status.ProxyNack
 	12, // 37: zoneforge.kds.v1.Status.rejected:type_name -> zoneforge.kds.v1.Rejection
-	29, // 38: zoneforge.kds.v1.Status.live:type_name -> zoneforge.kds.v1.Status.Live
-	28, // 39: zoneforge.kds.v1.Status.times:type_name -> zoneforge.kds.v1.Status.Times
-	30, // 40: zoneforge.kds.v1.Query.list_dataplanes:type_name -> zoneforge.kds.v1.Query.ListDataplanes
-	31, // 41: zoneforge.kds.v1.Query.describe_dataplane:type_name -> zoneforge.kds.v1.Query.DescribeDataplane
-	32, // 42: zoneforge.kds.v1.Query.check_up:type_name -> zoneforge.kds.v1.Query.CheckUp
-	3,  // 43: zoneforge.kds.v1.InventoryRequest.KindsEntry.value:type_name -> zoneforge.kds.v1.Digest
-	8,  // 44: zoneforge.kds.v1.Inventory.Entry.key:type_name -> zoneforge.kds.v1.Key
-	33, // 45: zoneforge.kds.v1.Status.ProxyNack.time:type_name -> google.protobuf.Timestamp
-	33, // 46: zoneforge.kds.v1.Status.Live.since:type_name -> google.protobuf.Timestamp
-	1,  // 47: zoneforge.kds.v1.KDS.Stream:input_type -> zoneforge.kds.v1.ZoneFrame
-	2,  // 48: zoneforge.kds.v1.KDS.Stream:output_type -> zoneforge.kds.v1.GlobalFrame
-	48, // [48:49] is the sub-list for method output_type
-	47, // [47:48] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	30, // 38: zoneforge.kds.v1.Status.live:type_name -> zoneforge.kds.v1.Status.Live
+	29, // 39: zoneforge.kds.v1.Status.times:type_name -> zoneforge.kds.v1.Status.Times
+	27, // 40: zoneforge.kds.v1.Status.trust:type_name -> zoneforge.kds.v1.Status.Trust
+	31, // 41: zoneforge.kds.v1.Query.list_dataplanes:type_name -> zoneforge.kds.v1.Query.ListDataplanes
+	32, // 42: zoneforge.kds.v1.Query.describe_dataplane:type_name -> zoneforge.kds.v1.Query.DescribeDataplane
+	33, // 43: zoneforge.kds.v1.Query.check_up:type_name -> zoneforge.kds.v1.Query.CheckUp
+	3,  // 44: zoneforge.kds.v1.InventoryRequest.KindsEntry.value:type_name -> zoneforge.kds.v1.Digest
+	8,  // 45: zoneforge.kds.v1.Inventory.Entry.key:type_name -> zoneforge.kds.v1.Key
+	34, // 46: zoneforge.kds.v1.Status.ProxyNack.time:type_name -> google.protobuf.Timestamp
+	34, // 47: zoneforge.kds.v1.Status.Live.since:type_name -> google.protobuf.Timestamp
+	1,  // 48: zoneforge.kds.v1.KDS.Stream:input_type -> zoneforge.kds.v1.ZoneFrame
+	2,  // 49: zoneforge.kds.v1.KDS.Stream:output_type -> zoneforge.kds.v1.GlobalFrame
+	49, // [49:50] is the sub-list for method output_type
+	48, // [48:49] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_kds_v1_kds_proto_init() }
@@ -2795,7 +2894,7 @@ func file_kds_v1_kds_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kds_v1_kds_proto_rawDesc), len(file_kds_v1_kds_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
