@@ -29,7 +29,9 @@ type rotation struct {
 		Proxies []string `json:"proxies"`
 	} `json:"waiting"`
 	Without []string `json:"without"`
-	Problem string   `json:"problem"`
+	// RemovedZones are deleted Zones whose certificates are still trusted.
+	RemovedZones []string `json:"removedZones"`
+	Problem      string   `json:"problem"`
 }
 
 // noPhase is that of a mesh whose one root signs.

@@ -51,6 +51,9 @@ func TestEachFindingIsFoundAlone(t *testing.T) {
 		"root near its end": {func(o *observed) {
 			o.global.Certificates = ending("root of mesh default", 87600*time.Hour, 2000*time.Hour)
 		}, warningLevel, "certificate", "root of mesh default ends"},
+		"a removed zone": {func(o *observed) {
+			o.global.Roots = rotations(`[{"mesh":"default","phase":"none","removedZones":["north"]}]`)
+		}, warningLevel, "root", "zones that were deleted: north"},
 		"a rotation that waits": {func(o *observed) {
 			o.global.Roots = rotations(`[{"mesh":"default","phase":"trust","waiting":[{"zone":"west","reason":"it is not connected"}]}]`)
 		}, warningLevel, "root", "waits for zone west: it is not connected"},

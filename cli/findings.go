@@ -108,6 +108,10 @@ func (f *findings) rotation(r rotation) {
 	if r.Problem != "" {
 		f.add(problemLevel, "root", name, "mend the backend or its Secrets, or use another backend", "the root of its backend %s can't be used: %s", r.Backend, r.Problem)
 	}
+	if len(r.RemovedZones) > 0 {
+		f.add(warningLevel, "root", name, "wait for the rotation where one is under way; a root of your own is to be replaced by another one",
+			"it still trusts certificates of zones that were deleted: %s", strings.Join(r.RemovedZones, ", "))
+	}
 	for _, w := range r.Waiting[:min(len(r.Waiting), maxOfOne)] {
 		f.add(warningLevel, "root", name, "bring the zone back, delete or disable its Zone, or `zoneforge ca rotate --mesh "+r.Mesh+" --without "+w.Zone+"`",
 			"the rotation of its root waits for zone %s: %s", w.Zone, w.Reason)

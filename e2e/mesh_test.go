@@ -100,7 +100,9 @@ func TestMeshChangesUnderTraffic(t *testing.T) {
 	})
 	under("a zone that is deleted", func() {
 		f.cli("delete", "zone", "east")
-		// It comes back, as its token is good.
+		// Its token went with it; by a new one it comes back.
+		f.logs("east", "Zone east was deleted, and its tokens with it")
+		f.token("east", "zone", "east")
 		f.settled("east", 3)
 	})
 	under("a mesh that is in use", func() {

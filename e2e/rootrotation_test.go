@@ -91,7 +91,7 @@ func (f *federation) refusesCertificate(what string, by tls.Certificate, n int) 
 // request. A service named thief may reach all, too.
 func startCrossed(t *testing.T) *federation {
 	t.Helper()
-	f := startAcross(t, permit("default", "thief", "thief", "*", "ALLOW"), edgeWith("{port: 8080, protocol: HTTP}, {port: 5432, protocol: TCP, tags: {port: db}}"),
+	f := startAcross(t, permit("default", "thief", "thief", "*", "ALLOW"), edgeWith("{port: 8080, protocol: HTTP}", "{port: 5432, protocol: TCP, tags: {port: db}}"),
 		gatewayRoute("echo", "", "      - backends: [{destination: {kuma.io/service: echo}}]\n"),
 		strings.Replace(bytesRoute("db", "", "{destination: {kuma.io/service: db}}"), "kuma.io/service: edge", "port: db", 1))
 	f.workload(f.at(31, 8080), "echo", nil)
@@ -146,11 +146,19 @@ func (g *greetings) end() {
 	g.wg.Wait()
 }
 
-func (g *greetings) noneLost(t *testing.T) {
+// noneLost ends the requests once there were enough to tell; each must have been answered.
+func (g *greetings) noneLost(f *federation) {
+	t := f.t
 	t.Helper()
+	f.await("connections", func() error {
+		if n := g.sent.Load(); n < 100 {
+			return fmt.Errorf("%d were opened", n)
+		}
+		return nil
+	})
 	g.end()
 	t.Logf("%d connections, %d lost", g.sent.Load(), len(g.lost))
-	if len(g.lost) > 0 || g.sent.Load() < 100 {
+	if len(g.lost) > 0 {
 		t.Errorf("%d of %d connections were lost: %s", len(g.lost), g.sent.Load(), strings.Join(g.lost[:min(5, len(g.lost))], "\n"))
 	}
 }
@@ -236,5 +244,5 @@ func TestRootRotation(t *testing.T) {
 	f.settled("east", 1)
 	f.settled("west", 3)
 	requests.noneLost(t)
-	connections.noneLost(t)
+	connections.noneLost(f)
 }

@@ -26,12 +26,13 @@ type rootsCollector struct{ rotator *ca.Rotator }
 var (
 	rootEndDesc     = prometheus.NewDesc("zoneforge_root_end_seconds", "When the root that signs for a mesh ends, in seconds since 1970.", []string{"mesh"}, nil)
 	rootTrustedDesc = prometheus.NewDesc("zoneforge_root_trusted", "Roots that a mesh trusts; more than one while they are rotated.", []string{"mesh"}, nil)
+	rootRemovedDesc = prometheus.NewDesc("zoneforge_root_removed_zones", "Deleted Zones whose certificates a mesh still trusts.", []string{"mesh"}, nil)
 	rootWaitingDesc = prometheus.NewDesc("zoneforge_root_rotation_waiting_zones", "Zones that hold the phase of a rotation of roots.", []string{"mesh", "phase"}, nil)
 )
 
 // Describe is prometheus.Collector's.
 func (c rootsCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{rootEndDesc, rootTrustedDesc, rootWaitingDesc} {
+	for _, d := range []*prometheus.Desc{rootEndDesc, rootTrustedDesc, rootRemovedDesc, rootWaitingDesc} {
 		ch <- d
 	}
 }
@@ -40,6 +41,7 @@ func (c rootsCollector) Describe(ch chan<- *prometheus.Desc) {
 func (c rootsCollector) Collect(ch chan<- prometheus.Metric) {
 	for _, r := range c.rotator.Rotations() {
 		ch <- prometheus.MustNewConstMetric(rootTrustedDesc, prometheus.GaugeValue, float64(len(r.Roots)), r.Mesh)
+		ch <- prometheus.MustNewConstMetric(rootRemovedDesc, prometheus.GaugeValue, float64(len(r.RemovedZones)), r.Mesh)
 		for _, root := range r.Roots {
 			if root.Signs {
 				ch <- prometheus.MustNewConstMetric(rootEndDesc, prometheus.GaugeValue, float64(root.NotAfter.Unix()), r.Mesh)

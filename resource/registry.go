@@ -176,6 +176,11 @@ var registry = []*Kind{
 		New:     func() proto.Message { return &federationv1.SigningKey{} },
 	},
 	{
+		Name: "RemovedZone", Plural: "removed-zones", APIVersion: ZoneforgeV1Alpha1, Scope: ScopeGlobal, Writer: WriterSystem,
+		Summary: "a zone that was deleted, whose tokens are refused and whose certificates lose their root",
+		New:     func() proto.Message { return &federationv1.RemovedZone{} },
+	},
+	{
 		Name: "RevokedToken", Plural: "revoked-tokens", APIVersion: ZoneforgeV1Alpha1, Scope: ScopeGlobal, Writer: WriterSystem,
 		Summary: "a token that is refused before its end",
 		New:     func() proto.Message { return &federationv1.RevokedToken{} },

@@ -31,7 +31,7 @@ func revokedKey(jti string) resource.Key { return resource.Key{Kind: "RevokedTok
 const forgetAfter = 24 * time.Hour
 
 // EnsureKeys makes one signing key for each purpose that has none, writes VerificationKeys where it is not up to date, and
-// forgets revoked tokens that ended long ago.
+// forgets revoked tokens that ended long ago, and zones that were removed even longer ago.
 func (a *Authorities) EnsureKeys(ctx context.Context) error {
 	err := a.converge(ctx, "signing keys of tokens", func(snap *store.Snapshot) ([]store.Op, error) {
 		keys := signingKeys(snap)
@@ -56,6 +56,7 @@ func (a *Authorities) EnsureKeys(ctx context.Context) error {
 		if op, changed := verificationKeys(snap, keys, a.revoked(snap, token.Dataplane)); changed {
 			ops = append(ops, op)
 		}
+		ops = append(ops, a.forgetRemoved(snap)...)
 		for e := range snap.Each("RevokedToken", "") {
 			if a.now().After(resource.Spec[*federationv1.RevokedToken](e.Resource).GetExpires().AsTime().Add(forgetAfter)) {
 				ops = append(ops, store.Op{Key: e.Resource.Key, Delete: true, IfRevision: &e.Revision})
@@ -139,6 +140,9 @@ func (a *Authorities) IssueToken(ctx context.Context, claims token.Claims, ttl t
 		}
 	}
 	claims.IssuedAt = a.now().Truncate(time.Second)
+	if removed, ok := removals(a.store.Snapshot())[claims.Zone]; ok && claims.Purpose == token.Zone && !claims.IssuedAt.After(removed) {
+		claims.IssuedAt = removed.Truncate(time.Second).Add(time.Second) // as those before are refused
+	}
 	claims.ExpiresAt = claims.IssuedAt.Add(ttl).Truncate(time.Second)
 	t, err := token.Sign(key, claims)
 	if err != nil {
@@ -152,6 +156,8 @@ type Verifier struct {
 	purpose token.Purpose
 	keys    token.KeySet
 	revoked token.Revocations
+	// removed is when Zones were deleted; of a verifier of zones' tokens.
+	removed map[string]time.Time
 	now     func() time.Time
 }
 
@@ -168,12 +174,23 @@ func (a *Authorities) Verifier(purpose token.Purpose) (Verifier, error) {
 	if err != nil {
 		return Verifier{}, fmt.Errorf("ca: keys of %s tokens: %w", purpose, err)
 	}
-	return Verifier{purpose: purpose, keys: set, revoked: token.NewRevocations(a.revoked(snap, purpose)...), now: a.now}, nil
+	v := Verifier{purpose: purpose, keys: set, revoked: token.NewRevocations(a.revoked(snap, purpose)...), now: a.now}
+	if purpose == token.Zone {
+		v.removed = removals(snap)
+	}
+	return v, nil
 }
 
 // Verify returns the claims of a token; errors are those of token.Verify.
 func (v Verifier) Verify(text string) (token.Claims, error) {
-	return token.Verify(text, v.purpose, v.keys, v.revoked, v.now())
+	claims, err := token.Verify(text, v.purpose, v.keys, v.revoked, v.now())
+	if err == nil {
+		err = v.refusesRemoved(claims)
+	}
+	if err != nil {
+		return token.Claims{}, err
+	}
+	return claims, nil
 }
 
 // Revoke refuses a token from now on; expires is the token's own end, after which nothing needs to be remembered.

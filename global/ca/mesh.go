@@ -90,7 +90,10 @@ func (a *Authorities) planMesh(snap *store.Snapshot, mesh string) ([]store.Op, e
 		ops = append(ops, op)
 	}
 	joined, err := a.join(snap, mesh, root.Root())
-	return append(ops, joined...), err
+	if err != nil {
+		return nil, err
+	}
+	return a.replaceSigned(snap, mesh, backend, root.Root(), append(ops, joined...))
 }
 
 // join puts the root of the backend in use into the bundle: first where nobody could miss another one, else last.

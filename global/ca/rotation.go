@@ -79,6 +79,8 @@ type Rotation struct {
 	// Waiting are the zones that hold the phase; Without are those for which it does not wait.
 	Waiting []Waiting `json:"waiting"`
 	Without []string  `json:"without,omitempty"`
+	// RemovedZones are deleted Zones whose certificates are still trusted.
+	RemovedZones []string `json:"removedZones,omitempty"`
 	// Problem is why the root of the backend in use can't be used.
 	Problem string `json:"problem,omitempty"`
 
@@ -201,6 +203,7 @@ func (r *Rotator) rotation(snap *store.Snapshot, mesh string) (Rotation, error) 
 		spec := resource.Spec[*federationv1.TrustBundle](e.Resource)
 		is.Without, is.Since = spec.GetWithout(), within(spec)
 	}
+	is.RemovedZones = trustedStill(snap, mesh, roots)
 	for i, c := range roots {
 		print := sha256.Sum256(c.Raw)
 		is.Roots = append(is.Roots, Root{Fingerprint: hex.EncodeToString(print[:]), NotBefore: c.NotBefore, NotAfter: c.NotAfter, Signs: i == 0})

@@ -272,6 +272,13 @@ func TestRotationGoesOnByItself(t *testing.T) {
 	if spec := resource.Spec[*federationv1.TrustBundle](e.Resource); len(spec.GetWithout()) != 0 {
 		t.Errorf("the next rotation would not wait for %v", spec.GetWithout())
 	}
+	for logs.FilterMessageSnippet("phase").Len() < 2 { // told after it is done
+		select {
+		case <-testContext(t).Done():
+			t.Fatal("the end of a phase is not told")
+		case <-time.After(time.Millisecond):
+		}
+	}
 	var phases []string
 	for _, l := range logs.FilterMessageSnippet("phase").All() {
 		phases = append(phases, fmt.Sprint(l.ContextMap()["phase"]))

@@ -29,6 +29,10 @@ func (a *Authorities) Run(ctx context.Context) error {
 				switch k.Kind {
 				case "Mesh":
 					due[k.Name] = true
+				case "RemovedZone":
+					for e := range snap.Each("Mesh", "") {
+						due[e.Resource.Name] = true
+					}
 				case "Secret", "CertificateAuthority", "TrustBundle":
 					due[k.Mesh] = true
 				}

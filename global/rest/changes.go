@@ -13,7 +13,10 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/zoneforge/zoneforge/global/store"
+	federationv1 "github.com/zoneforge/zoneforge/proto/federation/v1"
 	"github.com/zoneforge/zoneforge/resource"
 )
 
@@ -247,6 +250,9 @@ func (a *api) carryOut(ctx context.Context, who Principal, pl plan) (*result, *p
 		}
 		res.Deleted = append(res.Deleted, keyJSON(k))
 		ops = append(ops, store.Op{Key: k, Delete: true, IfRevision: &e.Revision})
+		if k.Kind == "Zone" {
+			ops = append(ops, removal(k.Name, a.Now()))
+		}
 	}
 	for _, keys := range [][]keyJSON{res.Created, res.Updated, res.Unchanged, res.Deleted} {
 		slices.SortFunc(keys, func(x, y keyJSON) int { return resource.Key(x).Compare(resource.Key(y)) })
@@ -265,6 +271,12 @@ func (a *api) carryOut(ctx context.Context, who Principal, pl plan) (*result, *p
 	// The writer's next read must see the change; when this fails the change still stands.
 	_, _ = a.Store.Wait(ctx, done.Revision)
 	return res, nil
+}
+
+// removal remembers that a Zone was deleted, in the change that deletes it: tokens and certificates of the zone are good no more.
+func removal(zone string, now time.Time) store.Op {
+	r := &resource.Resource{Key: resource.Key{Kind: "RemovedZone", Name: zone}, Spec: &federationv1.RemovedZone{Removed: timestamppb.New(now)}}
+	return store.Op{Key: r.Key, Put: r}
 }
 
 // beyond finds what would be lost by a change: what newer software wrote and this version doesn't know.
@@ -331,6 +343,9 @@ func (a *api) showChange(w http.ResponseWriter, r *http.Request, _ Principal) *p
 		Keys []item `json:"keys"`
 	}{info(c.ChangeInfo), []item{}}
 	for _, k := range c.Keys {
+		if kind, ok := resource.Lookup(k.Key.Kind); ok && kind.Writer == resource.WriterSystem {
+			continue // what global did beside what was asked for
+		}
 		it := item{keyJSON: keyJSON(k.Key)}
 		// The hashes are left out: that of a short secret would let it be guessed.
 		for _, side := range []struct {

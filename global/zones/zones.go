@@ -186,7 +186,9 @@ func (r *Registry) Run(ctx context.Context) error {
 		if !ok {
 			keys = r.keys()
 		}
-		if !ok || slices.ContainsFunc(keys, func(k resource.Key) bool { return k.Kind == kindSigningKey || k.Kind == kindRevokedToken }) {
+		if !ok || slices.ContainsFunc(keys, func(k resource.Key) bool {
+			return k.Kind == kindSigningKey || k.Kind == kindRevokedToken || k.Kind == kindRemovedZone
+		}) {
 			r.server.Recheck()
 		}
 		for _, k := range keys {
@@ -198,7 +200,7 @@ func (r *Registry) Run(ctx context.Context) error {
 				continue
 			}
 			r.server.Refuse(k.Name, kds.Verdict{Code: kdsv1.Refusal_CODE_UNAVAILABLE, RetryAfter: askAgain, Reason: fmt.Sprintf(
-				"Zone %s was deleted and is made anew when the zone connects: to keep it out, disable it instead", k.Name)})
+				"Zone %s was deleted: `zoneforge token zone` makes a token that lets it in again; to keep it out for a while, disable it instead", k.Name)})
 			r.clear(ctx, snap, k.Name)
 		}
 	}
@@ -254,6 +256,7 @@ const (
 	kindZone         = "Zone"
 	kindSigningKey   = "SigningKey"
 	kindRevokedToken = "RevokedToken"
+	kindRemovedZone  = "RemovedZone"
 )
 
 func zoneKey(name string) resource.Key { return resource.Key{Kind: kindZone, Name: name} }

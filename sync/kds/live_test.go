@@ -45,7 +45,7 @@ func TestLiveIsToldOnce(t *testing.T) {
 		z.Receive(&kdsv1.GlobalFrame{Frame: &kdsv1.GlobalFrame_Welcome{Welcome: &kdsv1.Welcome{Protocol: Protocol}}}, now)
 	}
 	set := func(revisions ...uint64) {
-		s := &kdsv1.Status{}
+		s := &kdsv1.Status{Proxies: 3, Acked: 2, Nacks: []*kdsv1.Status_ProxyNack{{}}, Rejected: []*kdsv1.Rejection{{}}, Trust: []*kdsv1.Status_Trust{{}}}
 		var list []Live
 		for _, r := range revisions {
 			s.Revision, list = r, append(list, Live{r, now.Add(time.Duration(r) * time.Second)})
@@ -57,6 +57,9 @@ func TestLiveIsToldOnce(t *testing.T) {
 		t.Helper()
 		var got []uint64
 		for _, f := range z.Ready().Frames {
+			if s := f.GetStatus(); s != nil && (s.GetProxies() != 3 || s.GetAcked() != 2 || len(s.GetNacks()) != 1 || len(s.GetRejected()) != 1 || len(s.GetTrust()) != 1) {
+				t.Errorf("what is told each time is not: %v", s)
+			}
 			for _, l := range LiveOf(f.GetStatus()) {
 				if !l.Since.Equal(now.Add(time.Duration(l.Revision) * time.Second)) {
 					t.Errorf("revision %d is live since %s", l.Revision, l.Since)

@@ -99,7 +99,7 @@ func (z *Zone) sendStatus() {
 			known++
 		}
 		s = &kdsv1.Status{
-			Revision: s.GetRevision(), Proxies: s.GetProxies(), Acked: s.GetAcked(), Nacks: s.GetNacks(), Rejected: s.GetRejected(), Times: TimesOf(list[known:]),
+			Revision: s.GetRevision(), Proxies: s.GetProxies(), Acked: s.GetAcked(), Nacks: s.GetNacks(), Rejected: s.GetRejected(), Trust: s.GetTrust(), Times: TimesOf(list[known:]),
 		}
 	}
 	f := &kdsv1.ZoneFrame{Frame: &kdsv1.ZoneFrame_Status{Status: s}}

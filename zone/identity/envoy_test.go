@@ -83,6 +83,9 @@ type proxy struct {
 	services  []string
 	// lag is how much later than the others it hears of anything, as if it were in a zone far away.
 	lag time.Duration
+	// given is the newest revision that is on its way to it, with bundle.
+	given  uint64
+	bundle []byte
 }
 
 func (e *east) VerificationKeys() *federationv1.VerificationKeys {
@@ -169,7 +172,7 @@ func (e *east) push(ctx context.Context, wg *sync.WaitGroup, changes []identity.
 	for id, p := range e.proxies {
 		concerned := false
 		for _, c := range changes {
-			concerned = concerned || c.Service == "" || len(p.services) > 0 && c.Service == p.services[0]
+			concerned = concerned || c.Service == "" && !c.Issuer || len(p.services) > 0 && c.Service == p.services[0]
 		}
 		secrets, ready := e.identity.Secrets(meshName, p.services)
 		if !concerned || !ready {
@@ -185,6 +188,7 @@ func (e *east) push(ctx context.Context, wg *sync.WaitGroup, changes []identity.
 			built = append(built, r)
 		}
 		revision := e.revision
+		p.given, p.bundle = revision, secrets[0].Bundle
 		wg.Go(func() {
 			select {
 			case <-time.After(p.lag):
@@ -195,18 +199,19 @@ func (e *east) push(ctx context.Context, wg *sync.WaitGroup, changes []identity.
 	}
 }
 
-// live blocks until all proxies acknowledged what they were given last, without a rejection.
+// live blocks until all proxies acknowledged the newest roots, and what they were given last, without a rejection.
 func (e *east) live(ctx context.Context) {
 	e.t.Helper()
 	for {
 		behind := ""
 		e.mu.Lock()
-		for id := range e.proxies {
+		newest, _ := e.identity.Secrets(meshName, nil)
+		for id, p := range e.proxies {
 			st, ok := e.server.Status(server.ProxyID(id))
 			if len(st.Nacks) > 0 {
 				e.t.Errorf("%s rejected: %+v", id, st.Nacks)
 			}
-			if !ok || st.Wanted == 0 || st.Acked < st.Wanted {
+			if !ok || st.Wanted == 0 || st.Acked < max(st.Wanted, p.given) || len(newest) == 0 || !bytes.Equal(newest[0].Bundle, p.bundle) {
 				behind = fmt.Sprintf("%s: %+v", id, st)
 			}
 		}

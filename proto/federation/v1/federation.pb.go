@@ -480,8 +480,8 @@ type RemovedZone struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When: tokens of the zone that were issued by then are refused.
 	Removed *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=removed,proto3" json:"removed,omitempty"`
-	// Fingerprints (SHA-256) of the roots by which intermediates of the zone may be trusted: they leave the trust bundles. By mesh, for those
-	// meshes whose roots were looked at since.
+	// Fingerprints (SHA-256) of the roots that may have signed an intermediate of the zone, by mesh. A mesh that is not in it was not looked
+	// at since.
 	Roots         map[string]*Fingerprints `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
