@@ -333,6 +333,9 @@ func (c *core) endpoints(names []string, revision *pending, work *state.Work) (g
 	}
 	c.endpointRevision++
 	c.metrics.endpoints.Add(float64(len(changed)))
+	if revision != nil {
+		c.xds.Heed(c.endpointRevision) // debts to it are paid by acknowledgements
+	}
 	differ := c.xds.SetEndpoints(c.endpointRevision, changed)
 	if revision != nil {
 		for _, name := range differ {

@@ -35,7 +35,7 @@ func (s *session) loseRoutes(old *snapshot) {
 			delete(s.tails, name)
 		}
 	}
-	for _, table := range s.want.lists[xds.TypeRoute] {
+	for _, table := range s.want.list(xds.TypeRoute) {
 		if !table.Behind {
 			continue // nearly all, so nothing is looked up for them
 		}
@@ -97,7 +97,7 @@ func (s *session) Release() {
 			lost[i].old = true
 		}
 		s.setTail(s.want.get(xds.TypeRoute, name), lost)
-		s.subs[xds.TypeRoute].reopen(name)
+		s.sub(xds.TypeRoute).reopen(name)
 	}
 	if s.want != nil {
 		s.advance()

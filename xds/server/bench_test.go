@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -10,7 +11,9 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/zoneforge/zoneforge/xds"
 )
@@ -34,6 +37,11 @@ type pipe struct {
 	needs map[string]string
 	sent  *atomic.Int64
 }
+
+// inProcess is the transport of a pipe, which ends with its context.
+type inProcess struct{ grpc.ServerTransportStream }
+
+func (inProcess) WriteStatus(*status.Status) error { return nil }
 
 func (p *pipe) Context() context.Context { return p.ctx }
 
@@ -113,6 +121,7 @@ func newFleet(b testing.TB, proxies, clusters int) *fleet {
 		b.Fatal(err)
 	}
 	f.s = s
+	s.Heed(math.MaxUint64)
 	needs, endpoints := map[string]string{}, map[string]*xds.Resource{}
 	for i := range clusters {
 		name := fmt.Sprintf("mesh:service-%03d", i)
@@ -127,6 +136,7 @@ func newFleet(b testing.TB, proxies, clusters int) *fleet {
 	s.SetEndpoints(1, endpoints)
 	ctx, cancel := context.WithCancel(context.Background())
 	ctx = metadata.NewIncomingContext(ctx, metadata.Pairs("authorization", "Bearer good"))
+	ctx = grpc.NewContextWithServerTransportStream(ctx, inProcess{})
 	var running sync.WaitGroup
 	b.Cleanup(func() {
 		cancel()

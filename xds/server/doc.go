@@ -7,8 +7,9 @@
 // builds a resource, never decides who a proxy is (an Authenticator does), never stores anything, and never changes the
 // content of what it was handed.
 //
-// A stream's session runs on that stream's goroutine. Others leave what they have for it in an inbox, where newer
-// snapshots replace older ones, so neither a slow proxy nor ten thousand of them hold up the caller or each other.
+// A stream has one goroutine, which receives. What it received and what others have for it waits in an inbox, where newer
+// snapshots replace older ones and changes of endpoints gather, until one of a few workers brings it to the session; those
+// never wait for a proxy. So neither a slow proxy nor ten thousand of them hold up the caller or each other.
 //
 // Protocol: https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol.
 package server

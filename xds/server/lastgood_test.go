@@ -66,6 +66,7 @@ func refuseListener(t *testing.T, apiType string) {
 		}
 		transport.CloseIdleConnections()
 	}
+	s.Heed(2)
 	s.SetEndpoints(2, map[string]*xds.Resource{"one": endpointAt(t, "one", moved)})
 	watch.await(t, s, "p", "endpoints 2", func(st Status) bool { return st.EndpointsAcked == 2 })
 	eventually(t, "the last good listener's cluster at its new endpoint", func() bool {

@@ -29,7 +29,7 @@ func refersToAny(r *xds.Resource, names []string) bool {
 // listener that moves away and is in another's place comes back with the next response, since the proxy would keep the
 // old place until the new one is warm.
 func (s *session) freeAddresses(upserts []*xds.Resource) ([]*xds.Resource, []string) {
-	sub := s.subs[xds.TypeListener]
+	sub := s.sub(xds.TypeListener)
 	if sub.inflight != nil || len(upserts) == 0 {
 		return upserts, nil
 	}

@@ -63,21 +63,31 @@ type Server struct {
 	log      *zap.Logger
 	// firstRequest is shorter in tests.
 	firstRequest time.Duration
-	// stopping is closed by Stop.
-	stopping chan struct{}
+	queue        queue
 
 	mu sync.Mutex
 	// proxies is guarded by mu, and so is what it holds but for the streams.
-	proxies  map[ProxyID]*proxy
+	proxies map[ProxyID]*proxy
+	// streams are all that are open, stopped says that none may be.
+	streams  map[*stream]struct{}
+	stopped  bool
 	watchers watchers
 	// endpointRev is stored with mu held.
 	endpointRev atomic.Uint64
+	// heeded is the newest revision of endpoints of which the observer wants to know who acknowledged it.
+	heeded atomic.Uint64
 
 	tally tally
 
 	// endpointsMu is held only to look at the map or to change it, with mu or without.
 	endpointsMu sync.RWMutex
-	endpoints   map[string]*xds.Resource
+	endpoints   map[string]endpoints
+}
+
+// endpoints are those of one service, with the message by which they alone are sent.
+type endpoints struct {
+	resource *xds.Resource
+	message  *discoveryv3.DeltaDiscoveryResponse
 }
 
 // proxy outlives its streams, so that a status can be asked for while it is away.
@@ -98,13 +108,24 @@ func New(c Config) (*Server, error) {
 		c.Logger = zap.NewNop()
 	}
 	return &Server{
-		auth: c.Authenticator, observer: c.Observer, log: c.Logger, firstRequest: firstRequest, stopping: make(chan struct{}),
-		proxies: map[ProxyID]*proxy{}, watchers: watchers{}, endpoints: map[string]*xds.Resource{},
+		auth: c.Authenticator, observer: c.Observer, log: c.Logger, firstRequest: firstRequest,
+		proxies: map[ProxyID]*proxy{}, streams: map[*stream]struct{}{}, watchers: watchers{}, endpoints: map[string]endpoints{},
 	}, nil
 }
 
 // Stop ends all streams, and those to come, and tells proxies that they find another replica or this one again. Call it once.
-func (s *Server) Stop() { close(s.stopping) }
+func (s *Server) Stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+	for st := range s.streams {
+		st.end(errStopping)
+	}
+}
+
+// Heed has the Observer told when proxies acknowledge endpoints of a revision up to this one, too. Of later ones it is told
+// with the next progress of another kind alone, as there may be thousands a second. Call it before SetEndpoints.
+func (s *Server) Heed(revision uint64) { s.heeded.Store(revision) }
 
 // errStopping is what proxies are told.
 var errStopping = status.Error(codes.Unavailable, "this zone control plane is stopping: connect again, here or to another replica")
@@ -137,7 +158,8 @@ func (s *Server) SetProxy(id ProxyID, revision uint64, resources *xds.Resources,
 	if p.stream != nil {
 		s.watchLocked(p.stream, p.want)
 		s.tally.told.Add(1)
-		p.stream.setSnapshot(p.want)
+		p.stream.inbox.setSnapshot(p.want)
+		s.queue.add(p.stream)
 	}
 }
 
@@ -148,7 +170,7 @@ func (s *Server) RemoveProxy(id ProxyID) {
 	if p := s.proxies[id]; p != nil {
 		if p.stream != nil {
 			s.unwatchLocked(p.stream)
-			close(p.stream.replaced)
+			p.stream.end(replaced(id))
 		}
 		delete(s.proxies, id)
 	}
@@ -187,7 +209,7 @@ func (s *Server) proxyLocked(id ProxyID) *proxy {
 func (s *Server) lookup(name string) *xds.Resource {
 	s.endpointsMu.RLock()
 	defer s.endpointsMu.RUnlock()
-	return s.endpoints[name]
+	return s.endpoints[name].resource
 }
 
 // Bearer returns the token of "authorization: Bearer <token>".

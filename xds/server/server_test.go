@@ -175,6 +175,7 @@ func TestStreamFromConnectToDisconnect(t *testing.T) {
 	send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeListener})
 	recv(xds.TypeListener, "in")
 	watch.await(t, s, "p", "revision 7", func(st Status) bool { return st.Acked == 7 && st.EndpointsAcked == 1 })
+	s.Heed(2)
 	s.SetEndpoints(2, map[string]*xds.Resource{"a": load(t, "a", 1), "b": load(t, "b", 0)})
 	recv(xds.TypeEndpoint, "a")
 	watch.await(t, s, "p", "endpoints 2", func(st Status) bool { return st.EndpointsAcked == 2 })

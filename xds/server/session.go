@@ -27,22 +27,31 @@ const (
 	maxNames   = 100_000
 )
 
-// Progress is how far a proxy came.
-type Progress struct {
-	// Sent is the newest revision of which something, or nothing because nothing differed, was sent.
-	Sent uint64
-	// Acked is the newest revision that the proxy acknowledged completely. What it should hold no more may remain where
-	// something that it refused to give up, or a listener that drains, still refers to it.
-	Acked uint64
-	// EndpointsAcked is the newest endpoint revision with nothing outstanding for this proxy.
-	EndpointsAcked uint64
-	// Nacks are the refusals that still stand, by type, then in the order they came.
-	Nacks []Nack
+// served are the types in the order of sending: what is referred to comes before what refers.
+var served = [types]string{
+	xds.TypeCluster, xds.TypeEndpoint, xds.TypeSecret, xds.TypeListener, xds.TypeExtension, xds.TypeRoute,
 }
 
-// served are the types in the order of sending: what is referred to comes before what refers.
-var served = []string{
-	xds.TypeCluster, xds.TypeEndpoint, xds.TypeSecret, xds.TypeListener, xds.TypeExtension, xds.TypeRoute,
+// types is how many there are.
+const types = 6
+
+// indexOf is the place of a type in served, -1 for others.
+func indexOf(typeURL string) int {
+	switch typeURL {
+	case xds.TypeCluster:
+		return 0
+	case xds.TypeEndpoint:
+		return 1
+	case xds.TypeSecret:
+		return 2
+	case xds.TypeListener:
+		return 3
+	case xds.TypeExtension:
+		return 4
+	case xds.TypeRoute:
+		return 5
+	}
+	return -1
 }
 
 // second are the types that refer to clusters, and wait for them.
@@ -69,7 +78,8 @@ type session struct {
 	want      *snapshot
 	endpoints func(name string) *xds.Resource
 	endpRev   uint64
-	subs      map[string]*subscription
+	// subs are in the order of served.
+	subs [types]subscription
 	// kept maps clusters that should go but may still be held to the endpoints that they take, which stay current till then.
 	kept map[string]string
 	// tails are what tables behind others lost of late.
@@ -77,13 +87,18 @@ type session struct {
 	// worlds are what the proxy may have of its earlier stream, by type; only for state-of-the-world.
 	worlds map[string][]*world
 	// settled remembers that firstStageSettled said yes and nothing happened since that could make it a no.
-	settled   bool
-	nonce     uint64
-	nacks     []Nack
-	sent      uint64
-	acked     uint64
-	endpAcked uint64
-	ready     []*response
+	settled bool
+	// calm says that the proxy has all that it should but for endpoints, and that nothing of the other types is on its way or wanted: then
+	// nothing but endpoints has to be looked at for a change of these.
+	calm bool
+	// postpone has endpoints not sent but postponed, for Resume.
+	postpone, postponed bool
+	nonce               uint64
+	nacks               []Nack
+	sent                uint64
+	acked               uint64
+	endpAcked           uint64
+	ready               []*response
 }
 
 // response is one message to the proxy, in neither variant's form yet.
@@ -97,25 +112,59 @@ type response struct {
 	world *world
 }
 
+// size is about that of the message, in bytes, and not less.
+func (r *response) size() int {
+	bytes := 256 // for all that every message has
+	for _, c := range r.contents() {
+		bytes += c.Size() + 2*len(c.Name) + 256
+	}
+	for _, name := range r.removed {
+		bytes += len(name) + 16
+	}
+	return bytes
+}
+
+// contents are the resources that it carries.
+func (r *response) contents() []*xds.Resource {
+	if r.world != nil {
+		return r.world.contents
+	}
+	return r.upserts
+}
+
 // newSession makes a session. endpoints looks an EDS resource up among those shared by all proxies.
 func newSession(endpoints func(name string) *xds.Resource) *session {
-	s := &session{endpoints: endpoints, subs: make(map[string]*subscription, len(served))}
-	for _, t := range served {
-		s.subs[t] = newSubscription(t)
+	s := &session{endpoints: endpoints}
+	for i, t := range served {
+		s.subs[i].typeURL = t
 	}
 	return s
+}
+
+// sub is nil for types that are not served.
+func (s *session) sub(typeURL string) *subscription {
+	if i := indexOf(typeURL); i >= 0 {
+		return &s.subs[i]
+	}
+	return nil
 }
 
 // Handle takes one request of the delta variant. Types that are not served are ignored rather than refused: a proxy whose
 // bootstrap asks for one more type must still get the others.
 func (s *session) Handle(req *discoveryv3.DeltaDiscoveryRequest) {
-	sub := s.subs[req.GetTypeUrl()]
+	sub := s.sub(req.GetTypeUrl())
 	if sub == nil {
 		return
 	}
+	s.calm = s.calm && acknowledgesEndpoints(req)
 	s.answer(sub, req.GetResponseNonce(), req.GetErrorDetail() != nil, req.GetErrorDetail().GetMessage())
 	s.subscribe(sub, req)
 	s.advance()
+}
+
+// acknowledgesEndpoints says whether a request is no more than that.
+func acknowledgesEndpoints(r *discoveryv3.DeltaDiscoveryRequest) bool {
+	return r.GetTypeUrl() == xds.TypeEndpoint && r.GetErrorDetail() == nil && len(r.GetResourceNamesSubscribe())+len(r.GetResourceNamesUnsubscribe())+len(r.GetInitialResourceVersions()) == 0
 }
 
 // answer takes an ACK or NACK. Only the nonce in flight confirms or rejects anything.
@@ -132,7 +181,8 @@ func (s *session) answer(sub *subscription, nonce string, refused bool, message 
 	names := sub.reject(message)
 	nack := Nack{TypeURL: sub.typeURL, Names: names, Message: shorten(message, maxMessage)}
 	for _, name := range names {
-		nack.Versions = append(nack.Versions, versionOf(f.sent[name]))
+		sent, _ := f.sent.get(name)
+		nack.Versions = append(nack.Versions, versionOf(sent))
 	}
 	sub.inflight = nil
 	if len(names) > 0 {
@@ -155,23 +205,23 @@ func shorten(text string, most int) string {
 // Retry sends the listeners once more that the proxy refused: whether a port is free is nothing that a change of their
 // content would tell. Other types depend on their content alone.
 func (s *session) Retry() {
-	if s.want != nil && s.subs[xds.TypeListener].retry(s.desired) {
+	if s.want != nil && s.sub(xds.TypeListener).retry(s.desired) {
 		s.advance()
 	}
 }
 
 // Retriable says whether there is something for Retry, and pending whether the outcome of the last one is still to come.
 func (s *session) Retriable() (retriable, pending bool) {
-	sub := s.subs[xds.TypeListener]
+	sub := s.sub(xds.TypeListener)
 	return len(sub.rejected) > 0, len(sub.retrying) > 0
 }
 
 // SetSnapshot replaces what the proxy should hold. Snapshots between two responses coalesce into the newest.
 func (s *session) SetSnapshot(snap *snapshot) {
 	old := s.want
-	s.want = snap
+	s.want, s.calm = snap, false
 	for _, t := range served {
-		sub := s.subs[t]
+		sub := s.sub(t)
 		snap.changed(t, old, sub.reopen)
 		if old == nil {
 			for _, r := range sub.table {
@@ -179,7 +229,7 @@ func (s *session) SetSnapshot(snap *snapshot) {
 			}
 		}
 	}
-	if old == nil || !identical(snap.lists[xds.TypeCluster], old.lists[xds.TypeCluster]) {
+	if old == nil || !identical(snap.list(xds.TypeCluster), old.list(xds.TypeCluster)) {
 		s.settled = false
 	}
 	if old != nil {
@@ -196,7 +246,7 @@ func (s *session) SetSnapshot(snap *snapshot) {
 // EndpointsChanged says that the shared endpoints are now at the revision and that the names changed.
 func (s *session) EndpointsChanged(revision uint64, names []string) {
 	s.endpRev = revision
-	sub := s.subs[xds.TypeEndpoint]
+	sub := s.sub(xds.TypeEndpoint)
 	if !slices.ContainsFunc(names, sub.wants) {
 		s.updateEndpointProgress()
 		return
@@ -209,7 +259,30 @@ func (s *session) EndpointsChanged(revision uint64, names []string) {
 
 // AllEndpointsChanged is EndpointsChanged where too much changed to say what.
 func (s *session) AllEndpointsChanged(revision uint64) {
-	s.EndpointsChanged(revision, s.subs[xds.TypeEndpoint].table.asks())
+	s.EndpointsChanged(revision, s.sub(xds.TypeEndpoint).table.asks())
+}
+
+// Postponed says whether there is something for Resume.
+func (s *session) Postponed() bool { return s.postponed }
+
+// Resume sends what was postponed.
+func (s *session) Resume() {
+	if s.postponed {
+		s.postponed = false
+		s.advance()
+	}
+}
+
+// onTheirWay is how many bytes of responses are not acknowledged, at most.
+func (s *session) onTheirWay() int {
+	bytes := 0
+	for i := range s.subs {
+		sub := &s.subs[i]
+		if sub.inflight != nil {
+			bytes += sub.inflight.bytes
+		}
+	}
+	return bytes
 }
 
 // Ready returns the responses to send, in order, and forgets them.
@@ -222,15 +295,11 @@ func (s *session) Ready() []*response {
 // Names is the largest number of names that the proxy has of one type.
 func (s *session) Names() int {
 	most := 0
-	for _, sub := range s.subs {
+	for i := range s.subs {
+		sub := &s.subs[i]
 		most = max(most, len(sub.table), len(sub.open))
 	}
 	return most
-}
-
-// Progress returns how far the proxy came.
-func (s *session) Progress() Progress {
-	return Progress{Sent: s.sent, Acked: s.acked, EndpointsAcked: s.endpAcked, Nacks: slices.Clone(s.nacks)}
 }
 
 // desired is what the proxy may hold of a type under a name. A name that its snapshot does not permit does not exist.
@@ -267,19 +336,27 @@ func (s *session) subscribe(sub *subscription, req *discoveryv3.DeltaDiscoveryRe
 	}
 	s.settled = false
 	if sub.subscribe(req) && s.want != nil {
-		for _, r := range s.want.lists[sub.typeURL] {
+		for _, r := range s.want.list(sub.typeURL) {
 			sub.reopen(r.Name)
 		}
 	}
 }
 
-func (s *session) diff(typeURL string) change { return s.subs[typeURL].diff(s.desired) }
+func (s *session) diff(typeURL string) change { return s.sub(typeURL).diff(s.desired) }
 
 // advance sends whatever the order allows now.
 func (s *session) advance() {
 	// Without a snapshot nothing is known of the proxy, and an empty answer would empty it.
 	if s.want == nil {
 		return
+	}
+	if s.calm {
+		c := s.diff(xds.TypeEndpoint)
+		s.send(xds.TypeEndpoint, c.upserts, c.answers)
+		if len(c.removals) == 0 {
+			s.updateEndpointProgress()
+			return
+		}
 	}
 	clusters := s.diff(xds.TypeCluster)
 	s.releaseKept()
@@ -301,6 +378,7 @@ func (s *session) advance() {
 		}
 	}
 	s.updateProgress()
+	s.calm = s.rests()
 }
 
 // keep has a cluster that should go keep its endpoints.
@@ -314,10 +392,10 @@ func (s *session) keep(cluster, endpoints string) {
 // releaseKept forgets the clusters that the proxy gave up, or that are wanted again.
 func (s *session) releaseKept() {
 	for cluster, name := range s.kept {
-		sub := s.subs[xds.TypeCluster]
+		sub := s.sub(xds.TypeCluster)
 		if s.desired(xds.TypeCluster, cluster) != nil || !sub.open[cluster] {
 			delete(s.kept, cluster)
-			s.subs[xds.TypeEndpoint].reopen(name)
+			s.sub(xds.TypeEndpoint).reopen(name)
 		}
 	}
 }
@@ -349,7 +427,7 @@ func (s *session) sendRemovals() {
 	}
 	// A proxy that connected again says one type after the other what it has: all that may refer must have been heard.
 	for _, t := range second {
-		if !s.subs[t].requested && (t == xds.TypeListener || len(s.want.lists[t]) > 0) {
+		if !s.sub(t).requested && (t == xds.TypeListener || len(s.want.list(t)) > 0) {
 			return
 		}
 	}
@@ -375,7 +453,7 @@ func (s *session) removable(typeURL string) []string {
 	var stale []*xds.Resource
 	for _, t := range holders[typeURL] {
 		var known bool
-		if stale, known = s.subs[t].stale(stale, s.desired); !known {
+		if stale, known = s.sub(t).stale(stale, s.desired); !known {
 			return nil
 		}
 	}
@@ -392,8 +470,12 @@ func (s *session) removable(typeURL string) []string {
 
 // send puts one response in flight unless one of the type is, or there is nothing to say.
 func (s *session) send(typeURL string, upserts []*xds.Resource, removed []string) {
-	sub := s.subs[typeURL]
+	sub := s.sub(typeURL)
 	if !sub.requested || sub.inflight != nil || len(upserts)+len(removed) == 0 && !sub.firstDue {
+		return
+	}
+	if s.postpone && typeURL == xds.TypeEndpoint {
+		s.postponed = true
 		return
 	}
 	upserts, removed = sub.limit(upserts, removed)
@@ -407,22 +489,26 @@ func (s *session) send(typeURL string, upserts []*xds.Resource, removed []string
 	if typeURL == xds.TypeCluster {
 		s.settled = false
 	}
-	s.nonce++
-	f := &inflight{nonce: strconv.FormatUint(s.nonce, 10), sent: make(map[string]*xds.Resource, len(upserts)+len(removed))}
+	f := &inflight{sent: newCargo(upserts, removed)}
+	resp := &response{typeURL: typeURL, revision: s.want.revision, upserts: append(upserts, fillers...), removed: removed}
+	if typeURL == xds.TypeEndpoint && !s.state && len(f.sent) == 1 && len(upserts) == 1 {
+		f.nonce = upserts[0].Version // see alone
+	} else {
+		s.nonce++
+		f.nonce = strconv.FormatUint(s.nonce, 10)
+	}
 	for _, r := range upserts {
-		f.sent[r.Name] = r
 		delete(sub.due, r.Name)
 		// A changed cluster is warmed anew and waits for endpoints, but Envoy doesn't ask again for a name that the old
 		// cluster already watches: without this it would wait for its fetch timeout.
 		if typeURL == xds.TypeCluster {
-			if name := s.want.endpointsOf(r.Name); name != "" && s.subs[xds.TypeEndpoint].table.asked(name) {
-				mark(&s.subs[xds.TypeEndpoint].due, name)
-				mark(&s.subs[xds.TypeEndpoint].open, name)
+			if name := s.want.endpointsOf(r.Name); name != "" && s.sub(xds.TypeEndpoint).table.asked(name) {
+				mark(&s.sub(xds.TypeEndpoint).due, name)
+				mark(&s.sub(xds.TypeEndpoint).open, name)
 			}
 		}
 	}
 	for _, name := range removed {
-		f.sent[name] = nil
 		delete(sub.due, name)
 	}
 	if s.state && sub.wildcards() {
@@ -431,10 +517,9 @@ func (s *session) send(typeURL string, upserts []*xds.Resource, removed []string
 	sub.firstDue = false
 	sub.inflight, sub.nonce = f, f.nonce
 	s.sent = s.want.revision
-	s.ready = append(s.ready, &response{
-		typeURL: typeURL, nonce: f.nonce, revision: s.want.revision,
-		upserts: append(upserts, fillers...), removed: removed, world: f.world,
-	})
+	resp.nonce, resp.world = f.nonce, f.world
+	f.bytes = resp.size()
+	s.ready = append(s.ready, resp)
 }
 
 // firstStageSettled says whether the proxy has all clusters that it is going to take, with their endpoints and secrets.
@@ -444,14 +529,14 @@ func (s *session) firstStageSettled() bool {
 	if s.settled {
 		return true
 	}
-	clusters, endpoints, secrets := s.subs[xds.TypeCluster], s.subs[xds.TypeEndpoint], s.subs[xds.TypeSecret]
+	clusters, endpoints, secrets := s.sub(xds.TypeCluster), s.sub(xds.TypeEndpoint), s.sub(xds.TypeSecret)
 	if !clusters.requested {
-		return len(s.want.lists[xds.TypeCluster]) == 0
+		return len(s.want.list(xds.TypeCluster)) == 0
 	}
 	if clusters.inflight != nil || clusters.firstDue || len(s.diff(xds.TypeCluster).upserts) > 0 {
 		return false
 	}
-	for _, cluster := range s.want.lists[xds.TypeCluster] {
+	for _, cluster := range s.want.list(xds.TypeCluster) {
 		if name := cluster.EndpointsName(); name != "" && !endpoints.answered(name) && clusters.holds(cluster.Name) {
 			return false
 		}
@@ -467,12 +552,12 @@ func (s *session) firstStageSettled() bool {
 
 // missingClusters are the wanted clusters of which the proxy has no version at all: it refused them.
 func (s *session) missingClusters() []string {
-	sub := s.subs[xds.TypeCluster]
+	sub := s.sub(xds.TypeCluster)
 	if sub.all && len(sub.rejected) == 0 {
 		return nil
 	}
 	var missing []string
-	for _, r := range s.want.lists[xds.TypeCluster] {
+	for _, r := range s.want.list(xds.TypeCluster) {
 		if !sub.holds(r.Name) {
 			missing = append(missing, r.Name)
 		}
@@ -482,76 +567,9 @@ func (s *session) missingClusters() []string {
 
 func (s *session) idle(typeURLs ...string) bool {
 	for _, t := range typeURLs {
-		if s.subs[t].inflight != nil {
+		if s.sub(t).inflight != nil {
 			return false
 		}
 	}
 	return true
-}
-
-// complete says whether the proxy confirmed all wanted resources of the type.
-func (s *session) complete(typeURL string) bool {
-	sub := s.subs[typeURL]
-	if c := s.diff(typeURL); len(c.upserts)+len(c.answers)+len(sub.due) > 0 {
-		return false
-	}
-	if sub.all && len(sub.rejected) == 0 {
-		return true
-	}
-	// Both are sorted, so one look at each does.
-	rows := sub.table
-	for _, r := range s.want.lists[typeURL] {
-		if t := s.tails[r.Name]; t != nil && typeURL == xds.TypeRoute {
-			r = t.whole
-		}
-		for len(rows) > 0 && rows[0].name < r.Name {
-			rows = rows[1:]
-		}
-		if len(rows) == 0 || rows[0].name != r.Name || versionOf(rows[0].has) != r.Version {
-			return false
-		}
-	}
-	return true
-}
-
-// updateProgress drops refusals whose content changed and raises the acknowledged revisions.
-func (s *session) updateProgress() {
-	s.nacks = slices.DeleteFunc(s.nacks, func(n Nack) bool {
-		for i, name := range n.Names {
-			if s.subs[n.TypeURL].refuses(name, n.Versions[i], s.desired) {
-				return false
-			}
-		}
-		return true
-	})
-	s.updateEndpointProgress()
-	if s.acked == s.want.revision || len(s.nacks) > 0 || !s.subs[xds.TypeCluster].requested || !s.subs[xds.TypeListener].requested {
-		return
-	}
-	// Endpoints move all the time and don't hold the revision up, but the other types must be quiet.
-	if s.subs[xds.TypeListener].firstDue || !s.idle(xds.TypeCluster, xds.TypeSecret) || !s.idle(second...) || !s.firstStageSettled() {
-		return
-	}
-	for _, t := range []string{xds.TypeCluster, xds.TypeListener, xds.TypeExtension, xds.TypeRoute} {
-		if !s.complete(t) {
-			return
-		}
-	}
-	secrets := s.diff(xds.TypeSecret)
-	if len(secrets.upserts)+len(secrets.answers)+len(s.removable(xds.TypeSecret))+len(s.removable(xds.TypeCluster))+
-		len(s.diff(xds.TypeListener).removals) > 0 {
-		return
-	}
-	s.sent, s.acked = s.want.revision, s.want.revision
-}
-
-func (s *session) updateEndpointProgress() {
-	sub := s.subs[xds.TypeEndpoint]
-	if s.want == nil || sub.inflight != nil || len(sub.rejected) > 0 {
-		return
-	}
-	if c := s.diff(xds.TypeEndpoint); len(c.upserts)+len(c.answers) > 0 || len(c.removals) > 0 && len(s.removable(xds.TypeEndpoint)) > 0 {
-		return
-	}
-	s.endpAcked = s.endpRev
 }

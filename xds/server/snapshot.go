@@ -11,8 +11,8 @@ import (
 // holds no more than slices of what it was given, since there is one for each proxy.
 type snapshot struct {
 	revision uint64
-	// lists are sorted by name; there is none of endpoints.
-	lists map[string][]*xds.Resource
+	// lists are sorted by name, in the order of served; there is none of endpoints.
+	lists [types][]*xds.Resource
 	// permitted are the EDS names of this proxy, sorted.
 	permitted []string
 }
@@ -22,7 +22,7 @@ func newSnapshot(revision uint64, resources *xds.Resources, secrets []*xds.Resou
 	if resources == nil {
 		resources = &xds.Resources{}
 	}
-	s := &snapshot{revision: revision, lists: make(map[string][]*xds.Resource, len(served))}
+	s := &snapshot{revision: revision}
 	for _, of := range []struct {
 		typeURL   string
 		resources []*xds.Resource
@@ -30,17 +30,18 @@ func newSnapshot(revision uint64, resources *xds.Resources, secrets []*xds.Resou
 		{xds.TypeListener, resources.Listeners}, {xds.TypeRoute, resources.Routes}, {xds.TypeCluster, resources.Clusters},
 		{xds.TypeExtension, resources.Extensions}, {xds.TypeSecret, secrets},
 	} {
-		if previous != nil && slices.Equal(of.resources, previous.lists[of.typeURL]) {
-			s.lists[of.typeURL] = previous.lists[of.typeURL]
+		list := &s.lists[indexOf(of.typeURL)]
+		if previous != nil && slices.Equal(of.resources, previous.list(of.typeURL)) {
+			*list = previous.list(of.typeURL)
 		} else {
-			s.lists[of.typeURL] = sorted(of.resources)
+			*list = sorted(of.resources)
 		}
 	}
-	if previous != nil && identical(s.lists[xds.TypeCluster], previous.lists[xds.TypeCluster]) {
+	if previous != nil && identical(s.list(xds.TypeCluster), previous.list(xds.TypeCluster)) {
 		s.permitted = previous.permitted
 		return s
 	}
-	clusters := s.lists[xds.TypeCluster]
+	clusters := s.list(xds.TypeCluster)
 	s.permitted = make([]string, 0, len(clusters))
 	for _, cluster := range clusters {
 		if name := cluster.EndpointsName(); name != "" {
@@ -54,6 +55,9 @@ func newSnapshot(revision uint64, resources *xds.Resources, secrets []*xds.Resou
 	}
 	return s
 }
+
+// list is all of one of the types that are served.
+func (s *snapshot) list(typeURL string) []*xds.Resource { return s.lists[indexOf(typeURL)] }
 
 func sorted(resources []*xds.Resource) []*xds.Resource {
 	byName := func(a, b *xds.Resource) int { return cmp.Compare(a.Name, b.Name) }
@@ -69,13 +73,13 @@ func (s *snapshot) find(typeURL, name string) (int, bool) {
 	if s == nil {
 		return 0, false
 	}
-	return slices.BinarySearchFunc(s.lists[typeURL], name, func(r *xds.Resource, name string) int { return cmp.Compare(r.Name, name) })
+	return slices.BinarySearchFunc(s.list(typeURL), name, func(r *xds.Resource, name string) int { return cmp.Compare(r.Name, name) })
 }
 
 // get returns a resource, nil when there is none.
 func (s *snapshot) get(typeURL, name string) *xds.Resource {
 	if at, ok := s.find(typeURL, name); ok {
-		return s.lists[typeURL][at]
+		return s.list(typeURL)[at]
 	}
 	return nil
 }
@@ -83,7 +87,7 @@ func (s *snapshot) get(typeURL, name string) *xds.Resource {
 // endpointsOf returns the EDS name of a cluster, "" for none.
 func (s *snapshot) endpointsOf(cluster string) string {
 	if at, ok := s.find(xds.TypeCluster, cluster); ok {
-		return s.lists[xds.TypeCluster][at].EndpointsName()
+		return s.list(xds.TypeCluster)[at].EndpointsName()
 	}
 	return ""
 }
@@ -105,7 +109,7 @@ func (s *snapshot) changed(typeURL string, previous *snapshot, each func(name st
 		return
 	}
 	same := func(a, b *xds.Resource) bool { return a == b }
-	merge(s.lists[typeURL], previous.lists[typeURL], func(r *xds.Resource) string { return r.Name }, same, each)
+	merge(s.list(typeURL), previous.list(typeURL), func(r *xds.Resource) string { return r.Name }, same, each)
 }
 
 // merge calls each for the names that are in one of two sorted lists alone, or in both but not the same.

@@ -32,7 +32,7 @@ func newStateSession(endpoints func(name string) *xds.Resource, worlds map[strin
 // HandleState takes one request of the state-of-the-world variant: it names all that the proxy subscribes to. A request
 // for a response that is not the newest is ignored, as one for the newest follows it.
 func (s *session) HandleState(req *discoveryv3.DiscoveryRequest) {
-	sub := s.subs[req.GetTypeUrl()]
+	sub := s.sub(req.GetTypeUrl())
 	if sub == nil || sub.requested && req.GetResponseNonce() != sub.nonce {
 		return
 	}
@@ -108,7 +108,7 @@ func (s *session) keepEndpoints(cluster *xds.Resource) {
 func (s *session) Worlds() map[string][]*world {
 	out := map[string][]*world{}
 	for _, t := range []string{xds.TypeCluster, xds.TypeListener} {
-		sub := s.subs[t]
+		sub := s.sub(t)
 		if !sub.requested && len(s.worlds[t]) > 0 {
 			out[t] = s.worlds[t]
 		}
@@ -122,17 +122,17 @@ func (s *session) Worlds() map[string][]*world {
 	return out
 }
 
-// worldWith is what the proxy confirmed, with what is sent over it; nil removes.
-func (s *subscription) worldWith(sent map[string]*xds.Resource) *world {
+// worldWith is what the proxy confirmed, with what is sent over it.
+func (s *subscription) worldWith(sent cargo) *world {
 	w := &world{contents: make([]*xds.Resource, 0, len(s.table)+len(sent))}
 	for _, r := range s.table {
-		if _, replaced := sent[r.name]; !replaced && contentOf(r.has) != nil {
+		if _, replaced := sent.get(r.name); !replaced && contentOf(r.has) != nil {
 			w.contents = append(w.contents, r.has)
 		}
 	}
-	for _, r := range sent {
-		if r != nil {
-			w.contents = append(w.contents, r)
+	for _, i := range sent {
+		if i.resource != nil {
+			w.contents = append(w.contents, i.resource)
 		}
 	}
 	slices.SortFunc(w.contents, func(a, b *xds.Resource) int {

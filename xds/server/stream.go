@@ -24,23 +24,35 @@ const maxID = 400
 // firstRequest is how long a stream may take to say who it is of.
 const firstRequest = 10 * time.Second
 
-// maxChanges is how many changes of endpoints wait for a stream one by one; with more, all are looked at again.
-const maxChanges = 64
-
 // Pauses between two attempts with a listener that was refused; they double.
 const leastPause, mostPause = 2 * time.Second, time.Minute
 
-// stream is one connection of a proxy. Its session runs on the goroutine of the stream alone, so that proxies don't wait
-// for each other; what others have for it waits in its inbox.
+// stream is one connection of a proxy. Its one goroutine does nothing but receive requests: thousands of them wait, and their stacks are a
+// third of what a proxy takes, so they must stay small. What it received, and what others have for the stream, waits in the inbox until a
+// worker brings it to the session, see queue. Whoever has the turn uses the session and sends, so proxies don't wait for each other.
 type stream struct {
 	// Set once.
-	// wake holds a token when the inbox may have something.
-	wake chan struct{}
-	// replaced is closed when a newer stream of the same proxy took over.
-	replaced chan struct{}
+	id     ProxyID
+	server *Server
+	// send is called with the turn; refuse ends the stream with a reason, at any time.
+	send   func(*response) error
+	refuse func(error)
+	inbox  inbox
+	// handled holds a token when the request in the inbox was looked at, and the next may be received.
+	handled chan struct{}
+	// urgent and queued say that it waits for a worker, missed that one found its turn taken.
+	urgent, queued, missed atomic.Bool
 
-	// Only on the stream's goroutine.
+	turn sync.Mutex
+	// Guarded by turn.
 	session *session
+	ended   bool
+	// reported is what the observer was told last, if it was told anything.
+	reported Progress
+	told     bool
+	// retry and release are nil while nothing waits for them.
+	retry, release *time.Timer
+	pause          time.Duration
 
 	// Guarded by the server's mu: the names of the endpoints that it watches, sorted.
 	watched []string
@@ -48,62 +60,14 @@ type stream struct {
 	stale atomic.Bool
 
 	mu sync.Mutex
-	// Guarded by mu: the inbox, then what the session reached.
-	snapshot *snapshot
-	// endpointRev is the newest revision of endpoints that it was told of.
-	endpointRev uint64
-	changed     [][]string
-	allChanged  bool
-	progress    Progress
+	// Guarded by mu: what the session reached.
+	progress Progress
 	// quiet says that no endpoints were outstanding when progress was taken.
 	quiet  bool
 	worlds map[string][]*world
-}
-
-func (st *stream) setSnapshot(want *snapshot) {
-	st.mu.Lock()
-	st.snapshot = want
-	st.mu.Unlock()
-	st.signal()
-}
-
-// setEndpoints tells the stream which endpoints changed. It keeps names.
-func (st *stream) setEndpoints(revision uint64, names []string) {
-	st.mu.Lock()
-	st.endpointRev = revision
-	if len(st.changed) < maxChanges {
-		st.changed = append(st.changed, names)
-	} else {
-		st.changed, st.allChanged = st.changed[:0], true
-	}
-	st.mu.Unlock()
-	st.signal()
-}
-
-// deliver hands the inbox to the session. It holds all that concerns the stream up to a revision of endpoints that was read before.
-func (st *stream) deliver(revision uint64) {
-	st.mu.Lock()
-	want, changed, all := st.snapshot, st.changed, st.allChanged
-	revision = max(revision, st.endpointRev)
-	st.snapshot, st.changed, st.allChanged, st.quiet = nil, nil, false, false
-	st.mu.Unlock()
-	if want != nil {
-		st.session.SetSnapshot(want)
-	}
-	switch {
-	case all:
-		st.session.AllEndpointsChanged(revision)
-	case len(changed) == 1:
-		st.session.EndpointsChanged(revision, changed[0])
-	case len(changed) > 1:
-		var names []string
-		for _, more := range changed {
-			names = append(names, more...)
-		}
-		st.session.EndpointsChanged(revision, names)
-	default:
-		st.session.EndpointsChanged(revision, nil)
-	}
+	// over says that it was ended from here, by cause.
+	over  bool
+	cause error
 }
 
 // publish lets others see what the session reached.
@@ -122,9 +86,11 @@ func (st *stream) publish() Progress {
 
 // idle says whether no change of endpoints is on its way to the proxy.
 func (st *stream) idle() bool {
+	// What leaves the inbox is unquiet before.
+	empty := st.inbox.empty()
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return st.quiet && st.snapshot == nil && len(st.changed) == 0 && !st.allChanged
+	return empty && st.quiet
 }
 
 func (st *stream) reached() (Progress, map[string][]*world) {
@@ -133,230 +99,333 @@ func (st *stream) reached() (Progress, map[string][]*world) {
 	return st.progress, st.worlds
 }
 
-func (st *stream) signal() {
-	select {
-	case st.wake <- struct{}{}:
-	default:
+// end ends the stream from here. The reason that comes first counts.
+func (st *stream) end(why error) {
+	st.mu.Lock()
+	first := !st.over
+	if first {
+		st.over, st.cause = true, why
+	}
+	st.mu.Unlock()
+	if first {
+		st.refuse(why)
 	}
 }
 
-// attach makes a stream of a proxy, in place of the one that it may have.
-func (s *Server) attach(id ProxyID, state bool) *stream {
+// open takes note of a stream of which nothing is known yet. It says no when the server stops.
+func (s *Server) open(st *stream) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.stopped {
+		return false
+	}
+	s.streams[st] = struct{}{}
+	return true
+}
+
+// attach makes a stream that of a proxy, in place of the one that it may have.
+func (s *Server) attach(st *stream, id ProxyID, state bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.id = id
 	p := s.proxyLocked(id)
 	if p.stream != nil {
 		s.unwatchLocked(p.stream)
-		close(p.stream.replaced)
 		p.last, p.worlds = p.stream.reached()
+		p.stream.end(replaced(id))
 	}
-	st := &stream{wake: make(chan struct{}, 1), replaced: make(chan struct{})}
 	if state {
 		st.session = newStateSession(s.lookup, p.worlds)
 	} else {
 		st.session = newSession(s.lookup)
 	}
 	s.watchLocked(st, p.want)
-	st.session.EndpointsChanged(s.endpointRev.Load(), nil)
 	if p.want != nil {
-		st.session.SetSnapshot(p.want)
+		st.inbox.setSnapshot(p.want)
 	}
-	st.publish()
 	p.stream = st
-	return st
 }
 
-func (s *Server) detach(id ProxyID, st *stream) {
+func replaced(id ProxyID) error {
+	return status.Errorf(codes.Aborted, "proxy %q was removed, or connected again and this stream is the older one", id)
+}
+
+// detach forgets a stream that ends.
+func (s *Server) detach(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p := s.proxies[id]; p != nil && p.stream == st {
+	delete(s.streams, st)
+	if p := s.proxies[st.id]; p != nil && p.stream == st {
 		s.unwatchLocked(st)
 		p.last, p.worlds = st.reached()
 		p.stream = nil
 	}
 }
 
-// variant is what the two forms of ADS differ in.
-type variant[Req, Resp any] struct {
-	state  bool
-	node   func(*Req) *corev3.Node
-	handle func(*session, *Req)
-	encode func(*response) *Resp
-	// refusal returns the type of a NACK and what it says, nil for any other request.
-	refusal func(*Req) (string, *statuspb.Status)
+// request is one of either form of ADS.
+type request interface {
+	GetNode() *corev3.Node
+	GetTypeUrl() string
+	// GetErrorDetail is nil unless it is a NACK.
+	GetErrorDetail() *statuspb.Status
+	handle(*session)
 }
 
-var deltaVariant = variant[discoveryv3.DeltaDiscoveryRequest, discoveryv3.DeltaDiscoveryResponse]{
-	node:   (*discoveryv3.DeltaDiscoveryRequest).GetNode,
-	handle: (*session).Handle,
-	encode: (*response).delta,
-	refusal: func(r *discoveryv3.DeltaDiscoveryRequest) (string, *statuspb.Status) {
-		return r.GetTypeUrl(), r.GetErrorDetail()
-	},
+type deltaRequest struct {
+	*discoveryv3.DeltaDiscoveryRequest
 }
 
-var stateVariant = variant[discoveryv3.DiscoveryRequest, discoveryv3.DiscoveryResponse]{
-	state:  true,
-	node:   (*discoveryv3.DiscoveryRequest).GetNode,
-	handle: (*session).HandleState,
-	encode: (*response).state,
-	refusal: func(r *discoveryv3.DiscoveryRequest) (string, *statuspb.Status) {
-		return r.GetTypeUrl(), r.GetErrorDetail()
-	},
-}
+func (r deltaRequest) handle(s *session) { s.Handle(r.DeltaDiscoveryRequest) }
 
-// DeltaAggregatedResources pumps one incremental stream: it returns when the client ends it or a newer stream of the
+type stateRequest struct{ *discoveryv3.DiscoveryRequest }
+
+func (r stateRequest) handle(s *session) { s.HandleState(r.DiscoveryRequest) }
+
+// DeltaAggregatedResources serves one incremental stream: it returns when the client ends it or a newer stream of the
 // proxy comes.
 func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	return pump(s, g, deltaVariant)
+	return s.serve(g.Context(), false, func() (request, error) {
+		r, err := g.Recv()
+		return deltaRequest{r}, err
+	}, func(r *response) error { return g.Send(s.message(r)) })
 }
 
 // StreamAggregatedResources is DeltaAggregatedResources for the state-of-the-world variant, with the same order of
 // sending. A proxy that connects again to another server than before may lose clusters before the routes that name them,
 // as it can't say in this variant what it has; prefer the other.
 func (s *Server) StreamAggregatedResources(g discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	return pump(s, g, stateVariant)
+	return s.serve(g.Context(), true, func() (request, error) {
+		r, err := g.Recv()
+		return stateRequest{r}, err
+	}, func(r *response) error { return g.Send(r.state()) })
 }
 
-func pump[Req, Resp any](s *Server, g grpc.BidiStreamingServer[Req, Resp], v variant[Req, Resp]) error {
-	ctx := g.Context()
-	requests, received := receive(ctx, g)
-	var first *Req
-	late := time.NewTimer(s.firstRequest)
-	defer late.Stop()
-	select {
-	case first = <-requests:
-	case err := <-received:
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		return err
-	case <-s.stopping:
-		return errStopping
-	case <-late.C:
-		return status.Errorf(codes.DeadlineExceeded, "no request came within %s of the stream's beginning", s.firstRequest)
+// refusal ends the stream of a context with an error, from any goroutine, which has its receive return. gRPC offers handlers no other way
+// but to return, for which each would need a goroutine beside the one that receives.
+func refusal(ctx context.Context) (func(error), error) {
+	transport, ok := grpc.ServerTransportStreamFromContext(ctx).(interface{ WriteStatus(*status.Status) error })
+	if !ok {
+		return nil, status.Error(codes.Internal, "the transport of this stream has no way to end it")
 	}
-	node := v.node(first)
-	id, err := s.auth.Connect(ctx, node, Bearer(ctx))
+	return func(why error) {
+		_ = transport.WriteStatus(status.Convert(why)) // it fails where the stream has ended
+	}, nil
+}
+
+func (s *Server) serve(ctx context.Context, state bool, receive func() (request, error), send func(*response) error) (why error) {
+	refuse, err := refusal(ctx)
 	if err != nil {
-		return status.Errorf(codes.Unauthenticated, "proxy %q was not accepted: %v", shorten(node.GetId(), maxID), err)
+		return err
+	}
+	st := &stream{server: s, send: send, refuse: refuse, handled: make(chan struct{}, 1), pause: leastPause}
+	if !s.open(st) {
+		return errStopping
+	}
+	defer s.detach(st)
+	late := time.AfterFunc(s.firstRequest, func() {
+		st.end(status.Errorf(codes.DeadlineExceeded, "no request came within %s of the stream's beginning", s.firstRequest))
+	})
+	req, err := receive()
+	late.Stop()
+	if err != nil {
+		return st.why(ctx, err)
+	}
+	id, err := s.auth.Connect(ctx, req.GetNode(), Bearer(ctx))
+	if err != nil {
+		return status.Errorf(codes.Unauthenticated, "proxy %q was not accepted: %v", shorten(req.GetNode().GetId(), maxID), err)
 	}
 	defer s.auth.Disconnect(id)
-	st := s.attach(id, v.state)
-	defer s.detach(id, st)
-
-	pause := leastPause
-	retry := time.NewTimer(pause)
-	retry.Stop()
-	defer retry.Stop()
-	armed := false
-	release := time.NewTimer(lingering)
-	release.Stop()
-	defer release.Stop()
-	releasing := false
-	if err := step(s, g, v, id, st, first); err != nil {
-		return err
-	}
+	s.attach(st, id, state)
+	defer s.detach(st)
+	defer func() { st.close(why) }()
 	for {
-		switch retriable, pending := st.session.Retriable(); {
-		case retriable && !armed:
-			retry.Reset(pause)
-			pause, armed = min(2*pause, mostPause), true
-		case !retriable && !pending:
-			retry.Stop()
-			pause, armed = leastPause, false
-		}
-		if !releasing && len(st.session.tails) > 0 {
-			release.Reset(lingering)
-			releasing = true
-		}
-		var err error
-		select {
-		case <-release.C:
-			releasing = false
-			st.session.Release()
-			err = step(s, g, v, id, st, nil)
-		case <-retry.C:
-			armed = false
-			st.session.Retry()
-			err = step(s, g, v, id, st, nil)
-		case req := <-requests:
-			err = step(s, g, v, id, st, req)
-		case <-st.wake:
-			err = step(s, g, v, id, st, nil)
-		case <-s.stopping:
-			return errStopping
-		case <-st.replaced:
-			return status.Errorf(codes.Aborted, "proxy %q was removed, or connected again and this stream is the older one", id)
-		case err := <-received:
-			if errors.Is(err, io.EOF) || ctx.Err() != nil {
-				return nil
-			}
-			return err
-		}
-		if err != nil {
-			return err
+		st.inbox.setRequest(req)
+		s.queue.addUrgent(st)
+		<-st.handled
+		if req, err = receive(); err != nil {
+			return st.why(ctx, err)
 		}
 	}
 }
 
-// receive reads requests until the stream ends. gRPC unblocks Recv when the handler returns, so its goroutine ends just
-// after it.
-func receive[Req, Resp any](ctx context.Context, g grpc.BidiStreamingServer[Req, Resp]) (<-chan *Req, <-chan error) {
-	requests := make(chan *Req)
-	received := make(chan error, 1)
+// why is what a stream returns that could not be read or written any more.
+func (st *stream) why(ctx context.Context, err error) error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	switch {
+	case st.over:
+		return st.cause
+	case errors.Is(err, io.EOF) || ctx.Err() != nil:
+		return nil
+	}
+	return err
+}
+
+// close ends a stream with what it returns, and waits until nobody sends, which nobody does afterwards.
+func (st *stream) close(why error) {
+	st.end(why) // who waits to send does so no longer
+	st.turn.Lock()
+	defer st.turn.Unlock()
+	st.ended = true
+	for _, t := range []*time.Timer{st.retry, st.release} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+}
+
+// news brings a stream what waits for it. It never waits itself: where the transport may have no room, a goroutine of its own does.
+func (st *stream) news() {
+	st.missed.Store(true)
+	if !st.turn.TryLock() {
+		return // whoever has the turn sees that this one missed it
+	}
+	st.missed.Store(false)
+	if st.ended || st.inbox.nothing() && !st.session.Postponed() {
+		st.pass(content{})
+		return
+	}
+	st.mu.Lock()
+	st.quiet = false // before the inbox is empty, see idle
+	st.mu.Unlock()
+	revision := st.server.endpointRev.Load()
+	in := st.inbox.take()
+	way := st.session.onTheirWay()
+	out, err := st.think(in, revision)
+	if err != nil {
+		st.end(err)
+		st.pass(in)
+		return
+	}
+	for i := range len(out) - 1 {
+		way += out[i].size()
+	}
+	if way < room {
+		st.tell(out)
+		st.pass(in)
+		return
+	}
 	go func() {
-		for {
-			req, err := g.Recv()
-			if err != nil {
-				received <- err
-				return
-			}
-			select {
-			case requests <- req:
-			case <-ctx.Done():
-				received <- ctx.Err()
-				return
-			}
-		}
+		st.tell(out)
+		st.pass(in)
 	}()
-	return requests, received
 }
 
-// step gives the session what waits for it and a request, which may be nil, sends what it has ready, and reports its
-// progress. No lock is held meanwhile, so that a slow proxy holds up none but itself.
-func step[Req, Resp any](s *Server, g grpc.BidiStreamingServer[Req, Resp], v variant[Req, Resp], id ProxyID, st *stream, req *Req) error {
-	st.deliver(s.endpointRev.Load())
-	before := slices.Clone(st.session.nacks)
-	if req != nil {
-		v.handle(st.session, req)
+// pass gives the turn back, to a worker that found it taken, and has the next request received.
+func (st *stream) pass(in content) {
+	st.turn.Unlock()
+	if in.request != nil {
+		st.handled <- struct{}{}
 	}
-	if n := st.session.Names(); n > maxNames {
-		return status.Errorf(codes.ResourceExhausted, "proxy %q names %d resources of one type, at most %d are allowed", id, n, maxNames)
+	if st.missed.Swap(false) {
+		st.server.queue.add(st)
+	}
+}
+
+// room is how many bytes gRPC takes without waiting for them to be on the wire. What was acknowledged was; the last response may be of
+// any size.
+const room = 64 << 10
+
+// think gives the session what waited for it. It needs the turn. What it returns is to be told.
+func (st *stream) think(in content, revision uint64) ([]*response, error) {
+	st.deliver(in, revision)
+	if req := in.request; req != nil {
+		before := slices.Clone(st.session.nacks)
+		st.session.postpone = postponable(req)
+		req.handle(st.session)
+		st.session.postpone = false
+		if n := st.session.Names(); n > maxNames {
+			return nil, status.Errorf(codes.ResourceExhausted, "proxy %q names %d resources of one type, at most %d are allowed", st.id, n, maxNames)
+		}
+		if detail := req.GetErrorDetail(); detail != nil {
+			log := st.server.log.Warn
+			if slices.ContainsFunc(before, func(n Nack) bool { return n.TypeURL == req.GetTypeUrl() && n.Message == detail.GetMessage() }) {
+				log = st.server.log.Debug // it was told when it came first
+			}
+			log("proxy rejected configuration", zap.String("proxy", string(st.id)), zap.String("kind", shorten(req.GetTypeUrl(), maxID)),
+				zap.Uint64("revision", st.session.sent), zap.String("reason", shorten(detail.GetMessage(), maxMessage)))
+		}
 	}
 	out := st.session.Ready()
-	progress := st.publish()
-	if req != nil {
-		if typeURL, detail := v.refusal(req); detail != nil {
-			log := s.log.Warn
-			if slices.ContainsFunc(before, func(n Nack) bool { return n.TypeURL == typeURL && n.Message == detail.GetMessage() }) {
-				log = s.log.Debug // it was told when it came first
-			}
-			log("proxy rejected configuration", zap.String("proxy", string(id)), zap.String("kind", shorten(typeURL, maxID)),
-				zap.Uint64("revision", progress.Sent), zap.String("reason", shorten(detail.GetMessage(), maxMessage)))
-		}
+	st.schedule()
+	return out, nil
+}
+
+// postponable says whether what changed while a proxy took the last endpoints is sent when the stream's turn among those that wait has
+// come: under load that gathers more, and leaves the processor to those who have waited longer.
+func postponable(req request) bool {
+	r, ok := req.(deltaRequest)
+	return ok && acknowledgesEndpoints(r.DeltaDiscoveryRequest)
+}
+
+// deliver hands the session what others had. It is all that concerns the stream up to a revision of endpoints that was read before the
+// inbox was.
+func (st *stream) deliver(in content, revision uint64) {
+	if in.snapshot != nil {
+		st.session.SetSnapshot(in.snapshot)
 	}
+	revision = max(revision, in.endpointRev)
+	if in.allChanged {
+		st.session.AllEndpointsChanged(revision)
+	} else {
+		st.session.EndpointsChanged(revision, in.changed)
+	}
+	if in.release {
+		st.release = nil
+		st.session.Release()
+	}
+	if in.retry {
+		st.retry = nil
+		st.session.Retry()
+	}
+	st.session.Resume()
+}
+
+// schedule sets the timers of what the session has to do later.
+func (st *stream) schedule() {
+	switch retriable, pending := st.session.Retriable(); {
+	case retriable && st.retry == nil:
+		st.retry = time.AfterFunc(st.pause, func() { st.inbox.setRetry(); st.server.queue.add(st) })
+		st.pause = min(2*st.pause, mostPause)
+	case !retriable && !pending:
+		if st.retry != nil {
+			st.retry.Stop()
+			st.retry = nil
+		}
+		st.pause = leastPause
+	}
+	if st.release == nil && len(st.session.tails) > 0 {
+		st.release = time.AfterFunc(lingering, func() { st.inbox.setRelease(); st.server.queue.add(st) })
+	}
+	if st.session.Postponed() {
+		st.server.queue.add(st)
+	}
+}
+
+// tell sends what the session has ready, and reports its progress. It needs the turn; no lock is held, so that a slow proxy holds up
+// none but itself.
+func (st *stream) tell(out []*response) {
+	s := st.server
+	progress := st.publish()
 	for _, resp := range out {
 		s.tally.sent(resp)
-		if err := g.Send(v.encode(resp)); err != nil {
-			return err
+		if err := st.send(resp); err != nil {
+			st.end(err)
+			return
 		}
 	}
 	if len(st.session.kept) > 0 || st.stale.Load() {
-		s.rewatch(id, st)
+		s.rewatch(st.id, st)
 	}
-	if s.observer != nil {
-		s.observer.OnProgress(id, progress)
+	if s.observer != nil && st.reports(progress) {
+		st.reported, st.told = progress, true
+		s.observer.OnProgress(st.id, progress)
 	}
-	return nil
+}
+
+// reports says whether the observer wants to know. Who acknowledged endpoints it wants to know up to the revision that it named.
+func (st *stream) reports(p Progress) bool {
+	r := &st.reported
+	return !st.told || r.Sent != p.Sent || r.Acked != p.Acked || len(r.Nacks)+len(p.Nacks) > 0 ||
+		r.EndpointsAcked != p.EndpointsAcked && r.EndpointsAcked < st.server.heeded.Load()
 }

@@ -55,9 +55,10 @@ type subscription struct {
 
 type inflight struct {
 	nonce string
-	// sent is nil for a removal.
-	sent  map[string]*xds.Resource
+	sent  cargo
 	world *world
+	// bytes is the size of its response.
+	bytes int
 }
 
 // change is what differs between what a proxy should hold and what it holds.
@@ -79,10 +80,6 @@ func (s *subscription) limit(upserts []*xds.Resource, removed []string) ([]*xds.
 	}
 	upserts = upserts[:min(len(upserts), s.batch)]
 	return upserts, removed[:min(len(removed), s.batch-len(upserts))]
-}
-
-func newSubscription(typeURL string) *subscription {
-	return &subscription{typeURL: typeURL}
 }
 
 // wildcards says whether a client may ask for all of a type without naming them.
@@ -220,7 +217,7 @@ func (s *subscription) diff(desired func(typeURL, name string) *xds.Resource) ch
 			delete(s.rejected, name)
 		}
 		if s.inflight != nil {
-			sent, ok := s.inflight.sent[name]
+			sent, ok := s.inflight.sent.get(name)
 			if ok && versionOf(sent) == version && !s.due[name] {
 				continue
 			}
@@ -263,7 +260,7 @@ func (s *subscription) shrink() {
 // settle closes a name, unless another version of it is on its way.
 func (s *subscription) settle(name string) {
 	if s.inflight != nil {
-		if _, sent := s.inflight.sent[name]; sent {
+		if _, sent := s.inflight.sent.get(name); sent {
 			return
 		}
 	}
@@ -284,7 +281,7 @@ func (s *subscription) stale(to []*xds.Resource, desired func(typeURL, name stri
 			}
 		}
 		if s.inflight != nil {
-			if sent := s.inflight.sent[name]; sent != nil && sent.Version != want {
+			if sent, _ := s.inflight.sent.get(name); sent != nil && sent.Version != want {
 				to = append(to, sent)
 			}
 		}
@@ -309,17 +306,16 @@ func (s *subscription) stale(to []*xds.Resource, desired func(typeURL, name stri
 func (s *subscription) acknowledge() {
 	s.batch *= 2
 	var names []string
-	for name := range s.inflight.sent {
-		if s.wants(name) {
-			names = append(names, name)
+	for _, i := range s.inflight.sent {
+		if s.wants(i.name) {
+			names = append(names, i.name)
 		}
 	}
-	slices.Sort(names)
 	s.table.change(names, func(r *row) {
 		delete(s.maybe, r.name)
 		delete(s.retrying, r.name)
 		mark(&s.open, r.name)
-		switch sent := s.inflight.sent[r.name]; {
+		switch sent, _ := s.inflight.sent.get(r.name); {
 		case sent != nil:
 			r.set(sent)
 		case s.all && !r.asked:
@@ -340,7 +336,7 @@ func (s *subscription) acknowledge() {
 // all for the sake of one, so they are sent again by halves until the bad one is alone. Either way the others are sent
 // again, and it ends, as a response of one resource is either taken or leaves that one out.
 func (s *subscription) reject(message string) []string {
-	all := sortedKeys(s.inflight.sent)
+	all := s.inflight.sent.names()
 	var culprits []string
 	for _, name := range all {
 		if mentions(message, name) {
@@ -355,7 +351,7 @@ func (s *subscription) reject(message string) []string {
 		}
 	}
 	for _, name := range all {
-		sent := s.inflight.sent[name]
+		sent, _ := s.inflight.sent.get(name)
 		if !s.wants(name) {
 			continue
 		}

@@ -93,7 +93,8 @@ func (s *Server) rewatch(id ProxyID, st *stream) {
 	st.watched = names
 	st.stale.Store(len(names) != len(p.want.permitted))
 	if len(missed) > 0 {
-		st.setEndpoints(s.endpointRev.Load(), missed) // they may have changed meanwhile
+		st.inbox.setEndpoints(s.endpointRev.Load(), missed) // they may have changed meanwhile
+		s.queue.add(st)
 	}
 }
 
@@ -106,13 +107,12 @@ func (s *Server) SetEndpoints(revision uint64, changed map[string]*xds.Resource)
 	var names []string
 	s.endpointsMu.Lock()
 	for _, name := range sortedKeys(changed) {
-		before := s.endpoints[name]
-		if versionOf(before) == versionOf(changed[name]) {
+		if versionOf(s.endpoints[name].resource) == versionOf(changed[name]) {
 			continue
 		}
 		names = append(names, name)
 		if r := changed[name]; r != nil {
-			s.endpoints[name] = r
+			s.endpoints[name] = endpoints{r, newMessage(revision, r)}
 		} else {
 			delete(s.endpoints, name)
 		}
@@ -121,7 +121,8 @@ func (s *Server) SetEndpoints(revision uint64, changed map[string]*xds.Resource)
 	if len(names) == 1 {
 		s.tally.told.Add(uint64(len(s.watchers[names[0]])))
 		for st := range s.watchers[names[0]] {
-			st.setEndpoints(revision, names)
+			st.inbox.setEndpoints(revision, names)
+			s.queue.add(st)
 		}
 	} else {
 		told := map[*stream][]string{}
@@ -132,7 +133,8 @@ func (s *Server) SetEndpoints(revision uint64, changed map[string]*xds.Resource)
 		}
 		s.tally.told.Add(uint64(len(told)))
 		for st, names := range told {
-			st.setEndpoints(revision, names)
+			st.inbox.setEndpoints(revision, names)
+			s.queue.add(st)
 		}
 	}
 	// Who reads the revision has what came with it in its inbox.

@@ -8,7 +8,10 @@ import (
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/zoneforge/zoneforge/xds"
 )
@@ -32,13 +35,15 @@ func clusters(t *testing.T, names ...string) *xds.Resources {
 	return out
 }
 
-func (st *stream) woken() bool {
-	select {
-	case <-st.wake:
-		return true
-	default:
-		return false
-	}
+// attached is a stream that no worker touches.
+func attached(s *Server, id ProxyID) *stream {
+	st := &stream{server: s, send: func(*response) error { return nil }, refuse: func(error) {}}
+	st.queued.Store(true)
+	s.open(st)
+	s.attach(st, id, false)
+	st.deliver(st.inbox.take(), s.endpointRev.Load())
+	st.publish()
+	return st
 }
 
 // The work of a change is that of the streams that ask for it, whatever number there is of others.
@@ -49,18 +54,18 @@ func TestOnlyStreamsThatAskAreTold(t *testing.T) {
 		for i := range others {
 			id := ProxyID(fmt.Sprint("p", i))
 			s.SetProxy(id, 1, clusters(t, fmt.Sprint("c", i)), nil)
-			streams = append(streams, s.attach(id, false))
+			streams = append(streams, attached(s, id))
 		}
 		changed := s.SetEndpoints(1, map[string]*xds.Resource{"c3": load(t, "c3", 0), "nobody": load(t, "nobody", 0)})
 		if !slices.Equal(changed, []string{"c3", "nobody"}) {
 			t.Errorf("changed %q", changed)
 		}
 		for i, st := range streams {
-			if st.woken() != (i == 3) {
+			if st.inbox.empty() == (i == 3) {
 				t.Errorf("with %d streams, whether p%d is told of c3: %v", others, i, i != 3)
 			}
 		}
-		if again := s.SetEndpoints(2, map[string]*xds.Resource{"c3": load(t, "c3", 0)}); len(again) > 0 || streams[3].woken() {
+		if again := s.SetEndpoints(2, map[string]*xds.Resource{"c3": load(t, "c3", 0)}); len(again) > 0 || s.Work().Told != 1 {
 			t.Errorf("what is as it was is told as %q", again)
 		}
 		// For all others nothing is outstanding.
@@ -71,7 +76,7 @@ func TestOnlyStreamsThatAskAreTold(t *testing.T) {
 			t.Error("p3 has all before it was given anything")
 		}
 		for i := range streams {
-			s.detach(ProxyID(fmt.Sprint("p", i)), streams[i])
+			s.detach(streams[i])
 		}
 		if len(s.watchers) > 0 {
 			t.Errorf("streams that ended are still told of %q", slices.Sorted(maps.Keys(s.watchers)))
@@ -84,10 +89,10 @@ func TestStreamsWatchWhatTheirProxyMayStillHave(t *testing.T) {
 	s := newServer(t)
 	s.SetEndpoints(1, map[string]*xds.Resource{"a": load(t, "a", 0), "b": load(t, "b", 0)})
 	s.SetProxy("p", 1, clusters(t, "a", "b"), nil)
-	st := s.attach("p", false)
+	st := attached(s, "p")
 	nonces := map[string]string{}
 	send := func(typeURL string, names ...string) {
-		st.deliver(s.endpointRev.Load())
+		st.deliver(st.inbox.take(), s.endpointRev.Load())
 		st.session.Handle(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResourceNamesSubscribe: names, ResponseNonce: nonces[typeURL]})
 		for _, r := range st.session.Ready() {
 			nonces[r.typeURL] = r.nonce
@@ -113,7 +118,7 @@ func TestStreamsWatchWhatTheirProxyMayStillHave(t *testing.T) {
 	if got := watched(); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("before the stream has seen it, it watches %q", got)
 	}
-	st.deliver(s.endpointRev.Load())
+	st.deliver(st.inbox.take(), s.endpointRev.Load())
 	if len(st.session.kept) != 1 {
 		t.Fatalf("kept %v", st.session.kept)
 	}
@@ -138,18 +143,31 @@ func TestStreamsWatchWhatTheirProxyMayStillHave(t *testing.T) {
 	}
 }
 
-// A stream that ends while a request waits to be looked at ends for its proxy too: it would be an endpoint for ever.
-func TestStreamEndsWhileARequestWaits(t *testing.T) {
+// A stream that ends while a request is looked at ends for its proxy too: it would be an endpoint for ever.
+func TestStreamEndsWhileARequestIsLookedAt(t *testing.T) {
+	gate := newGate()
+	s, err := New(Config{Authenticator: gate})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for range 200 {
-		ctx, cancel := context.WithCancel(t.Context())
-		p := &pipe{ctx: ctx, requests: make(chan *discoveryv3.DeltaDiscoveryRequest)}
-		_, received := receive(ctx, p)
-		p.requests <- &discoveryv3.DeltaDiscoveryRequest{}
+		ctx, cancel := context.WithCancel(metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer good")))
+		p := &pipe{ctx: grpc.NewContextWithServerTransportStream(ctx, inProcess{}), requests: make(chan *discoveryv3.DeltaDiscoveryRequest)}
+		ended := make(chan error, 1)
+		go func() { ended <- s.DeltaAggregatedResources(p) }()
+		p.requests <- &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "p"}, TypeUrl: xds.TypeCluster}
 		cancel()
 		select {
-		case <-received:
+		case err := <-ended:
+			if err != nil {
+				t.Fatal(err)
+			}
 		case <-time.After(10 * time.Second):
 			t.Fatal("nobody is told that the stream has ended")
 		}
+		<-gate.left
+	}
+	if n := len(s.streams); n > 0 || gate.connected["p"] != 0 {
+		t.Errorf("%d streams are left, and the proxy is connected %d times", n, gate.connected["p"])
 	}
 }

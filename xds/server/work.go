@@ -14,10 +14,7 @@ type Work struct {
 type tally struct{ told, responses, resources, bytes atomic.Uint64 }
 
 func (t *tally) sent(r *response) {
-	contents := r.upserts
-	if r.world != nil {
-		contents = r.world.contents
-	}
+	contents := r.contents()
 	bytes := 0
 	for _, c := range contents {
 		bytes += c.Size()

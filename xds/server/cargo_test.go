@@ -1,0 +1,85 @@
+package server
+
+import (
+	"testing"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/zoneforge/zoneforge/xds"
+)
+
+// The endpoints of one service are one message for all proxies, which says what each would be told by one of its own. What a proxy takes of
+// them by itself is little, whatever else it has.
+func TestEndpointsAreOneMessageForAll(t *testing.T) {
+	s := newServer(t)
+	names := []string{"a", "b", "c"}
+	versions := []*xds.Resource{load(t, "a", 1), load(t, "a", 2)}
+	for _, name := range names {
+		s.SetEndpoints(1, map[string]*xds.Resource{name: load(t, name, 0)})
+	}
+	var sessions []*session
+	snap := newSnapshot(1, clusters(t, names...), nil, nil)
+	for range 2 {
+		one := newSession(s.lookup)
+		one.SetSnapshot(snap)
+		acknowledge := func() {
+			for out := one.Ready(); len(out) > 0; out = one.Ready() {
+				for _, r := range out {
+					one.Handle(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.typeURL, ResponseNonce: r.nonce})
+				}
+			}
+		}
+		one.Handle(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeCluster})
+		one.Handle(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeListener})
+		acknowledge()
+		one.Handle(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeEndpoint, ResourceNamesSubscribe: names})
+		acknowledge()
+		if one.Progress().Acked != 1 {
+			t.Fatalf("did not start: %+v", one.Progress())
+		}
+		sessions = append(sessions, one)
+	}
+	revision := uint64(1)
+	change := func() {
+		revision++
+		s.SetEndpoints(revision, map[string]*xds.Resource{"a": versions[revision%2]})
+	}
+	tell := func(one *session) *response {
+		one.EndpointsChanged(revision, names[:1])
+		out := one.Ready()
+		if len(out) != 1 {
+			t.Fatalf("%d responses", len(out))
+		}
+		return out[0]
+	}
+	change()
+	var messages []*discoveryv3.DeltaDiscoveryResponse
+	for _, one := range sessions {
+		r := tell(one)
+		m := s.message(r)
+		own := r.delta()
+		own.SystemVersionInfo = m.GetSystemVersionInfo() // what it is of, which nobody goes by
+		if !proto.Equal(m, own) {
+			t.Errorf("the message for all is %v, want %v", m, own)
+		}
+		messages = append(messages, m)
+		one.Handle(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.typeURL, ResponseNonce: r.nonce})
+		if got := one.Progress().EndpointsAcked; got != revision {
+			t.Errorf("acknowledged %d, want %d", got, revision)
+		}
+	}
+	if messages[0] != messages[1] {
+		t.Error("each proxy has a message of its own")
+	}
+	const most = 8
+	one := sessions[0]
+	ack := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeEndpoint}
+	if n := testing.AllocsPerRun(200, func() {
+		change()
+		ack.ResponseNonce = tell(one).nonce
+		one.Handle(ack)
+	}) - testing.AllocsPerRun(200, change); n > most {
+		t.Errorf("a change and its acknowledgement take a session %g allocations, at most %d are allowed", n, most)
+	}
+}

@@ -1,0 +1,86 @@
+package server
+
+import (
+	"runtime"
+	"sync"
+)
+
+// queue holds the streams for which something waits, each once, in the order in which it came; those with a request go first. As many
+// workers as there are processors bring it to them, one stream after the other, and let all else run between two: so a change for
+// thousands of proxies neither keeps the owner of the state from the next one nor a proxy that has just come from its configuration,
+// and the more there is to do, the more of it a stream is given at once. Workers are there while there is something to do.
+type queue struct {
+	mu sync.Mutex
+	// Guarded by mu.
+	urgent, waiting fifo
+	workers         int
+}
+
+// fifo is a list of streams; the zero value is an empty one.
+type fifo struct {
+	streams []*stream
+	first   int
+}
+
+func (f *fifo) push(st *stream) { f.streams = append(f.streams, st) }
+
+// pop is nil when there is none.
+func (f *fifo) pop() *stream {
+	if f.first == len(f.streams) {
+		return nil
+	}
+	st := f.streams[f.first]
+	f.streams[f.first] = nil
+	if f.first++; f.first == len(f.streams) {
+		f.streams, f.first = f.streams[:0], 0
+	}
+	return st
+}
+
+// add has a stream looked at after those that wait.
+func (q *queue) add(st *stream) {
+	if !st.queued.Swap(true) {
+		q.push(&q.waiting, st)
+	}
+}
+
+// addUrgent has a stream looked at that has a request.
+func (q *queue) addUrgent(st *stream) {
+	if !st.urgent.Swap(true) {
+		q.push(&q.urgent, st)
+	}
+}
+
+func (q *queue) push(to *fifo, st *stream) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	to.push(st)
+	if q.workers < runtime.GOMAXPROCS(0) {
+		q.workers++
+		go q.work()
+	}
+}
+
+func (q *queue) work() {
+	for st := q.next(); st != nil; st = q.next() {
+		st.news()
+		runtime.Gosched()
+	}
+}
+
+// next is nil when the worker has to end. What comes for a stream from then on is seen, or has it queued again.
+func (q *queue) next() *stream {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if st := q.urgent.pop(); st != nil {
+		st.urgent.Store(false)
+		return st
+	}
+	if st := q.waiting.pop(); st != nil {
+		st.queued.Store(false)
+		return st
+	}
+	q.urgent, q.waiting = fifo{}, fifo{}
+	q.workers--
+	return nil
+}

@@ -1,0 +1,123 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/zoneforge/zoneforge/xds"
+)
+
+// stuck is a stream of a proxy that reads nothing: as gRPC does, it takes what is sent until 64 KiB wait, and then no more.
+type stuck struct {
+	pipe
+	full chan struct{}
+	way  int
+}
+
+func (p *stuck) Send(resp *discoveryv3.DeltaDiscoveryResponse) error {
+	if p.way >= 64<<10 {
+		close(p.full)
+		<-p.ctx.Done()
+		return p.ctx.Err()
+	}
+	for _, r := range resp.GetResources() {
+		p.way += len(r.GetResource().GetValue())
+	}
+	return nil
+}
+
+// Of proxies that read nothing there may be more than there are workers: all others are served none the less.
+func TestProxiesThatReadNothingHoldUpNobody(t *testing.T) {
+	f := newFleet(t, 1, 1)
+	large := &xds.Resources{Clusters: []*xds.Resource{edsCluster(t, f.clusters[0], strings.Repeat("x", 70<<10))}}
+	ctx, cancel := context.WithCancel(metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer good")))
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	for i := range 4 * runtime.GOMAXPROCS(0) {
+		id := fmt.Sprint("stuck-", i)
+		f.s.SetProxy(ProxyID(id), 1, large, nil)
+		p := &stuck{pipe: pipe{ctx: grpc.NewContextWithServerTransportStream(ctx, inProcess{}), requests: make(chan *discoveryv3.DeltaDiscoveryRequest, 2)}, full: make(chan struct{})}
+		p.requests <- &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: id}, TypeUrl: xds.TypeCluster}
+		p.requests <- &discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeEndpoint, ResourceNamesSubscribe: []string{f.clusters[0]}}
+		running.Go(func() { _ = f.s.DeltaAggregatedResources(p) })
+		<-p.full
+	}
+	done := f.waiter.until(1, func(p Progress) bool { return p.EndpointsAcked >= 2 })
+	f.s.SetEndpoints(2, map[string]*xds.Resource{f.clusters[0]: load(t, f.clusters[0], 7)})
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		t.Fatal("a proxy that reads waits for those that don't")
+	}
+}
+
+// A proxy that is behind is given the newest of all that changed, in one response, whatever number of changes there were.
+func TestChangesGatherForAProxyThatIsBehind(t *testing.T) {
+	s := newServer(t)
+	names := []string{"a", "b"}
+	set := func(revision uint64) {
+		s.SetEndpoints(revision, map[string]*xds.Resource{names[revision%2]: load(t, names[revision%2], uint32(revision%128))})
+	}
+	set(1)
+	set(2)
+	s.SetProxy("p", 1, clusters(t, names...), nil)
+	st := attached(s, "p")
+	var sent []*response
+	st.send = func(r *response) error { sent = append(sent, r); return nil }
+	st.handled = make(chan struct{}, 1)
+	st.urgent.Store(true)
+	ask := func(req *discoveryv3.DeltaDiscoveryRequest) {
+		st.inbox.setRequest(deltaRequest{req})
+		st.news()
+		<-st.handled
+	}
+	acknowledge := func() {
+		for len(sent) > 0 {
+			r := sent[0]
+			sent = sent[1:]
+			ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.typeURL, ResponseNonce: r.nonce})
+		}
+	}
+	ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeCluster})
+	ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeListener})
+	acknowledge()
+	ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeEndpoint, ResourceNamesSubscribe: names})
+	acknowledge()
+	st.news()
+	if len(sent) != 0 || st.session.Progress().Acked != 1 {
+		t.Fatalf("did not start: %+v", st.session.Progress())
+	}
+	const changes = 1000
+	for revision := uint64(3); revision < changes; revision++ {
+		set(revision)
+		st.news()
+	}
+	if len(sent) != 1 {
+		t.Fatalf("%d responses are on their way to a proxy that acknowledged none", len(sent))
+	}
+	ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeEndpoint, ResponseNonce: sent[0].nonce})
+	if len(sent) != 1 {
+		t.Fatal("an acknowledgement is answered before others that wait have had their turn")
+	}
+	st.news()
+	if len(sent) != 2 || len(sent[1].upserts) != 2 || sent[1].upserts[0].Version != s.lookup("a").Version || sent[1].upserts[1].Version != s.lookup("b").Version {
+		t.Fatalf("%d responses, want a second with the newest of both: %v", len(sent), sent[len(sent)-1].upserts)
+	}
+	sent = sent[1:]
+	acknowledge()
+	st.news()
+	if got := st.session.Progress(); len(sent) != 0 || got.EndpointsAcked != changes-1 {
+		t.Errorf("at the end %+v, and %d more are sent", got, len(sent))
+	}
+}
