@@ -30,6 +30,8 @@ const (
 	statusHold = 3 * time.Millisecond
 	// tidyEvery is how often what nobody uses is forgotten.
 	tidyEvery = time.Minute
+	// restAfter is how long nothing has to happen until memory that is free is given back.
+	restAfter = 15 * time.Second
 )
 
 // core is the one owner of the zone's state. All but inbox, keys and metrics is for run's goroutine alone.
@@ -72,6 +74,8 @@ type core struct {
 	changed     bool // since the last status
 	graceEnds   <-chan time.Time
 	heldRecords int
+	// rests holds a token when nothing has happened for restAfter.
+	rests chan struct{}
 }
 
 // keys hands the newest keys of tokens to admission, on any goroutine.
@@ -135,9 +139,10 @@ func (c *core) run(ctx context.Context, grace time.Duration) {
 	defer graceTimer.Stop()
 	defer tidy.Stop()
 	c.graceEnds = graceTimer.C
-	hold, status := time.NewTimer(0), time.NewTimer(0)
+	hold, status, rest := time.NewTimer(0), time.NewTimer(0), time.NewTimer(restAfter)
 	defer hold.Stop()
 	defer status.Stop()
+	defer rest.Stop()
 	var holding, statusDue bool
 	<-hold.C
 	<-status.C
@@ -157,10 +162,17 @@ func (c *core) run(ctx context.Context, grace time.Duration) {
 		case <-hold.C:
 			holding = false
 			continue
+		case <-rest.C:
+			select {
+			case c.rests <- struct{}{}:
+			default: // it was not noticed yet that it rested before
+			}
+			continue
 		case <-c.graceEnds:
 			c.endGrace()
 		case <-tidy.C:
 			c.tidy()
+			continue
 		case <-status.C:
 			statusDue = false
 			if c.changed {
@@ -195,11 +207,26 @@ func (c *core) run(ctx context.Context, grace time.Duration) {
 		c.flush()
 		took := time.Since(began)
 		c.metrics.flush.Observe(took.Seconds())
+		rest.Reset(restAfter)
 		holding = true
 		hold.Reset(min(max(took, minHold), maxHold))
 		if c.changed && !statusDue {
 			statusDue = true
 			status.Reset(statusHold)
+		}
+	}
+}
+
+// rest calls each time that nothing has happened for a while, until ctx ends.
+func (c *core) rest(ctx context.Context, each func()) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.rests:
+			if each != nil {
+				each()
+			}
 		}
 	}
 }

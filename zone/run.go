@@ -45,6 +45,8 @@ const (
 	// A proxy sends little after its first request, so its connection has no buffers of its own, and its window is not measured by
 	// pings. TLS holds a record as it is.
 	window = 64 << 10
+	// writeBuffer is what goes out at once, as long as a record of TLS. Who has nothing to write has none.
+	writeBuffer = 16 << 10
 	// stopping is how long proxies may take to hear that the zone stops, and requests of the REST server to end.
 	stopping = 2 * time.Second
 )
@@ -128,7 +130,7 @@ func (z *Zone) open(store *disk.Store) (*core, error) {
 		zone: z.cfg.Name, version: z.cfg.Version, log: z.log, inbox: newInbox(), state: state.New(z.cfg.Name), keys: &keys{},
 		files: newRegistrar(store, z.log), report: newReporter(), metrics: newMetrics(),
 		proxies: map[string]*proxy{}, restored: map[string]*proxy{}, coming: map[string]int{}, secrets: map[secretKey]*sealed{}, usersOf: map[secretKey]map[string]bool{},
-		renew: map[string]bool{}, troubled: map[string]bool{}, meshErrors: map[string]string{}, changed: true,
+		renew: map[string]bool{}, troubled: map[string]bool{}, meshErrors: map[string]string{}, changed: true, rests: make(chan struct{}, 1),
 	}
 	var err error
 	if c.admitted, err = admission.New(admission.Config{Zone: z.cfg.Name, Keys: c.keys}); err != nil {
@@ -159,7 +161,7 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, cert *
 
 	grpcServer := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(cert.config())), grpc.MaxRecvMsgSize(maxRequest),
-		grpc.ReadBufferSize(0), grpc.SharedWriteBuffer(true), grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
+		grpc.ReadBufferSize(0), grpc.SharedWriteBuffer(true), grpc.WriteBufferSize(writeBuffer), grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
 		grpc.ConnectionTimeout(handshake), grpc.MaxConcurrentStreams(streamsPerConnection), grpc.MaxHeaderListSize(64<<10),
 		grpc.StreamInterceptor(c.stranger),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
@@ -185,6 +187,7 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, cert *
 	part("identities", func() error { return c.identity.Run(ctx) })
 	part("global", func() error { return client.Run(ctx) })
 	part("check-ups", quiet(func() { c.checkups.run(ctx) }))
+	part("rest", quiet(func() { c.rest(ctx, z.cfg.Rests) }))
 	part("reports", quiet(func() { c.report.run(ctx, client) }))
 	part("server certificate", quiet(func() { cert.run(ctx) }))
 	part("xDS", func() error { return grpcServer.Serve(ports["xds"]) })

@@ -63,6 +63,8 @@ type Config struct {
 	Limits Limits
 	// EndpointGrace; DefaultEndpointGrace when 0.
 	EndpointGrace time.Duration
+	// Rests is called when nothing has happened for a while, once until something does; nil for nothing.
+	Rests func()
 	// SVIDLifetime is used where a mesh sets none; that of package pki when 0.
 	SVIDLifetime time.Duration
 }

@@ -44,8 +44,9 @@ func newZone(streams cli.Streams) *cobra.Command {
 }
 
 // heapGrowth is how far a zone's heap may grow over what is in use before it is collected, in percent. Most of it stays for as long as
-// its proxies do, so letting it double would be half of its memory for nothing.
-const heapGrowth = 50
+// its proxies do, and garbage between what stays can't be given back, so the less there ever is of it, the better. Collecting costs twice
+// what it would at 50 %, which is a twentieth of the processor time while proxies join.
+const heapGrowth = 25
 
 func runZone(ctx context.Context, c config.Zone, log *zap.Logger) error {
 	if os.Getenv("GOGC") == "" {
@@ -56,7 +57,7 @@ func runZone(ctx context.Context, c config.Zone, log *zap.Logger) error {
 		XDSAddress: c.XDSAddress, RESTAddress: c.RESTAddress, MetricsTokenFile: c.MetricsToken,
 		Hosts: c.Hosts, TLSCertFile: c.TLSCertFile, TLSKeyFile: c.TLSKeyFile,
 		Version: cli.Version, Replica: c.Replica, Logger: log,
-		EndpointGrace: c.EndpointGrace, SVIDLifetime: c.SVIDLifetime, Limits: zone.Limits{Connections: c.Connections, StreamRate: c.StreamRate},
+		Rests: debug.FreeOSMemory, EndpointGrace: c.EndpointGrace, SVIDLifetime: c.SVIDLifetime, Limits: zone.Limits{Connections: c.Connections, StreamRate: c.StreamRate},
 	})
 	if err != nil {
 		return err
