@@ -18,18 +18,18 @@ import (
 
 // accessLogs are the logs of a chain. Those of HTTP look into the route's metadata whether it wants them, so that a change of what
 // is logged comes with routes and drains nothing.
-func accessLogs(logs []ir.AccessLog, byRoute bool, clusters map[string]bool) ([]*accesslogv3.AccessLog, error) {
+func accessLogs(logs []ir.AccessLog, byRoute bool, names *known) ([]*accesslogv3.AccessLog, error) {
 	var out []*accesslogv3.AccessLog
 	var errs []error
 	for i := range logs {
-		one, err := accessLog(&logs[i], byRoute, clusters)
+		one, err := accessLog(&logs[i], byRoute, names)
 		errs = append(errs, inEach(err, fmt.Sprintf("access log %q", logs[i].Name)))
 		out = append(out, one)
 	}
 	return out, errors.Join(errs...)
 }
 
-func accessLog(l *ir.AccessLog, byRoute bool, clusters map[string]bool) (*accesslogv3.AccessLog, error) {
+func accessLog(l *ir.AccessLog, byRoute bool, names *known) (*accesslogv3.AccessLog, error) {
 	out := &accesslogv3.AccessLog{Name: l.Name}
 	if byRoute {
 		wanted, err := pack(&celv3.ExpressionFilter{
@@ -50,7 +50,7 @@ func accessLog(l *ir.AccessLog, byRoute bool, clusters map[string]bool) (*access
 		return nil, errors.New("needs one of a pipe and a cluster")
 	case l.Pipe != "":
 		config = fileLog(l)
-	case !clusters[l.Cluster]:
+	case !names.has(aCluster, l.Cluster):
 		return nil, fmt.Errorf("cluster %q is not among the proxy's clusters: add it", l.Cluster)
 	default:
 		config = otlpLog(l)

@@ -12,41 +12,28 @@ import (
 // Build translates all of a proxy but endpoints and secrets. It reports everything that is wrong at once, each error naming
 // the listener, route or cluster; with any error there are no resources, so that no proxy is given half of its
 // configuration, such as a route without its authorization. It keeps no reference to p and is safe for concurrent use.
-func Build(p *ir.Proxy) (*Resources, error) {
+func Build(p *ir.Proxy) (*Resources, error) { return (*Memo)(nil).Build(p) }
+
+// Build is the function Build for a proxy of which others may have parts. It must not be called at the same time as the Memo's other
+// methods.
+func (m *Memo) Build(p *ir.Proxy) (*Resources, error) {
 	if p == nil {
 		return nil, errors.New("proxy is nil")
 	}
-	names := known{routes: map[string]bool{}, clusters: map[string]bool{}, authorizations: map[string]bool{}, bare: map[string]bool{}}
-	for i := range p.Routes {
-		names.routes[p.Routes[i].Name] = true
-	}
-	for i := range p.Clusters {
-		names.clusters[p.Clusters[i].Name] = true
-	}
-	for i := range p.Authorizations {
-		names.authorizations[p.Authorizations[i].Name] = true
-	}
-	for i := range p.Listeners {
-		for n := range p.Listeners[i].Chains {
-			if http := p.Listeners[i].Chains[n].HTTP; http != nil && http.Bare {
-				names.bare[http.RouteConfig] = true
-			}
-		}
-	}
-
+	names := namesOf(p)
 	var out Resources
-	proxies, problem := tcpProxies(p.Listeners, names.clusters)
+	proxies, problem := tcpProxies(p.Listeners, names)
 	err := [5]error{4: problem}
 	out.Listeners, err[0] = each("listener", p.Listeners, func(l *ir.Listener) (string, *Resource, error) {
-		r, err := listener(l, names)
+		r, err := made(m, TypeListener, l, names, func() (*Resource, error) { return listener(l, names) })
 		return l.Name, r, err
 	})
 	out.Routes, err[1] = each("routes", p.Routes, func(c *ir.RouteConfig) (string, *Resource, error) {
-		r, err := routeConfig(c, names)
+		r, err := made(m, TypeRoute, c, names, func() (*Resource, error) { return routeConfig(c, names) })
 		return c.Name, r, err
 	})
 	out.Clusters, err[2] = each("cluster", p.Clusters, func(c *ir.Cluster) (string, *Resource, error) {
-		r, err := cluster(c)
+		r, err := made(m, TypeCluster, c, names, func() (*Resource, error) { return cluster(c) })
 		return c.Name, r, err
 	})
 	out.Extensions, err[3] = each("authorization", p.Authorizations, func(a *ir.NamedAuthorization) (string, *Resource, error) {
@@ -59,6 +46,9 @@ func Build(p *ir.Proxy) (*Resources, error) {
 	}
 	out.Extensions = slices.Concat(out.Extensions, proxies, filters)
 	slices.SortFunc(out.Extensions, func(a, b *Resource) int { return cmp.Compare(a.Name, b.Name) })
+	if m != nil {
+		m.count(out.Extensions...)
+	}
 	if p.Template != nil {
 		if err := applyTemplate(p, &out); err != nil {
 			return nil, err

@@ -149,7 +149,7 @@ func TestSegments(t *testing.T) {
 func TestNegativeDurationsAreRefused(t *testing.T) {
 	r := goodRoute()
 	r.Forward.Timeout = -time.Second
-	if _, err := route(&r, map[string]bool{"a": true}); err == nil || !strings.Contains(err.Error(), "timeout is -1s") {
+	if _, err := route(&r, namesOf(&ir.Proxy{Clusters: []ir.Cluster{{Name: "a"}}})); err == nil || !strings.Contains(err.Error(), "timeout is -1s") {
 		t.Errorf("error is %v, want one about the timeout", err)
 	}
 }
@@ -158,7 +158,7 @@ func TestNegativeDurationsAreRefused(t *testing.T) {
 func TestLongBody(t *testing.T) {
 	r, err := routeConfig(&ir.RouteConfig{Name: "r", VirtualHosts: []ir.VirtualHost{{Name: "v", Domains: []string{"*"}, Routes: []ir.Route{
 		{Name: "long", Direct: &ir.DirectResponse{Status: 200, Body: strings.Repeat("x", 5000)}},
-	}}}}, known{})
+	}}}}, &known{})
 	if err != nil {
 		t.Fatal(err)
 	}

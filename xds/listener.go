@@ -24,10 +24,7 @@ const (
 	noServerName = "zoneforge:no-server-name"
 )
 
-// known are the names that a listener or route may refer to; bare are the routes whose listener has no filters.
-type known struct{ routes, clusters, authorizations, bare map[string]bool }
-
-func listener(l *ir.Listener, names known) (*Resource, error) {
+func listener(l *ir.Listener, names *known) (*Resource, error) {
 	out := &listenerv3.Listener{Name: l.Name}
 	var errs []error
 	address, err := place(l.Address, l.Port, l.Pipe)
@@ -104,7 +101,7 @@ func distinctMatches(chains []ir.FilterChain) error {
 	return errors.Join(errs...)
 }
 
-func chain(c *ir.FilterChain, names known, quic bool) (*listenerv3.FilterChain, error) {
+func chain(c *ir.FilterChain, names *known, quic bool) (*listenerv3.FilterChain, error) {
 	out := &listenerv3.FilterChain{Name: c.Name}
 	var errs []error
 	switch c.Match.Transport {
@@ -158,8 +155,8 @@ func networkFilter(name string, m validated) (*listenerv3.Filter, error) {
 	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: config}}, nil
 }
 
-func httpConnection(h *ir.HTTPConnection, names known, quic bool) ([]*listenerv3.Filter, error) {
-	if !names.routes[h.RouteConfig] {
+func httpConnection(h *ir.HTTPConnection, names *known, quic bool) ([]*listenerv3.Filter, error) {
+	if !names.has(someRoutes, h.RouteConfig) {
 		// Envoy would wait for it in vain and keep the listener from starting.
 		return nil, fmt.Errorf("http: routes %q are not among the proxy's: add them", h.RouteConfig)
 	}
@@ -180,10 +177,10 @@ func httpConnection(h *ir.HTTPConnection, names known, quic bool) ([]*listenerv3
 	}
 	allowWebSocket(out, h.Edge)
 	var err error
-	if out.AccessLog, err = accessLogs(h.Logs, true, names.clusters); err != nil {
+	if out.AccessLog, err = accessLogs(h.Logs, true, names); err != nil {
 		return nil, err
 	}
-	if out.Tracing, err = connectionTracing(h.Tracing, names.clusters); err != nil {
+	if out.Tracing, err = connectionTracing(h.Tracing, names); err != nil {
 		return nil, err
 	}
 	if h.NormalizePath {

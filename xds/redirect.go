@@ -76,8 +76,8 @@ func redirect(r *ir.Redirect, match ir.PathMatch) (*routev3.RedirectAction, erro
 	return out, errors.Join(errs...)
 }
 
-func mirrorTo(m ir.Mirror, clusters map[string]bool) (*routev3.RouteAction_RequestMirrorPolicy, error) {
-	if !clusters[m.Cluster] {
+func mirrorTo(m ir.Mirror, names *known) (*routev3.RouteAction_RequestMirrorPolicy, error) {
+	if !names.has(aCluster, m.Cluster) {
 		return nil, fmt.Errorf("mirror to cluster %q, which is not among the proxy's clusters: add it", m.Cluster)
 	}
 	return &routev3.RouteAction_RequestMirrorPolicy{

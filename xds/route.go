@@ -23,7 +23,7 @@ const (
 	statusCodesCond     = "retriable-status-codes"
 )
 
-func routeConfig(c *ir.RouteConfig, names known) (*Resource, error) {
+func routeConfig(c *ir.RouteConfig, names *known) (*Resource, error) {
 	// Domains are host names, while clients of any port but 80 and 443 send the port along.
 	out := &routev3.RouteConfiguration{Name: c.Name, IgnorePortInHostMatching: true}
 	var errs []error
@@ -41,11 +41,11 @@ func routeConfig(c *ir.RouteConfig, names known) (*Resource, error) {
 		}
 		for n := range host.Routes {
 			r := &host.Routes[n]
-			one, err := route(r, names.clusters)
+			one, err := route(r, names)
 			if err == nil {
 				err = one.ValidateAll()
 			}
-			if err == nil && names.bare[c.Name] && len(one.TypedPerFilterConfig) > 0 {
+			if err == nil && names.has(bareRoutes, c.Name) && len(one.TypedPerFilterConfig) > 0 {
 				err = errors.New("turns a filter on, and its listener has none: let the listener have them")
 			}
 			if err != nil {
@@ -76,7 +76,7 @@ func routeConfig(c *ir.RouteConfig, names known) (*Resource, error) {
 	return r, nil
 }
 
-func route(r *ir.Route, clusters map[string]bool) (*routev3.Route, error) {
+func route(r *ir.Route, names *known) (*routev3.Route, error) {
 	var errs []error
 	match, err := routeMatch(r.Match)
 	errs = append(errs, err)
@@ -88,7 +88,7 @@ func route(r *ir.Route, clusters map[string]bool) (*routev3.Route, error) {
 	case actions(r) > 1:
 		errs = append(errs, errors.New("has more than one of forward, redirect and direct response: set one"))
 	case r.Forward != nil:
-		action, err := forward(r.Forward, r.Match.Path, clusters)
+		action, err := forward(r.Forward, r.Match.Path, names)
 		errs = append(errs, err)
 		out.Action = &routev3.Route_Route{Route: action}
 	case r.Redirect != nil:
@@ -126,7 +126,7 @@ func actions(r *ir.Route) int {
 	return n
 }
 
-func forward(f *ir.Forward, path ir.PathMatch, clusters map[string]bool) (*routev3.RouteAction, error) {
+func forward(f *ir.Forward, path ir.PathMatch, names *known) (*routev3.RouteAction, error) {
 	// Envoy's defaults are 15 seconds and 5 minutes; a zero that is spelled out means none.
 	out := &routev3.RouteAction{Timeout: durationpb.New(f.Timeout), IdleTimeout: durationpb.New(f.IdleTimeout)}
 	errs := []error{notNegative(namedDuration{"timeout", f.Timeout},
@@ -134,7 +134,7 @@ func forward(f *ir.Forward, path ir.PathMatch, clusters map[string]bool) (*route
 	if f.MaxDuration != 0 {
 		out.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{MaxStreamDuration: durationpb.New(f.MaxDuration)}
 	}
-	weighted, err := shares(f.Clusters, clusters)
+	weighted, err := shares(f.Clusters, names)
 	errs = append(errs, err)
 	if len(weighted) == 1 {
 		out.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: weighted[0].Cluster}
@@ -156,7 +156,7 @@ func forward(f *ir.Forward, path ir.PathMatch, clusters map[string]bool) (*route
 		out.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: f.Host}
 	}
 	for _, m := range f.Mirrors {
-		mirror, err := mirrorTo(m, clusters)
+		mirror, err := mirrorTo(m, names)
 		errs = append(errs, err)
 		out.RequestMirrorPolicies = append(out.RequestMirrorPolicies, mirror)
 	}
@@ -171,12 +171,12 @@ func forward(f *ir.Forward, path ir.PathMatch, clusters map[string]bool) (*route
 }
 
 // shares are the clusters that have a share at all. A cluster on its own needs no weight.
-func shares(all []ir.WeightedCluster, known map[string]bool) ([]ir.WeightedCluster, error) {
+func shares(all []ir.WeightedCluster, names *known) ([]ir.WeightedCluster, error) {
 	var out []ir.WeightedCluster
 	var errs []error
 	var sum uint64
 	for _, w := range all {
-		if !known[w.Cluster] {
+		if !names.has(aCluster, w.Cluster) {
 			errs = append(errs, fmt.Errorf("cluster %q is not among the proxy's clusters: add it", w.Cluster))
 		}
 		if w.Weight == 0 && len(all) > 1 {

@@ -15,7 +15,7 @@ import (
 	"github.com/zoneforge/zoneforge/ir"
 )
 
-func tcpProxy(t *ir.TCPProxy, names known) ([]*listenerv3.Filter, error) {
+func tcpProxy(t *ir.TCPProxy, names *known) ([]*listenerv3.Filter, error) {
 	var filters []*listenerv3.Filter
 	var errs []error
 	add := func(name string, m validated) {
@@ -35,7 +35,7 @@ func tcpProxy(t *ir.TCPProxy, names known) ([]*listenerv3.Filter, error) {
 		filters = append(filters, discovered(t.Name, &tcpv3.TcpProxy{}))
 		return filters, errors.Join(errs...)
 	}
-	out, err := tcpConfig(t, names.clusters)
+	out, err := tcpConfig(t, names)
 	errs = append(errs, err)
 	// What is wrong with the clusters says more than that Envoy takes no empty list.
 	if err := errors.Join(errs...); err != nil {
@@ -46,10 +46,10 @@ func tcpProxy(t *ir.TCPProxy, names known) ([]*listenerv3.Filter, error) {
 }
 
 // tcpConfig forwards to clusters by weight.
-func tcpConfig(t *ir.TCPProxy, clusters map[string]bool) (*tcpv3.TcpProxy, error) {
+func tcpConfig(t *ir.TCPProxy, names *known) (*tcpv3.TcpProxy, error) {
 	errs := []error{notNegative(namedDuration{"tcp: idle timeout", t.IdleTimeout})}
 	out := &tcpv3.TcpProxy{StatPrefix: t.StatPrefix, IdleTimeout: unlessZero(t.IdleTimeout)}
-	logs, err := accessLogs(t.Logs, false, clusters)
+	logs, err := accessLogs(t.Logs, false, names)
 	errs = append(errs, inEach(err, "tcp"))
 	out.AccessLog = logs
 	if t.MaxConnectAttempts > 0 {
@@ -65,7 +65,7 @@ func tcpConfig(t *ir.TCPProxy, clusters map[string]bool) (*tcpv3.TcpProxy, error
 		out.ClusterSpecifier = &tcpv3.TcpProxy_Cluster{Cluster: noServerName}
 		return out, errors.Join(errs...)
 	}
-	weighted, err := shares(t.Clusters, clusters)
+	weighted, err := shares(t.Clusters, names)
 	errs = append(errs, inEach(err, "tcp"))
 	if len(weighted) == 1 {
 		out.ClusterSpecifier = &tcpv3.TcpProxy_Cluster{Cluster: weighted[0].Cluster}
@@ -80,7 +80,7 @@ func tcpConfig(t *ir.TCPProxy, clusters map[string]bool) (*tcpv3.TcpProxy, error
 }
 
 // tcpProxies are the configurations of the proxies that travel apart from their listeners.
-func tcpProxies(listeners []ir.Listener, clusters map[string]bool) ([]*Resource, error) {
+func tcpProxies(listeners []ir.Listener, names *known) ([]*Resource, error) {
 	var named []*ir.TCPProxy
 	for i := range listeners {
 		for j := range listeners[i].Chains {
@@ -90,7 +90,7 @@ func tcpProxies(listeners []ir.Listener, clusters map[string]bool) ([]*Resource,
 		}
 	}
 	return each("tcp proxy", named, func(t **ir.TCPProxy) (string, *Resource, error) {
-		config, err := tcpConfig(*t, clusters)
+		config, err := tcpConfig(*t, names)
 		if err != nil {
 			return (*t).Name, nil, err
 		}
@@ -114,8 +114,8 @@ func discovered(name string, config validated) *listenerv3.Filter {
 }
 
 // networkRBAC refers to an authorization that comes by ECDS.
-func networkRBAC(name string, names known) (*listenerv3.Filter, error) {
-	if !names.authorizations[name] {
+func networkRBAC(name string, names *known) (*listenerv3.Filter, error) {
+	if !names.has(anAuthorization, name) {
 		return nil, fmt.Errorf("tcp: authorization %q is not among the proxy's: add it", name)
 	}
 	return discovered(name, &networkrbacv3.RBAC{}), nil

@@ -15,7 +15,7 @@ import (
 
 // connectionTracing names the collector. How much is traced, and with which tags, is for each route to say: a change of that
 // drains nothing.
-func connectionTracing(t *ir.Tracing, clusters map[string]bool) (*hcmv3.HttpConnectionManager_Tracing, error) {
+func connectionTracing(t *ir.Tracing, names *known) (*hcmv3.HttpConnectionManager_Tracing, error) {
 	if t == nil {
 		return nil, nil
 	}
@@ -39,7 +39,7 @@ func connectionTracing(t *ir.Tracing, clusters map[string]bool) (*hcmv3.HttpConn
 	default:
 		return nil, errors.New("tracing: has no collector: set one")
 	}
-	if !clusters[to.Cluster] {
+	if !names.has(aCluster, to.Cluster) {
 		return nil, fmt.Errorf("tracing: cluster %q is not among the proxy's clusters: add it", to.Cluster)
 	}
 	packed, err := pack(config)

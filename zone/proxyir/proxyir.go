@@ -160,8 +160,10 @@ type builder struct {
 }
 
 func newBuilder(in Input, kind ir.ProxyKind, source map[string]string) *builder {
-	b := &builder{Input: in, external: map[string]map[string]string{}, attached: map[resource.Key][]attachment{}, limits: map[resource.Key][]attachment{}, logins: map[*ir.OIDC]string{}, clusters: map[string]ir.Cluster{}, destinations: map[string]ingress.Destination{}, secrets: map[string]bool{},
-		rejected: map[Rejected]bool{}, uses: map[Use]bool{}}
+	ways := len(in.Dataplane.GetNetworking().GetOutbound())
+	b := &builder{Input: in, external: map[string]map[string]string{}, attached: map[resource.Key][]attachment{}, limits: map[resource.Key][]attachment{}, logins: map[*ir.OIDC]string{},
+		clusters: make(map[string]ir.Cluster, ways), destinations: make(map[string]ingress.Destination, ways), secrets: map[string]bool{},
+		rejected: map[Rejected]bool{}, uses: make(map[Use]bool, ways)}
 	if len(in.Without) > 0 {
 		b.Policies = maps.Clone(in.Policies)
 		kinds := map[string]bool{}
@@ -266,6 +268,9 @@ func (b *builder) retry(destination map[string]string) *meshv1.Retry {
 // tagsText is the service, then the other tags by name.
 func tagsText(tags map[string]string) string {
 	out := tags[resource.TagService]
+	if len(tags) == 1 {
+		return out // of nearly all destinations
+	}
 	for _, k := range slices.Sorted(maps.Keys(tags)) {
 		if k != resource.TagService {
 			out += fmt.Sprintf(" %s=%s", k, tags[k])
@@ -282,14 +287,9 @@ func (b *builder) secret(name string) string {
 // cluster returns the name of the cluster of a destination: its server name, which is the same in all zones and versions.
 func (b *builder) cluster(tags map[string]string) (string, error) {
 	d := ingress.Destination{Mesh: b.MeshName, Service: tags[resource.TagService]}
-	for _, k := range slices.Sorted(maps.Keys(tags)) {
-		if k == resource.TagService {
-			continue
-		}
-		if d.Subset == nil {
-			d.Subset = map[string]string{}
-		}
-		d.Subset[k] = tags[k]
+	if len(tags) > 1 {
+		d.Subset = maps.Clone(tags)
+		delete(d.Subset, resource.TagService)
 	}
 	sni, err := d.SNI()
 	if err != nil {

@@ -34,6 +34,7 @@ func Sidecar(in Input) (*Result, error) {
 	case Outbounds:
 		inbounds = nil
 	}
+	b.proxy.Listeners, b.proxy.Routes = make([]ir.Listener, 0, len(inbounds)+len(outbounds)), make([]ir.RouteConfig, 0, len(inbounds)+len(outbounds))
 	for _, inbound := range inbounds {
 		if err := b.inbound(inbound); err != nil {
 			errs = append(errs, fmt.Errorf("dataplane %s/%s: inbound %d: %w", in.MeshName, in.Name, inbound.GetPort(), err))

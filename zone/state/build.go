@@ -74,13 +74,13 @@ func (s *State) whole(m *mesh, p *proxy) (*half, error) {
 		return nil, err
 	}
 	result.Proxy.FormerJWT = p.former(requiredTokens(result.Proxy))
-	resources, err := xds.Build(result.Proxy)
+	resources, err := s.memo.Build(result.Proxy)
 	if err != nil {
 		if result, resources, err = withoutBad(build, in, result, err); err != nil {
 			return nil, err
 		}
+		s.built(resources)
 	}
-	s.built(resources)
 	return s.halfOf(p, result, wanted, resources)
 }
 

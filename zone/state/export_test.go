@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/zoneforge/zoneforge/ir"
+	"github.com/zoneforge/zoneforge/xds"
 )
 
 // FormerTokens are those that a proxy's routes asked for before the last change of that.
@@ -16,7 +17,9 @@ func FormerTokens(s *State, id string) []*ir.JWT { return s.proxies[id].formerJW
 // returns what differs.
 func AsIfBuiltWhole(s *State) []string {
 	var wrong []string
+	defer func(memo xds.Memo) { s.memo = memo }(s.memo)
 	for _, id := range slices.Sorted(maps.Keys(s.proxies)) {
+		s.memo = xds.Memo{} // what was built before must not be what it is compared with
 		p := s.proxies[id]
 		if !p.live || p.ZoneIngress != nil || len(p.halves) == 0 {
 			continue

@@ -176,14 +176,18 @@ func (s *State) half(m *mesh, p *proxy, part proxyir.Part) (_ *half, shared bool
 	if result.Proxy.Template != nil {
 		return nil, false, errWhole
 	}
+	var resources *xds.Resources
 	if part == proxyir.Inbounds {
 		result.Proxy.FormerJWT = p.former(requiredTokens(result.Proxy))
+		if resources, err = xds.Build(result.Proxy); err == nil {
+			s.built(resources)
+		}
+	} else {
+		resources, err = s.memo.Build(result.Proxy)
 	}
-	resources, err := xds.Build(result.Proxy)
 	if err != nil {
 		return nil, false, err
 	}
-	s.built(resources)
 	h, err := s.halfOf(p, result, wanted, resources)
 	return h, err == nil && !result.Personal, err
 }
@@ -353,5 +357,7 @@ func (s *State) Tidy() {
 			}
 		}
 	}
-	s.interner.Keep(func(r *xds.Resource) bool { return used[r] })
+	is := func(r *xds.Resource) bool { return used[r] }
+	s.interner.Keep(is)
+	s.memo.Keep(is)
 }

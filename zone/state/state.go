@@ -44,8 +44,10 @@ type State struct {
 	astray map[resource.Key]string
 	// workloads are what live sidecars have in common, by what that is built from.
 	workloads map[string]*workload
-	// interner lets proxies share equal resources.
+	// interner lets proxies share equal resources, and memo builds them once. What comes into a sidecar is of no other proxy, and not
+	// in the memo.
 	interner xds.Interner
+	memo     xds.Memo
 	// endpoints are those that some proxy needs, by name.
 	endpoints map[string]*endpoints
 	offer     *kds.Set

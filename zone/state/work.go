@@ -6,7 +6,7 @@ import "github.com/zoneforge/zoneforge/xds"
 type Work struct {
 	// Examined counts proxies that were looked at, or marked, because a change may affect them.
 	Examined int
-	// Resources counts those that were built for proxies, whether or not another proxy has an equal one; Bytes are theirs.
+	// Resources counts those that were built for proxies, not those that were remembered; Bytes are theirs.
 	Resources, Bytes int
 }
 
@@ -14,6 +14,8 @@ type Work struct {
 func (s *State) TakeWork() Work {
 	w := s.work
 	s.work = Work{}
+	resources, bytes := s.memo.TakeBuilt()
+	w.Resources, w.Bytes = w.Resources+resources, w.Bytes+bytes
 	return w
 }
 
@@ -25,7 +27,7 @@ func (w *Work) Add(list ...*xds.Resource) {
 	}
 }
 
-// built counts what was built for one proxy, or for those that share it.
+// built counts what was built without the memo for one proxy.
 func (s *State) built(r *xds.Resources) {
 	for _, list := range [][]*xds.Resource{r.Listeners, r.Routes, r.Clusters, r.Extensions} {
 		s.work.Add(list...)

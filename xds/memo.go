@@ -1,0 +1,68 @@
+package xds
+
+import (
+	"crypto/sha256"
+	"slices"
+)
+
+// Memo remembers listeners, routes and clusters by what they were built from, so that a proxy is built of what others have already, or
+// it had before: replicas and workloads have most of their ways out in common, and a policy changes few parts of them. What it gives is
+// what Build gives, to the byte. It remembers until Keep leaves a resource out. Its zero value is ready; it has one owner, whose calls
+// must not overlap.
+type Memo struct {
+	parts   map[[sha256.Size]byte]part
+	digests digester
+	// built and bytes are of what was built since they were taken.
+	built, bytes int
+}
+
+// part is a resource with what it asked of the rest of its proxy.
+type part struct {
+	resource *Resource
+	asked    []answer
+}
+
+// made is the resource of a part of a proxy. A nil Memo builds it.
+func made[T any](m *Memo, typeURL string, from *T, names *known, build func() (*Resource, error)) (*Resource, error) {
+	names.asked = names.asked[:0]
+	if m == nil {
+		return build()
+	}
+	key := m.digests.of(typeURL, from)
+	if known, ok := m.parts[key]; ok && names.same(known.asked) {
+		return known.resource, nil
+	}
+	r, err := build()
+	if err != nil {
+		return nil, err
+	}
+	m.count(r)
+	if m.parts == nil {
+		m.parts = map[[sha256.Size]byte]part{}
+	}
+	m.parts[key] = part{r, slices.Clone(names.asked)}
+	return r, nil
+}
+
+func (m *Memo) count(built ...*Resource) {
+	m.built += len(built)
+	for _, r := range built {
+		m.bytes += r.Size()
+	}
+}
+
+// TakeBuilt counts what was built since the last call, as nothing was remembered of it, and its bytes.
+func (m *Memo) TakeBuilt() (resources, bytes int) {
+	resources, bytes, m.built, m.bytes = m.built, m.bytes, 0, 0
+	return resources, bytes
+}
+
+// Keep forgets the resources for which used says no. It returns how many remain.
+func (m *Memo) Keep(used func(*Resource) bool) int {
+	for key, p := range m.parts {
+		if !used(p.resource) {
+			delete(m.parts, key)
+		}
+	}
+	return len(m.parts)
+}
