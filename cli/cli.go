@@ -93,6 +93,6 @@ func newRoot(streams Streams) *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(newApply(streams), newAudit(streams), newBackup(streams), newCA(streams), newConfig(streams), newDelete(streams), newDiff(streams), newDoctor(streams), newGet(streams), newHistory(streams),
-		newInspect(streams), newRollback(streams), newShow(streams), newToken(streams), newValidate(streams), newVersion(streams))
+		newInspect(streams), newKEK(streams), newRollback(streams), newShow(streams), newToken(streams), newValidate(streams), newVersion(streams))
 	return root
 }

@@ -42,6 +42,8 @@ type fakeGlobal struct {
 	bodies   []string
 	// roots are told one after another; the last stays.
 	roots []string
+	// kek and reseals are told one after another; the last stays.
+	kek, reseals []string
 	// health and checkUps, by zone, are what a doctor is told.
 	health   string
 	checkUps map[string]string
@@ -131,6 +133,7 @@ func (f *fakeGlobal) serve(w http.ResponseWriter, r *http.Request) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, f.root()) })
 	}
 	mux.HandleFunc("GET /v1/roots", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"items":[%s]}`, f.root()) })
+	f.sealing(mux)
 	mux.HandleFunc("GET /v1/status/global", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, f.health) })
 	mux.HandleFunc("GET /v1/zones/{zone}/check-up", func(w http.ResponseWriter, r *http.Request) {
 		if up, ok := f.checkUps[r.PathValue("zone")]; ok {

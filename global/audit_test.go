@@ -172,6 +172,10 @@ func TestRolesPerVerb(t *testing.T) {
 		{"POST", "/v1/roots/default/rotation/without", `{"zones":["nobody"]}`, [7]int{401, 401, 401, 403, 403, 403, 404}},
 		{"POST", "/v1/roots/default/rotation/without", `{"zones":["z"]}`, [7]int{401, 401, 401, 403, 403, 403, 202}},
 		{"POST", "/v1/roots/nowhere/rotation", "", [7]int{401, 401, 401, 403, 403, 403, 404}},
+		{"GET", "/v1/kek", "", [7]int{401, 401, 401, 403, 403, 403, 200}},
+		{"POST", "/v1/kek/keys", "", [7]int{401, 401, 401, 403, 403, 403, 201}},
+		{"POST", "/v1/kek/reseal", "", [7]int{401, 401, 401, 403, 403, 403, 200}},
+		{"DELETE", "/v1/kek/keys/nothing", "", [7]int{401, 401, 401, 403, 403, 403, 404}},
 		{"POST", "/v1/tokens/revocations", `{"token":"` + victim + `"}`, [7]int{401, 401, 401, 403, 403, 403, 204}},
 	} {
 		for i, role := range roles {

@@ -30,7 +30,7 @@ func (g Gossip) config() (gossip.Config, error) {
 }
 
 // join starts this replica's part among the others; nil when it is alone.
-func (g *Global) join(st *stage, s *store.Store, registry *zones.Registry) (*peers.Peers, error) {
+func (g *Global) join(st *stage, s *store.Store, registry *zones.Registry, key *store.KeyFile) (*peers.Peers, error) {
 	if g.cfg.Gossip.Address == "" {
 		return nil, nil
 	}
@@ -43,7 +43,7 @@ func (g *Global) join(st *stage, s *store.Store, registry *zones.Registry) (*pee
 		return nil, err
 	}
 	p, err := peers.New(peers.Config{
-		Name: g.cfg.Replica, Gossip: cfg, KeysFile: g.cfg.Gossip.KeyFile, Listener: listener, Registry: registry, Away: s.Away, Logger: g.log,
+		Name: g.cfg.Replica, Gossip: cfg, KeysFile: g.cfg.Gossip.KeyFile, Listener: listener, Registry: registry, Away: s.Away, Keys: key.IDs, Logger: g.log,
 	})
 	if err != nil {
 		_ = listener.Close() // nobody was answered on it yet

@@ -117,7 +117,7 @@ func (g *Global) Run(ctx context.Context) error {
 	})
 	defer endREST()
 
-	s, err := g.open(ctx, known)
+	s, key, err := g.open(ctx, known)
 	if err != nil {
 		return unlessStopped(ctx, err)
 	}
@@ -140,10 +140,12 @@ func (g *Global) Run(ctx context.Context) error {
 	back.start("zones", registry.Run)
 	rotator := ca.NewRotator(authorities, standings{registry})
 	back.start("rotation of roots", rotator.Run)
-	others, err := g.join(back, s, registry)
+	others, err := g.join(back, s, registry, key)
 	if err != nil {
 		return err
 	}
+	secrets := &sealing{key: key, store: s, others: others, embedded: len(g.cfg.EtcdEndpoints) == 0, replica: g.cfg.Replica, log: g.log}
+	back.start("key file", secrets.follow)
 	link := p.stage()
 	kdsServer := serveKDS(link, ports["kds"], cert.config(), registry)
 	// Deferred calls run last to first: here REST stops before KDS, then what both need, and the store closes at last.
@@ -162,7 +164,7 @@ func (g *Global) Run(ctx context.Context) error {
 	entrance.open(rest.New(rest.Config{
 		Store: countingStore{s, g.metrics}, Tokens: authorities, Roots: rotator, Zones: zonesOf{registry, others}, Replicas: g.replicas(s, registry, others), References: views, Metrics: g.metrics.handler(),
 		Authenticator: &authenticator{users: &verifier{purpose: token.User, store: s, ca: authorities}, trustLoopback: g.cfg.TrustLoopback},
-		Backup:        g.backup(s), Audit: log, Health: g.health(s, cert, rotator), Ready: ready.check, Done: ready.done, Logger: g.log,
+		Backup:        g.backup(s), Audit: log, Sealing: secrets, Health: g.health(s, cert, rotator), Ready: ready.check, Done: ready.done, Logger: g.log,
 		Limits:  rest.Limits{Rate: g.cfg.Limits.RESTRate, Concurrency: g.cfg.Limits.RESTConcurrency, Refused: g.metrics.tooMuch},
 		Version: g.cfg.Version, Replica: g.cfg.Replica, Schema: g.cfg.Schema,
 	}))
@@ -205,15 +207,15 @@ func unlessStopped(ctx context.Context, err error) error {
 	return err
 }
 
-// open opens the store with its key.
-func (g *Global) open(ctx context.Context, known *mark) (*store.Store, error) {
+// open opens the store with its keys.
+func (g *Global) open(ctx context.Context, known *mark) (*store.Store, *store.KeyFile, error) {
 	key, made, err := openKey(g.cfg.KeyEncryptionKeyFile, known != nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	cfg, limit, err := g.storeConfig(key)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if known != nil {
 		cfg.Known = store.Known{Epoch: known.Epoch, Revision: known.Revision}
@@ -222,19 +224,19 @@ func (g *Global) open(ctx context.Context, known *mark) (*store.Store, error) {
 	defer cancel()
 	s, err := store.Open(opening, cfg)
 	if err == nil {
-		return s, nil
+		return s, key, nil
 	}
 	if made && errors.Is(err, store.ErrWrongKey) {
 		// The key that was just made opens nothing, and would only hide that the right one is missing.
 		_ = os.Remove(g.cfg.KeyEncryptionKeyFile)
-		return nil, fmt.Errorf("global: there is no key file %s, and the store is sealed with one; copy it from another replica or from a backup: %w",
+		return nil, nil, fmt.Errorf("global: there is no key file %s, and the store is sealed with one; copy it from another replica or from a backup: %w",
 			g.cfg.KeyEncryptionKeyFile, err)
 	}
 	if errors.Is(err, context.DeadlineExceeded) && len(g.cfg.EtcdEndpoints) > 0 {
-		return nil, fmt.Errorf("global: etcd at %s does not answer within %s; check etcd-endpoints, its certificate files and the cluster: %w",
+		return nil, nil, fmt.Errorf("global: etcd at %s does not answer within %s; check etcd-endpoints, its certificate files and the cluster: %w",
 			strings.Join(g.cfg.EtcdEndpoints, ", "), limit, err)
 	}
-	return nil, fmt.Errorf("global: %w", err)
+	return nil, nil, fmt.Errorf("global: %w", err)
 }
 
 // storeConfig says where the store is, and how long its opening may take.

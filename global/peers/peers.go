@@ -52,7 +52,9 @@ type Config struct {
 	Listener net.Listener
 	Registry Registry
 	// Away says that this replica's store does not answer.
-	Away   func() bool
+	Away func() bool
+	// Keys name those that seal and open secrets here, the one that seals first.
+	Keys   func() []string
 	Logger *zap.Logger
 }
 
@@ -77,6 +79,8 @@ type record struct {
 	Port int    `json:"port"`
 	Pin  []byte `json:"pin"`
 	Away bool   `json:"away,omitempty"`
+	// Keys are as in Config.
+	Keys []string `json:"keys,omitempty"`
 }
 
 // Replica is one of global's, in the JSON of the REST API.
@@ -87,6 +91,8 @@ type Replica struct {
 	Self bool `json:"self,omitempty"`
 	// Away says that its store does not answer.
 	Away bool `json:"away"`
+	// Keys name those of its key file, the one that seals first.
+	Keys []string `json:"keys,omitempty"`
 	// Zones whose streams it has.
 	Zones []string `json:"zones"`
 }
@@ -105,8 +111,8 @@ type Peers struct {
 
 // New checks the configuration and makes the replica's certificate; it starts nothing.
 func New(cfg Config) (*Peers, error) {
-	if cfg.Name == "" || cfg.Listener == nil || cfg.Registry == nil || cfg.Away == nil {
-		return nil, errors.New("peers: name, listener, registry and the state of the store are all needed")
+	if cfg.Name == "" || cfg.Listener == nil || cfg.Registry == nil || cfg.Away == nil || cfg.Keys == nil {
+		return nil, errors.New("peers: name, listener, registry, the state of the store and its keys are all needed")
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
@@ -129,7 +135,7 @@ func New(cfg Config) (*Peers, error) {
 
 // Run joins the others until ctx ends; then it says goodbye and returns nil.
 func (p *Peers) Run(ctx context.Context) error {
-	if err := p.say(false); err != nil {
+	if err := p.say(false, p.cfg.Keys()); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -157,7 +163,7 @@ func (p *Peers) Run(ctx context.Context) error {
 }
 
 // say tells the others where this replica is asked, and how it is.
-func (p *Peers) say(away bool) error {
+func (p *Peers) say(away bool, keys []string) error {
 	_, port, err := net.SplitHostPort(p.cfg.Listener.Addr().String())
 	if err != nil {
 		return fmt.Errorf("peers: %w", err)
@@ -166,7 +172,7 @@ func (p *Peers) say(away bool) error {
 	if err != nil {
 		return fmt.Errorf("peers: %w", err)
 	}
-	b, err := json.Marshal(record{Port: n, Pin: p.pin, Away: away})
+	b, err := json.Marshal(record{Port: n, Pin: p.pin, Away: away, Keys: keys})
 	if err != nil {
 		return err
 	}
@@ -208,14 +214,21 @@ func (p *Peers) heed(ctx context.Context) error {
 	tick := time.NewTicker(awayEvery)
 	defer tick.Stop()
 	var since time.Time // when it went; zero while it is there
+	keys := p.cfg.Keys()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case now := <-tick.C:
 			away := p.cfg.Away()
+			if now := p.cfg.Keys(); !slices.Equal(now, keys) {
+				keys = now
+				if err := p.say(away, keys); err != nil {
+					return err
+				}
+			}
 			if away != !since.IsZero() {
-				if err := p.say(away); err != nil {
+				if err := p.say(away, keys); err != nil {
 					return err
 				}
 				if since = now; !away {
@@ -263,6 +276,12 @@ func (p *Peers) Replicas() []Replica {
 		t, said := known[m.Name]
 		r := Replica{Name: m.Name, Address: t.address, Self: m.Name == p.cfg.Name, Away: !said || t.away, Zones: []string{}}
 		for _, rec := range snap.Records {
+			if rec.Key == replicaKey && rec.Owner == m.Name {
+				var is record
+				if json.Unmarshal(rec.Value, &is) == nil {
+					r.Keys = is.Keys
+				}
+			}
 			if zone, _, ok := parseZoneKey(rec.Key); ok && rec.Owner == m.Name && !slices.Contains(r.Zones, zone) {
 				r.Zones = append(r.Zones, zone)
 			}

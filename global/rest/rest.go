@@ -95,6 +95,8 @@ type Config struct {
 	Backup Backup
 	// Health says how this replica is, in what is encoded as JSON; without it there is no such route.
 	Health func(context.Context) any
+	// Sealing changes what seals secrets, for admins; without it there are no such routes.
+	Sealing Sealing
 	// Audit records who asked for what beyond reading, and serves /v1/audit to admins; without it there is neither.
 	Audit Audit
 	// Metrics serves /metrics to whoever may read; without it there is no such route.
@@ -118,9 +120,9 @@ type api struct {
 	kinds map[string]*resource.Kind // by plural
 	// writing holds one token: within one process a change is checked against exactly the state that it is committed to.
 	writing chan struct{}
-	// backingUp holds one token, as a backup reads much.
-	backingUp chan struct{}
-	bounds    *bounds
+	// backingUp holds one token, as a backup reads much, and so does resealing.
+	backingUp, resealing chan struct{}
+	bounds               *bounds
 }
 
 // New makes the handler. It is safe for concurrent use and starts nothing.
@@ -134,7 +136,7 @@ func New(cfg Config) http.Handler {
 	if cfg.References == nil {
 		cfg.References = view.New(cfg.Store, cfg.Logger)
 	}
-	a := &api{Config: cfg, kinds: map[string]*resource.Kind{}, writing: make(chan struct{}, 1), backingUp: make(chan struct{}, 1), bounds: newBounds(cfg.Limits)}
+	a := &api{Config: cfg, kinds: map[string]*resource.Kind{}, writing: make(chan struct{}, 1), backingUp: make(chan struct{}, 1), resealing: make(chan struct{}, 1), bounds: newBounds(cfg.Limits)}
 	for _, k := range resource.Kinds() {
 		a.kinds[k.Plural] = k
 	}
@@ -177,6 +179,12 @@ func New(cfg Config) http.Handler {
 	}
 	if a.Backup != nil {
 		mux.HandleFunc("/v1/backup", a.guard(methods{http.MethodGet: a.download}))
+	}
+	if a.Sealing != nil {
+		mux.HandleFunc("/v1/kek", a.guard(methods{http.MethodGet: a.sealed}))
+		mux.HandleFunc("/v1/kek/keys", a.guard(methods{http.MethodPost: a.addSealingKey}))
+		mux.HandleFunc("/v1/kek/keys/{id}", a.guard(methods{http.MethodDelete: a.dropSealingKey}))
+		mux.HandleFunc("/v1/kek/reseal", a.guard(methods{http.MethodPost: a.reseal}))
 	}
 	if a.Audit != nil {
 		mux.HandleFunc("/v1/audit", a.guard(methods{http.MethodGet: a.showAudit}))

@@ -115,7 +115,7 @@ func (s *Store) write(ctx context.Context, w *backup.Writer, at int64, files []b
 			return fmt.Errorf("store: %s: %w", f.Name, err)
 		}
 	}
-	if err := s.page(ctx, "res/", at, backupPage, func(key string, value []byte) error {
+	if err := s.page(ctx, "res/", at, backupPage, func(key string, value []byte, _ int64) error {
 		k, ok := s.parseResKey(key)
 		if !ok {
 			return nil // somebody else's, as load says
@@ -128,7 +128,7 @@ func (s *Store) write(ctx context.Context, w *backup.Writer, at int64, files []b
 	}); err != nil {
 		return err
 	}
-	return s.page(ctx, "change/", at, backupLargePage, func(key string, value []byte) error {
+	return s.page(ctx, "change/", at, backupLargePage, func(key string, value []byte, _ int64) error {
 		var r changeRecord
 		if err := json.Unmarshal(value, &r); err != nil {
 			return fmt.Errorf("store: %s is malformed: %w", key, err)
@@ -150,7 +150,7 @@ func (s *Store) write(ctx context.Context, w *backup.Writer, at int64, files []b
 }
 
 // page reads all keys below a part of the layout as of one revision of etcd.
-func (s *Store) page(ctx context.Context, part string, at int64, size int64, each func(key string, value []byte) error) error {
+func (s *Store) page(ctx context.Context, part string, at int64, size int64, each func(key string, value []byte, mod int64) error) error {
 	from := s.prefix + part
 	end := clientv3.GetPrefixRangeEnd(from)
 	for {
@@ -159,7 +159,7 @@ func (s *Store) page(ctx context.Context, part string, at int64, size int64, eac
 			return fmt.Errorf("store: read: %w", err)
 		}
 		for _, kv := range res.Kvs {
-			if err := each(string(kv.Key), kv.Value); err != nil {
+			if err := each(string(kv.Key), kv.Value, kv.ModRevision); err != nil {
 				return err
 			}
 		}

@@ -176,7 +176,7 @@ func keysOutside(t *testing.T, s *Store) (out []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := all.page(testContext(t), "", h.at, 1000, func(key string, _ []byte) error {
+	if err := all.page(testContext(t), "", h.at, 1000, func(key string, _ []byte, _ int64) error {
 		if name := strings.TrimPrefix(key, s.base); name != "current" && name != "format" && !strings.HasPrefix(key, s.prefix) || name == "restored/"+s.Epoch()+"/begun" {
 			out = append(out, key)
 		}

@@ -83,6 +83,9 @@ const (
 type Sealer interface {
 	Seal(plain, aad []byte) ([]byte, error)
 	Open(sealed, aad []byte) ([]byte, error)
+	// IDs name the keys, the one that seals first, and KeyOf that which sealed something.
+	IDs() []string
+	KeyOf(sealed []byte) string
 }
 
 // Config says where the store is.
@@ -134,6 +137,9 @@ type Store struct {
 	cur  atomic.Pointer[Snapshot]
 	// away says that etcd didn't answer when it was asked last.
 	away atomic.Bool
+
+	// lacking is a key that something was found to be sealed with and that is not there; nil for none.
+	lacking atomic.Pointer[string]
 
 	reloads, mismatches, unreadable atomic.Uint64
 	tally                           tally
@@ -231,6 +237,9 @@ func (s *Store) prepare(ctx context.Context) error {
 	snap, _, err := s.load(ctx, nil)
 	if err != nil {
 		return err
+	}
+	if key := s.lacking.Load(); key != nil {
+		return fmt.Errorf("store: %w: resources are sealed with key %s; put it into the key file, behind the others", ErrWrongKey, *key)
 	}
 	s.cur.Store(snap)
 	return nil

@@ -231,6 +231,10 @@ func (s *Store) put(b *builder, k resource.Key, value []byte) {
 			e.Hash = resource.HashOf(k, plain)
 		}
 	}
+	if errors.Is(err, ErrNoSuchKey) {
+		key := s.cfg.Seal.KeyOf(content[1:])
+		s.lacking.Store(&key)
+	}
 	if err != nil {
 		e.Resource = nil
 		s.log.Warn("resource in the store cannot be read", zap.String("kind", k.Kind), zap.String("mesh", k.Mesh),
