@@ -47,6 +47,7 @@ func TestKeyIsReplacedThroughACrash(t *testing.T) {
 		t.Error("the command ended well, though global did not")
 	}
 	f.startGlobal()
+	f.says(f.cli("audit"), "make key-encryption key", "issue user token for viewer ann")
 	f.says(f.cli("kek", "rotate"), "sealed anew", "is retired")
 	if now := keys(); len(now) != 1 || now[0] == former {
 		t.Fatalf("%d keys, or the former one", len(now))

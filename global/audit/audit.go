@@ -148,7 +148,8 @@ func (l *Log) Close() error {
 	return l.file.Close()
 }
 
-// Record numbers an entry and writes it, unless it is one refusal too many. It is with the operating system when Record returns.
+// Record numbers an entry and writes it, unless it is one refusal too many. When Record returns it is with the operating system, and on the
+// disk unless it is of a refusal, of which there may be floods.
 func (l *Log) Record(e Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -179,6 +180,12 @@ func (l *Log) Record(e Entry) error {
 	}
 	l.size += int64(n)
 	l.next, l.omitted = l.next+1, 0
+	if e.refused() {
+		return nil
+	}
+	if err := l.file.Sync(); err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
 	return nil
 }
 
