@@ -29,6 +29,7 @@ type identityOf struct {
 // identity connects to a zone as the sidecar of a service does, and keeps the certificate that it is given.
 func (f *federation) identity(zone string, n int, mesh, service string, address int) *identityOf {
 	f.t.Helper()
+	f.rotated("") // what is given while a root is replaced would be refused a moment later
 	token, err := os.ReadFile(f.token(service, "dataplane", "--mesh", mesh, "--service", service))
 	if err != nil {
 		f.t.Fatal(err)
