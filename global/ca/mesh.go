@@ -221,12 +221,18 @@ func (a *Authorities) rebundle(snap *store.Snapshot, mesh string, roots []*x509.
 		if spec.Without == nil && len(roots) > 1 {
 			spec.Without = have.GetWithout()
 		}
-		made.Labels, spec.Since = entry.Resource.Labels, have.GetSince()
+		if made.Labels = entry.Resource.Labels; len(roots) > 1 {
+			spec.Since = have.GetSince()
+		}
 		if proto.Equal(have, spec) {
 			return nil
 		}
 	}
-	spec.Since, made.Spec = timestamppb.New(a.now()), spec
+	// With one root it is as older zones know it.
+	if spec.Since = nil; len(roots) > 1 {
+		spec.Since = timestamppb.New(a.now())
+	}
+	made.Spec = spec
 	return []store.Op{put(snap, made)}
 }
 

@@ -73,7 +73,7 @@ type Rotation struct {
 	// Backend is the one in use; empty without mutual TLS.
 	Backend string `json:"backend,omitempty"`
 	Phase   Phase  `json:"phase"`
-	// Since is when the phase began.
+	// Since is when the phase began; absent without one.
 	Since time.Time `json:"since,omitzero"`
 	Roots []Root    `json:"roots"`
 	// Waiting are the zones that hold the phase; Without are those for which it does not wait.

@@ -31,7 +31,7 @@ type TrustBundle struct {
 	Domain string `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
 	// Root certificates, PEM, the one that signs first. Several while roots are rotated.
 	Roots []string `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`
-	// When roots changed last.
+	// When roots changed last; absent with one root.
 	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
 	// Zones for which the rotation that is under way does not wait.
 	Without       []string `protobuf:"bytes,4,rep,name=without,proto3" json:"without,omitempty"`
