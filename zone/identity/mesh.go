@@ -28,9 +28,9 @@ type mesh struct {
 	bundle    pki.Bundle
 	bundlePEM []byte
 
-	// current signs. next takes over with the next step.
-	current, next *intermediate
-	svids         map[string]*svid
+	// current signs; nil while there is none.
+	current *intermediate
+	svids   map[string]*svid
 
 	// pending is the request that global has not answered with a usable chain yet; nil when nothing is asked for.
 	pending *request
@@ -110,19 +110,15 @@ func (i *Identity) setBundleLocked(m *mesh, b pki.Bundle, now time.Time) bool {
 	if first {
 		i.restoreLocked(m, now)
 	}
-	for _, slot := range []**intermediate{&m.current, &m.next} {
-		if *slot == nil {
-			continue
-		}
-		root := rootOf((*slot).Authority, b)
-		if root == nil {
+	if m.current != nil {
+		if root := rootOf(m.current.Authority, b); root != nil {
+			m.current.root = root
+		} else {
 			// Its SVIDs stay with their proxies until there are better ones; peers decide whether they still take them.
 			i.log.Warn("the mesh does not trust the zone's intermediate any more; a new one is needed", zap.String("mesh", m.domain.Mesh))
-			*slot = nil
+			m.current = nil
 			i.markLocked(Change{Mesh: m.domain.Mesh, Issuer: true})
-			continue
 		}
-		(*slot).root = root
 	}
 	m.askAgain(now)
 	return true
@@ -223,12 +219,9 @@ func (m *mesh) earliest(limit time.Time) time.Time {
 			at = t
 		}
 	}
-	switch {
-	case m.next != nil:
-		sooner(m.next.since)
-	case m.pending != nil:
+	if m.pending != nil {
 		sooner(m.pending.retryAt)
-	default:
+	} else {
 		sooner(m.wantedAt(limit))
 	}
 	for _, s := range m.svids {
@@ -261,17 +254,14 @@ func (i *Identity) step(ctx context.Context) (more bool) {
 	budget := batch
 	for _, name := range slices.Sorted(maps.Keys(i.meshes)) {
 		m, now := i.meshes[name], time.Now()
-		if m.answer != nil {
-			i.takeAnswerLocked(m, now)
-		}
-		if m.next != nil {
-			if s, err := i.activateLocked(m, now); err != nil {
+		if next := i.takeAnswerLocked(m, now); next != nil {
+			if s, err := i.activateLocked(m, next, now); err != nil {
 				i.log.Error("the intermediate can't be kept on disk", zap.String("mesh", name), zap.Error(err))
 			} else {
 				saves = append(saves, s)
 			}
 		}
-		if m.next != nil || now.Before(m.wantedAt(now)) {
+		if now.Before(m.wantedAt(now)) {
 			m.pending = nil
 		} else {
 			if m.pending == nil || m.pending.csr == nil && !now.Before(m.pending.retryAt) {
@@ -347,19 +337,20 @@ func (i *Identity) failedLocked(m *mesh, err error, now time.Time) {
 	}
 }
 
-func (i *Identity) takeAnswerLocked(m *mesh, now time.Time) {
+// takeAnswerLocked gives the intermediate that global has signed; nil where it has not, or where it is of no use.
+func (i *Identity) takeAnswerLocked(m *mesh, now time.Time) *intermediate {
 	answer := m.answer
 	m.answer = nil
-	if m.pending == nil {
-		return
+	if answer == nil || m.pending == nil {
+		return nil
 	}
 	if text := answer.GetError(); text != "" {
 		i.failedLocked(m, fmt.Errorf("global refused: %s", text), now)
-		return
+		return nil
 	}
 	a, err := pki.LoadIntermediate([]byte(answer.GetChain()), m.pending.key, m.domain, m.bundle, now)
 	if errors.Is(err, pki.ErrKeyMismatch) {
-		return // it answers an earlier request; ours is still under way
+		return nil // it answers an earlier request; ours is still under way
 	}
 	var root *x509.Certificate
 	if err == nil {
@@ -370,17 +361,16 @@ func (i *Identity) takeAnswerLocked(m *mesh, now time.Time) {
 	if err != nil {
 		// A root that isn't in the bundle yet is likely: the answer may outrun the bundle, which asks again when it comes.
 		i.failedLocked(m, fmt.Errorf("global's answer is of no use: %w", err), now)
-		return
+		return nil
 	}
 	m.pending, m.problem = nil, ""
-	m.next = &intermediate{Authority: a, root: root, since: now}
 	m.content = now.Add(maxRetry)
+	return &intermediate{Authority: a, root: root, since: now}
 }
 
 // activateLocked lets next sign, and makes those SVIDs due that gain by it.
-func (i *Identity) activateLocked(m *mesh, now time.Time) (disk.Intermediate, error) {
-	m.signWith(m.next, now)
-	m.next = nil
+func (i *Identity) activateLocked(m *mesh, next *intermediate, now time.Time) (disk.Intermediate, error) {
+	m.signWith(next, now)
 	i.markLocked(Change{Mesh: m.domain.Mesh, Issuer: true})
 	i.log.Info("intermediate certificate in use", zap.String("mesh", m.domain.Mesh), zap.Time("until", m.current.end()))
 	key, err := m.current.Key.PEM()
