@@ -99,13 +99,14 @@ func mergeKeys(all []*federationv1.VerificationKeys) *federationv1.VerificationK
 	return out
 }
 
-// load takes what the disk holds, before anything is served.
-func (c *core) load(set *kds.Set, at kds.Position, registrations []disk.Registration) {
+// load takes what the disk holds, before anything is served. good are the last versions that could be used of records that can't.
+func (c *core) load(set *kds.Set, good []*kdsv1.Record, at kds.Position, registrations []disk.Registration) {
 	var all []*kdsv1.Record
 	set.Each("", func(_ resource.Key, r *kdsv1.Record) bool {
 		all = append(all, r)
 		return true
 	})
+	c.state.Apply(good, nil, false)
 	for _, r := range c.state.Apply(all, nil, true) {
 		c.warnRejected(at.Revision, r)
 	}

@@ -67,7 +67,12 @@ func (z *Zone) Run(ctx context.Context) (err error) {
 	if store.Recovered != "" {
 		z.log.Error("data directory was damaged; global gives its content again", zap.String("reason", store.Recovered))
 	}
+	store.Usable = state.Usable
 	held, at, err := store.Load()
+	if err != nil {
+		return fmt.Errorf("zone: %w", err)
+	}
+	good, err := store.Good()
 	if err != nil {
 		return fmt.Errorf("zone: %w", err)
 	}
@@ -102,7 +107,7 @@ func (z *Zone) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("zone: %w", err)
 	}
-	c.load(held, at, registrations)
+	c.load(held, good, at, registrations)
 
 	cert, err := z.certificate()
 	if err != nil {

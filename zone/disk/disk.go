@@ -69,6 +69,9 @@ type Store struct {
 	Identity string
 	// Recovered says what was wrong with the state that was set aside at Open, and where it is; empty when nothing was.
 	Recovered string
+	// Usable tells whether a record can be in force. Of one that can't, the last version that could is kept beside it, see Good. Set before
+	// the first Apply; without it nothing is kept.
+	Usable func(*kdsv1.Record) bool
 
 	db   *bolt.DB
 	lock *os.File
@@ -253,7 +256,7 @@ func (s *Store) start(path string, maxSize int) (err error) {
 		return nil
 	}); err == nil && fresh {
 		err = s.db.Update(func(tx *bolt.Tx) error {
-			for _, name := range append(buckets, sumBucket) {
+			for _, name := range slices.Concat(buckets, [][]byte{goodBucket, sumBucket}) {
 				if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 					return err
 				}
@@ -263,6 +266,12 @@ func (s *Store) start(path string, maxSize int) (err error) {
 	}
 	if err == nil {
 		err = s.db.View(verify)
+	}
+	if err == nil && !fresh {
+		err = s.db.Update(func(tx *bolt.Tx) error {
+			_, err := tx.CreateBucketIfNotExists(goodBucket)
+			return err
+		})
 	}
 	if err != nil {
 		_ = s.db.Close()
@@ -282,8 +291,11 @@ func verify(tx *bolt.Tx) error {
 	if sums == nil {
 		return fmt.Errorf("%w: no sums", errCorrupt)
 	}
-	for _, name := range buckets {
+	for _, name := range append(slices.Clone(buckets), goodBucket) {
 		b := tx.Bucket(name)
+		if b == nil && bytes.Equal(name, goodBucket) && sums.Get(name) == nil {
+			continue
+		}
 		if b == nil {
 			return fmt.Errorf("%w: no bucket %s", errCorrupt, name)
 		}
@@ -339,24 +351,15 @@ func (s *Store) Close() error {
 // Apply writes a delta and its position, whole or, with an error, not at all. A snapshot replaces all records.
 func (s *Store) Apply(upserts []*kdsv1.Record, deletes []resource.Key, snapshot bool, at kds.Position) error {
 	err := s.db.Update(func(tx *bolt.Tx) error {
-		if snapshot {
-			if err := errors.Join(tx.DeleteBucket(recordBucket), tx.Bucket(sumBucket).Delete(recordBucket)); err != nil {
-				return err
-			}
-			if _, err := tx.CreateBucket(recordBucket); err != nil {
-				return err
-			}
-		}
+		var deleted [][]byte
 		for _, key := range deletes {
 			k, err := recordKey(kds.KeyProto(key))
 			if err != nil {
-				return err
-			}
-			if err := put(tx, recordBucket, k, nil); err != nil {
 				return fmt.Errorf("delete %v: %w", key, err)
 			}
+			deleted = append(deleted, k)
 		}
-		checked := kds.NewSet()
+		all, checked := make([]written, 0, len(upserts)), kds.NewSet()
 		for _, r := range upserts {
 			// What Load would refuse must not get in.
 			if err := checked.Put(r); err != nil {
@@ -370,8 +373,27 @@ func (s *Store) Apply(upserts []*kdsv1.Record, deletes []resource.Key, snapshot 
 			if err != nil {
 				return err
 			}
-			if err := put(tx, recordBucket, k, v); err != nil {
-				return fmt.Errorf("write %v: %w", r.GetKey(), err)
+			all = append(all, written{r, k, v})
+		}
+		if err := s.keepGood(tx, all, deleted, snapshot); err != nil {
+			return fmt.Errorf("keep last good records: %w", err)
+		}
+		if snapshot {
+			if err := errors.Join(tx.DeleteBucket(recordBucket), tx.Bucket(sumBucket).Delete(recordBucket)); err != nil {
+				return err
+			}
+			if _, err := tx.CreateBucket(recordBucket); err != nil {
+				return err
+			}
+		}
+		for i, k := range deleted {
+			if err := put(tx, recordBucket, k, nil); err != nil {
+				return fmt.Errorf("delete %v: %w", deletes[i], err)
+			}
+		}
+		for _, u := range all {
+			if err := put(tx, recordBucket, u.k, u.v); err != nil {
+				return fmt.Errorf("write %v: %w", u.record.GetKey(), err)
 			}
 		}
 		p, err := proto.MarshalOptions{Deterministic: true}.Marshal(at.Proto())

@@ -87,6 +87,16 @@ func (s *State) put(key resource.Key, u *kdsv1.Record) {
 // maxNamed bounds the unknown fields that a reason names.
 const maxNamed = 5
 
+// Usable tells whether a record can be in force, alone or in place of what stood there before.
+func Usable(r *kdsv1.Record) bool {
+	key, err := kds.KeyFrom(r.GetKey())
+	if err != nil {
+		return false
+	}
+	_, err = usable(key, r.GetPayload())
+	return err == nil
+}
+
 // usable decodes a record and checks it, as a newer global may send what this version can't take. What control planes write
 // has no rules for users.
 func usable(key resource.Key, payload []byte) (*resource.Resource, error) {
