@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/zoneforge/zoneforge/e2e/history"
 )
 
 // silentBound is how long a peer may be silent before it is gone for the other, with the time that a busy machine adds.
@@ -41,7 +43,7 @@ func TestHalfOpenConnectionIsNoticed(t *testing.T) {
 // A zone whose stream is paused, so that TCP itself stops, delays no other zone, and gets what it missed afterwards.
 func TestPausedZoneDelaysNoOther(t *testing.T) {
 	f := start(t, "east", "west")
-	h := newHistory()
+	h := history.New()
 	first := f.mustChange("first", pair(firstGeneration)...)
 	f.populate(h)
 	f.live(first.Change, patience, "east", "west")
@@ -71,7 +73,7 @@ func TestUnusableRecordsBlockNothing(t *testing.T) {
 	f := start(t, "east")
 	first := f.mustChange("first", pair(firstGeneration)...)
 	bad := f.spoil()
-	h := newHistory()
+	h := history.New()
 	callers, _ := f.populate(h)
 	s := f.zones["east"]
 	s.running.stop()
@@ -91,21 +93,54 @@ func TestUnusableRecordsBlockNothing(t *testing.T) {
 	}
 	f.live(gone.Change, patience, "east")
 	f.await("nothing to be rejected", patience, func() bool { return len(f.status("east").Rejected) == 0 }, func() any { return f.status("east").Rejected })
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	newest := map[string]int{}
-	for _, g := range h.generations {
-		newest[g.proxy] = g.generation
-	}
-	if g := newest[callers[0].id]; g != firstGeneration+1 {
+	if g := h.Generation(callers[0].id, "default/pair"); g != firstGeneration+1 {
 		t.Errorf("the caller is of generation %d", g)
+	}
+}
+
+// What is in force of a policy stays in force when the policy is replaced by a record that its zone can't use: also when the zone starts
+// again.
+func TestPoisonedRecordLeavesTheLastGood(t *testing.T) {
+	f := start(t, "east")
+	h := history.New()
+	f.mustChange("first", append(pair(firstGeneration), breaker(firstGeneration))...)
+	callers, _ := f.populate(h)
+	in := func() int { return h.Generation(callers[0].id, "default/breaker") }
+	if in() != firstGeneration {
+		t.Fatalf("the breaker is of generation %d", in())
+	}
+	if err := f.poison(); err != nil {
+		t.Fatal(err)
+	}
+	f.await("the record to be rejected", patience, func() bool { return len(f.status("east").Rejected) == 1 }, func() any { return f.status("east") })
+	s := f.zones["east"]
+	restart := func(what string, generation int) {
+		t.Helper()
+		s.running.stop()
+		s.start()
+		c := f.mustChange(what, pair(generation)...)
+		f.live(c.Change, patience, "east")
+		// A proxy that the zone never had before is given what the others have.
+		late := s.join(h, sidecar("late-"+what, "late-"+what, "10.0.9.9", "web"))
+		f.await(late.id+" to be under the breaker", patience, func() bool { return h.Generation(late.id, "default/breaker") == firstGeneration },
+			func() any { return h.Troubles() })
+	}
+	restart("one", firstGeneration+1)
+	restart("two", firstGeneration+2)
+	c := f.mustChange("mended", breaker(firstGeneration+3))
+	f.live(c.Change, patience, "east")
+	f.await("the new breaker", patience, func() bool { return in() == firstGeneration+3 }, func() any { return in() })
+	for _, name := range []string{"LastGoodKept", "NeverBackwards"} {
+		for _, b := range h.Judge()[name] {
+			t.Errorf("%s: %s", name, b)
+		}
 	}
 }
 
 // Proxies keep their endpoints while their zone's control plane restarts, also when global is dead at the time.
 func TestRestartWithoutGlobalEmptiesNothing(t *testing.T) {
 	f := start(t, "east", "west")
-	h := newHistory()
+	h := history.New()
 	f.mustChange("first", pair(firstGeneration)...)
 	f.populate(h)
 	late, tokens := sidecar("late", "late", "10.0.9.9", "web", "rare"), map[string]string{}
@@ -120,16 +155,16 @@ func TestRestartWithoutGlobalEmptiesNothing(t *testing.T) {
 		// A new proxy is served from the disk, with endpoints of both zones.
 		c := s.joinWith(h, late, tokens[name])
 		f.await(c.id+" to see all endpoints", patience, func() bool {
-			return len(h.newest(c.id, "web")) == 3 && len(h.newest(c.id, "rare")) == 1
-		}, func() any { return fmt.Sprint(h.newest(c.id, "web"), h.newest(c.id, "rare"), h.troubles) })
+			return len(h.Endpoints(c.id, "web")) == 3 && len(h.Endpoints(c.id, "rare")) == 1
+		}, func() any { return fmt.Sprint(h.Endpoints(c.id, "web"), h.Endpoints(c.id, "rare"), h.Troubles()) })
 	}
 	f.startGlobal()
 	c := f.mustChange("after", pair(firstGeneration+1)...)
 	f.live(c.Change, patience, f.names...)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, b := range endpointsNeverEmptied(h) {
-		t.Error(b)
+	for _, name := range []string{"EndpointsNeverEmptied", "LastGoodKept"} {
+		for _, b := range h.Judge()[name] {
+			t.Errorf("%s: %s", name, b)
+		}
 	}
 }
 

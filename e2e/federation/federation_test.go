@@ -21,11 +21,13 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/zoneforge/zoneforge/e2e/fault"
+	"github.com/zoneforge/zoneforge/e2e/history"
 	"github.com/zoneforge/zoneforge/global"
 	"github.com/zoneforge/zoneforge/global/zones"
 	"github.com/zoneforge/zoneforge/zone"
@@ -49,7 +51,10 @@ type federation struct {
 
 	global *runningGlobal
 	// rest is between the clients and global.
-	rest  *fault.Proxy
+	rest *fault.Proxy
+	// etcd is a process of its own for global, behind db; both are nil where global runs its own.
+	etcd  *embed.Etcd
+	db    *fault.Proxy
 	zones map[string]*site
 	names []string
 }
@@ -93,8 +98,14 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// start runs a global and zones; the proxies come with join.
+// start runs a global that has its own etcd, and zones; the proxies come with join.
 func start(t *testing.T, names ...string) *federation {
+	t.Helper()
+	return startWith(t, false, names...)
+}
+
+// startWith may run an etcd apart from global.
+func startWith(t *testing.T, apart bool, names ...string) *federation {
 	t.Helper()
 	f := &federation{t: t, dir: t.TempDir(), lines: &buffer{}, zones: map[string]*site{}, names: names}
 	f.log = zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig()), f.lines, zap.InfoLevel))
@@ -106,6 +117,9 @@ func start(t *testing.T, names ...string) *federation {
 		t.Logf("the last of the log:\n%s", strings.Join(lines[max(len(lines)-80, 0):], "\n"))
 	})
 	f.rest = f.proxy()
+	if apart {
+		f.startEtcd()
+	}
 	f.startGlobal()
 	for _, name := range names {
 		s := &site{f: f, name: name, kds: f.proxy(), xds: f.proxy()}
@@ -146,10 +160,14 @@ func (f *federation) write(name, text string) string {
 // startGlobal starts global on its data directory; its ports are new, as those of a machine that took its place.
 func (f *federation) startGlobal() {
 	f.t.Helper()
-	g, err := global.New(global.Config{
+	cfg := global.Config{
 		DataDir: f.globalDir(), RESTAddress: "127.0.0.1:0", KDSAddress: "127.0.0.1:0", Replica: "g", Version: "test",
 		Logger: f.log, HeartbeatInterval: heartbeat,
-	})
+	}
+	if f.etcd != nil {
+		cfg.EtcdEndpoints = []string{"http://" + f.db.Addr()}
+	}
+	g, err := global.New(cfg)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -251,17 +269,14 @@ func (f *federation) token(what string, body map[string]any) string {
 	return out.Token
 }
 
-// committed is the answer to a change.
-type committed struct {
-	Change   int64
-	Revision uint64
-}
-
-// errUnknown says that nothing is known of a change's outcome.
-var errUnknown = errors.New("unknown outcome")
+// errUnknown says that nothing is known of a change's outcome, and errRefused that there was no change.
+var (
+	errUnknown = errors.New("unknown outcome")
+	errRefused = errors.New("refused")
+)
 
 // change posts one change; errUnknown when its answer did not come whole.
-func (f *federation) change(message string, resources []map[string]any, deletes ...map[string]any) (out committed, err error) {
+func (f *federation) change(message string, resources []map[string]any, deletes ...map[string]any) (out history.Committed, err error) {
 	code, text, err := f.api(http.MethodPost, "/v1/changes", map[string]any{"message": message, "resources": resources, "deletes": deletes})
 	switch {
 	case err != nil:
@@ -269,13 +284,13 @@ func (f *federation) change(message string, resources []map[string]any, deletes 
 	case code >= 500:
 		return out, fmt.Errorf("%w: %d %s", errUnknown, code, text)
 	case code != http.StatusOK && code != http.StatusCreated:
-		return out, fmt.Errorf("change %q: %d %s", message, code, text)
+		return out, fmt.Errorf("%w: change %q: %d %s", errRefused, message, code, text)
 	}
 	return out, json.Unmarshal(text, &out)
 }
 
 // mustChange is a change that nothing disturbs.
-func (f *federation) mustChange(message string, resources ...map[string]any) committed {
+func (f *federation) mustChange(message string, resources ...map[string]any) history.Committed {
 	f.t.Helper()
 	out, err := f.change(message, resources)
 	if err != nil {

@@ -16,16 +16,18 @@ import (
 	"testing"
 	"time"
 
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/zoneforge/zoneforge/bench/simproxy"
+	"github.com/zoneforge/zoneforge/e2e/history"
 )
 
 // The types that a proxy asks for.
@@ -46,8 +48,10 @@ type proxy struct {
 	id       string
 	document map[string]any
 	token    string
-	history  *history
-	stop     func()
+	history  *history.History
+	// picky rejects some generations, see rejects.
+	picky bool
+	stop  func()
 	// flap ends the stream of now.
 	flaps chan struct{}
 
@@ -55,10 +59,18 @@ type proxy struct {
 	names    map[string]map[string]bool
 	versions map[string]map[string]string
 	stream   int
+	// held are the resources that were recorded with a generation.
+	held map[string]bool
+}
+
+// mesh is empty for a zone ingress.
+func (p *proxy) mesh() string {
+	mesh, _ := p.document["mesh"].(string)
+	return mesh
 }
 
 // join starts a proxy of a zone; it lives until the test ends.
-func (s *site) join(h *history, document map[string]any) *proxy {
+func (s *site) join(h *history.History, document map[string]any) *proxy {
 	s.f.t.Helper()
 	return s.joinWith(h, document, s.tokenFor(document))
 }
@@ -69,14 +81,23 @@ func (s *site) tokenFor(document map[string]any) string {
 	if document["type"] == "ZoneIngress" {
 		return s.f.token("zone-ingress", map[string]any{"zone": s.name})
 	}
-	return s.f.token("dataplane", map[string]any{"mesh": "default", "zone": s.name})
+	return s.f.token("dataplane", map[string]any{"mesh": document["mesh"], "zone": s.name})
 }
 
-func (s *site) joinWith(h *history, document map[string]any, token string) *proxy {
+func (s *site) joinWith(h *history.History, document map[string]any, token string) *proxy {
+	return s.joinAs(&proxy{history: h, document: document, token: token})
+}
+
+// joinAs starts a proxy that is made but for what it keeps while it runs.
+func (s *site) joinAs(p *proxy) *proxy {
 	t := s.f.t
 	t.Helper()
-	p := &proxy{t: t, site: s, id: s.name + "/" + document["name"].(string), document: document, token: token, history: h,
-		flaps: make(chan struct{}), names: map[string]map[string]bool{}, versions: map[string]map[string]string{}}
+	p.t, p.site, p.id = t, s, s.name+"/"+p.document["name"].(string)
+	if mesh := p.mesh(); mesh != "" && mesh != "default" {
+		p.id = s.name + "/" + mesh + "/" + p.document["name"].(string)
+	}
+	p.flaps, p.names, p.versions = make(chan struct{}), map[string]map[string]bool{}, map[string]map[string]string{}
+	p.held = map[string]bool{}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { p.run(ctx) })
@@ -92,7 +113,7 @@ func (p *proxy) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		p.history.trouble(p.id, err)
+		p.history.Trouble(p.id, err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(20 * time.Millisecond):
@@ -113,10 +134,9 @@ func (p *proxy) node() (*corev3.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	name, kind := p.document["name"].(string), p.document["type"].(string)
-	id, mesh := kind+"/"+name, ""
-	if kind == "Dataplane" {
-		mesh = "default"
+	name, kind, mesh := p.document["name"].(string), p.document["type"].(string), p.mesh()
+	id := kind + "/" + name
+	if mesh != "" {
 		id = kind + "/" + mesh + "/" + name
 	}
 	fields, err := structpb.NewStruct(map[string]any{
@@ -155,7 +175,7 @@ func (p *proxy) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.stream = p.history.began()
+	p.stream = p.history.Stream()
 	node, err := p.node()
 	if err != nil {
 		return err
@@ -185,54 +205,70 @@ func (p *proxy) once(ctx context.Context) error {
 
 type adsStream = discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
 
-// take records what came, acknowledges it and asks for what it names.
+// take records what came, acknowledges it and asks for what it names. What the proxy rejects it takes nothing of.
 func (p *proxy) take(stream adsStream, resp *discoveryv3.DeltaDiscoveryResponse) error {
 	typeURL := resp.GetTypeUrl()
 	revision, err := strconv.ParseUint(resp.GetSystemVersionInfo(), 10, 64)
 	if err != nil && typeURL != typeEndpoint {
 		return fmt.Errorf("a response without a revision: %w", err)
 	}
-	if p.versions[typeURL] == nil {
-		p.versions[typeURL] = map[string]string{}
-	}
+	messages := make([]proto.Message, len(resp.GetResources()))
+	var found []history.Seen
 	wanted := simproxy.References{}
-	for _, r := range resp.GetResources() {
-		p.versions[typeURL][r.GetName()] = r.GetVersion()
+	for i, r := range resp.GetResources() {
 		if r.GetResource() == nil {
 			continue
 		}
 		m, err := r.GetResource().UnmarshalNew()
+		if err == nil {
+			err = wanted.Find(m.ProtoReflect())
+		}
 		if err != nil {
 			return fmt.Errorf("resource %s: %w", r.GetName(), err)
 		}
-		switch m := m.(type) {
-		case *endpointv3.ClusterLoadAssignment:
-			p.history.endpoints(p.id, r.GetName(), addresses(m))
-		case *clusterv3.Cluster:
-			p.history.generation(p.id, p.stream, revision, r.GetName(), generationOf(m.GetConnectTimeout().AsDuration()))
-		case *routev3.RouteConfiguration:
-			for _, host := range m.GetVirtualHosts() {
-				for _, route := range host.GetRoutes() {
-					a := route.GetRoute()
-					if a == nil {
-						continue
-					}
-					p.history.generation(p.id, p.stream, revision, r.GetName(), generationOf(a.GetTimeout().AsDuration()))
-					// A route without attempts of its own is of no generation.
-					if n := a.GetRetryPolicy().GetNumRetries().GetValue(); n >= firstGeneration {
-						p.history.generation(p.id, p.stream, revision, r.GetName()+" retries", int(n))
-					}
-				}
+		messages[i] = m
+		for _, s := range generations(r.GetName(), m) {
+			s.Proxy, s.Stream, s.Revision, s.Policy = p.id, p.stream, revision, p.mesh()+"/"+s.Policy
+			found = append(found, s)
+		}
+	}
+	if p.rejects(found) {
+		if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResponseNonce: resp.GetNonce(),
+			ErrorDetail: &statuspb.Status{Code: int32(codes.InvalidArgument), Message: "a generation that this proxy can't bear"}}); err != nil {
+			return nil // Recv says why
+		}
+		return nil
+	}
+	if p.versions[typeURL] == nil {
+		p.versions[typeURL] = map[string]string{}
+	}
+	for i, r := range resp.GetResources() {
+		p.versions[typeURL][r.GetName()] = r.GetVersion()
+		if m, ok := messages[i].(*endpointv3.ClusterLoadAssignment); ok {
+			p.history.Assign(history.Assigned{Proxy: p.id, Name: r.GetName(), Addresses: addresses(m)})
+		}
+		if messages[i] != nil && p.mesh() != "" {
+			for _, what := range belongings(messages[i]) {
+				p.history.Owns(history.Owned{By: p.id, Mesh: p.mesh(), What: what})
 			}
 		}
-		if err := wanted.Find(m.ProtoReflect()); err != nil {
-			return fmt.Errorf("resource %s: %w", r.GetName(), err)
+	}
+	for _, s := range found {
+		key := typeURL + " " + s.Resource
+		// What never had a generation is under no policy.
+		if s.Generation == 0 && !p.held[key] {
+			continue
 		}
+		p.held[key] = true
+		p.history.Saw(s)
 	}
 	for _, name := range resp.GetRemovedResources() {
 		delete(p.versions[typeURL], name)
 		if typeURL == typeEndpoint {
-			p.history.endpoints(p.id, name, nil)
+			p.history.Assign(history.Assigned{Proxy: p.id, Name: name})
+		}
+		if p.held[typeURL+" "+name] {
+			p.history.Saw(history.Seen{Proxy: p.id, Stream: p.stream, Revision: revision, Resource: name, Policy: p.mesh() + "/pair"})
 		}
 	}
 	if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResponseNonce: resp.GetNonce()}); err != nil {
@@ -255,6 +291,17 @@ func (p *proxy) take(stream adsStream, resp *discoveryv3.DeltaDiscoveryResponse)
 		}
 	}
 	return nil
+}
+
+// rejects tells whether a picky proxy refuses what holds such generations, and records it.
+func (p *proxy) rejects(found []history.Seen) (refused bool) {
+	for _, s := range found {
+		if p.picky && unbearable(s.Generation) {
+			p.history.Refuses(history.Refused{Proxy: p.id, Resource: s.Resource, Generation: s.Generation})
+			refused = true
+		}
+	}
+	return refused
 }
 
 // flap ends the proxy's stream, and it comes back.

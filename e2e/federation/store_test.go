@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"time"
 
@@ -21,14 +23,73 @@ import (
 	"github.com/zoneforge/zoneforge/zone/disk"
 )
 
-// openStore opens the store of a global that is stopped.
+// startEtcd runs an etcd that global reaches through a fault proxy.
+func (f *federation) startEtcd() {
+	f.t.Helper()
+	cfg := embed.NewConfig()
+	cfg.Dir, cfg.LogLevel = filepath.Join(f.dir, "etcd"), "fatal"
+	cfg.ListenPeerUrls, cfg.ListenClientUrls = nil, []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
+	e, err := embed.StartEtcd(cfg)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(e.Close)
+	<-e.Server.ReadyNotify()
+	f.etcd, f.db = e, f.proxy()
+	f.db.SetTarget(e.Clients[0].Addr().String())
+}
+
+// compact forgets the history of an etcd that is apart, as its operators do while global watches it.
+func (f *federation) compact() error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cli := v3client.New(f.etcd.Server)
+	defer cli.Close()
+	res, err := cli.Get(ctx, "compact")
+	if err != nil {
+		return fmt.Errorf("compact: %w", err)
+	}
+	if _, err = cli.Compact(ctx, res.Header.GetRevision(), clientv3.WithCompactPhysical()); err != nil {
+		return fmt.Errorf("compact: %w", err)
+	}
+	return nil
+}
+
+// poison writes, past the REST API, a breaker that no zone can use in place of the one that is in force. Where etcd is global's own,
+// global starts again for it.
+func (f *federation) poison() error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if f.etcd == nil {
+		f.global.stop()
+		defer f.startGlobal()
+	}
+	s := f.openStore(ctx)
+	defer s.Close()
+	key := resource.Key{Kind: "CircuitBreaker", Mesh: "default", Name: "breaker"}
+	for {
+		// It selects nothing, which validation refuses.
+		_, err := s.Commit(ctx, store.Change{Author: "test", Message: "poison", Ops: []store.Op{{Key: key, Put: &resource.Resource{
+			Key: key, Spec: &meshv1.CircuitBreaker{Conf: &meshv1.CircuitBreaker_Conf{Interval: durationpb.New(-time.Second)}},
+		}}}})
+		if !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	}
+}
+
+// openStore opens the store of a global that is stopped, or another's view of an etcd that is apart.
 func (f *federation) openStore(ctx context.Context) *store.Store {
 	f.t.Helper()
 	key, err := store.OpenKeyFile(filepath.Join(f.globalDir(), "kek"))
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	s, err := store.Open(ctx, store.Config{DataDir: filepath.Join(f.globalDir(), "store"), Seal: key})
+	cfg := store.Config{DataDir: filepath.Join(f.globalDir(), "store"), Seal: key}
+	if f.etcd != nil {
+		cfg.DataDir, cfg.Endpoints = "", []string{"http://" + f.etcd.Clients[0].Addr().String()}
+	}
+	s, err := store.Open(ctx, cfg)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -63,16 +124,19 @@ func (f *federation) spoil() []string {
 // writeRaw puts bytes under the keys of resources into the stopped global's etcd, with a head that is right.
 func (f *federation) writeRaw(ctx context.Context, records map[resource.Key]string) {
 	f.t.Helper()
-	cfg := embed.NewConfig()
-	cfg.Dir = filepath.Join(f.globalDir(), "store", "etcd")
-	cfg.ListenPeerUrls, cfg.ListenClientUrls = nil, nil
-	cfg.LogLevel = "fatal"
-	e, err := embed.StartEtcd(cfg)
-	if err != nil {
-		f.t.Fatal(err)
+	e := f.etcd
+	if e == nil {
+		cfg := embed.NewConfig()
+		cfg.Dir = filepath.Join(f.globalDir(), "store", "etcd")
+		cfg.ListenPeerUrls, cfg.ListenClientUrls = nil, nil
+		cfg.LogLevel = "fatal"
+		var err error
+		if e, err = embed.StartEtcd(cfg); err != nil {
+			f.t.Fatal(err)
+		}
+		defer e.Close()
+		<-e.Server.ReadyNotify()
 	}
-	defer e.Close()
-	<-e.Server.ReadyNotify()
 	cli := v3client.New(e.Server)
 	defer cli.Close()
 	const prefix = "/zoneforge/"
