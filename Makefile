@@ -94,7 +94,7 @@ race: tools ## the tests of the concurrent packages under the race detector
 # (go.dev/issue/75804).
 FUZZTIME ?= 20000x
 # These run a good part of a control plane each time.
-FUZZSLOW := FuzzApply FuzzChanges FuzzHandle
+FUZZSLOW := FuzzApply FuzzChanges FuzzHandle FuzzStreams
 FUZZSLOWTIME ?= 1000x
 fuzz-short: ## each fuzz target for FUZZTIME runs, the slow ones for FUZZSLOWTIME
 	@set -e; for pkg in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -r -n1 dirname | sort -u); do \

@@ -2,7 +2,9 @@ package rest
 
 import (
 	"bytes"
+	"context"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -52,6 +54,36 @@ func FuzzReadJSON(f *testing.F) {
 		r.Header.Set("Content-Type", js)
 		if p := readJSON(httptest.NewRecorder(), r, &in, "an example"); p != nil && (p.Code == "" || p.Mend == "") {
 			t.Fatalf("%+v", p)
+		}
+	})
+}
+
+// Whatever path and query are asked for, the answer is what is there or says what is wrong and what to do, at once.
+func FuzzQueries(f *testing.F) {
+	s := newStore(f)
+	h := New(Config{Store: s, Authenticator: byName{}, Zones: &fakeZones{of: 1, changed: make(chan struct{}), answer: []byte("{}")}})
+	if w := (client{f, h}).do("admin", "POST", "/v1/changes", ym, "type: Mesh\nname: default\n"); w.Code >= 300 {
+		f.Fatal(w.Body)
+	}
+	for _, seed := range []string{"/v1/changes?limit=2&before=9", "/v1/changes?kind=Mesh&mesh=&name=default", "/v1/changes/1", "/v1/changes/1/status",
+		"/v1/meshes/default/timeouts?limit=1&after=a", "/v1/meshes/default", "/v1/zones/east/dataplanes?mesh=default", "/v1/zones/east/dataplanes/-/a?config=true",
+		"/v1/status/zones/east", "/v1/zones/east/check-up", "/v1/version", "/v1/meshes/%2e%2e/timeouts/%00", "/v1/changes?limit=-1&before=99999999999999999999"} {
+		path, query, _ := strings.Cut(seed, "?")
+		f.Add(path, query)
+	}
+	f.Fuzz(func(t *testing.T, path, query string) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // so that what would be followed ends with what is known
+		r := httptest.NewRequest("GET", "/", nil).WithContext(ctx)
+		r.URL = &url.URL{Path: "/" + strings.TrimLeft(path, "/"), RawQuery: query}
+		r.Header.Set("Authorization", "Bearer admin")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		switch {
+		case w.Code >= 500:
+			t.Fatalf("%q %q: %d %s", path, query, w.Code, w.Body)
+		case w.Code >= 400 && !strings.Contains(w.Body.String(), `"mend":`):
+			t.Fatalf("%q %q: %d without what to do: %s", path, query, w.Code, w.Body)
 		}
 	})
 }
