@@ -113,6 +113,11 @@ func split(data []byte) []chunk {
 }
 
 func (d *decoder) chunk(c chunk) {
+	if n := plainJSON(c.text); n != nil {
+		budget := maxNodes
+		d.document(n, c.line, 0, &budget)
+		return
+	}
 	dec := yaml.NewDecoder(bytes.NewReader(c.text))
 	for {
 		var n yaml.Node
