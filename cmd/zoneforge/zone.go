@@ -44,9 +44,9 @@ func newZone(streams cli.Streams) *cobra.Command {
 }
 
 // heapGrowth is how far a zone's heap may grow over what is in use before it is collected, in percent. Most of it stays for as long as
-// its proxies do, and garbage between what stays can't be given back, so the less there ever is of it, the better. Collecting costs twice
-// what it would at 50 %, which is a twentieth of the processor time while proxies join.
-const heapGrowth = 25
+// its proxies do, so letting it double would be half of its memory for nothing, and garbage between what stays can't be given back. Less
+// is not for nothing either: a proxy that joins takes 5.7 ms of processor time at 100 %, 7 at 50 and 9.3 at 25, and leaves 140, 126 and 115 KiB.
+const heapGrowth = 50
 
 func runZone(ctx context.Context, c config.Zone, log *zap.Logger) error {
 	if os.Getenv("GOGC") == "" {
