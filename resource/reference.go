@@ -31,9 +31,12 @@ func Secrets(r *Resource) []string {
 // Destinations are the tags of the services to which a resource sends requests, as a backend, a mirror or one that a filter asks, in
 // no order.
 func Destinations(r *Resource) []map[string]string {
+	if !holdsDestinations(r.Spec.ProtoReflect().Descriptor()) {
+		return nil
+	}
 	var found []map[string]string
 	eachField(r.Spec.ProtoReflect(), func(field protoreflect.FieldDescriptor, value protoreflect.Value) {
-		if field.Name() != destinationField || !field.IsMap() || field.MapValue().Kind() != protoreflect.StringKind {
+		if !isDestination(field) {
 			return
 		}
 		tags := map[string]string{}

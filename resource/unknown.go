@@ -13,10 +13,20 @@ import (
 // Unknown lists, in order, what newer software wrote into a message that this version doesn't know: as the path of the message
 // that holds it, and the numbers of its fields. It stays in the message, and goes out with it again.
 func Unknown(m proto.Message) []string {
+	if !anyUnknown(m.ProtoReflect()) {
+		return nil
+	}
 	var out []string
 	unknown(m.ProtoReflect(), "", &out)
 	slices.Sort(out)
 	return out
+}
+
+// anyUnknown is for nearly all messages all that has to be asked.
+func anyUnknown(m protoreflect.Message) bool {
+	found := len(m.GetUnknown()) > 0
+	eachMessage(m, func(_ protoreflect.FieldDescriptor, _ any, in protoreflect.Message) { found = found || anyUnknown(in) })
+	return found
 }
 
 func unknown(m protoreflect.Message, path string, out *[]string) {
@@ -28,22 +38,11 @@ func unknown(m protoreflect.Message, path string, out *[]string) {
 		rest = rest[n:]
 		*out = append(*out, strings.TrimPrefix(fmt.Sprintf("%s.(field %d)", path, num), "."))
 	}
-	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		at := path + "." + fd.JSONName()
-		switch {
-		case fd.IsMap() && fd.MapValue().Message() != nil:
-			v.Map().Range(func(k protoreflect.MapKey, one protoreflect.Value) bool {
-				unknown(one.Message(), fmt.Sprintf("%s[%s]", at, k), out)
-				return true
-			})
-		case fd.Message() == nil || fd.IsMap():
-		case fd.IsList():
-			for i := range v.List().Len() {
-				unknown(v.List().Get(i).Message(), fmt.Sprintf("%s[%d]", at, i), out)
-			}
-		default:
-			unknown(v.Message(), at, out)
+	eachMessage(m, func(of protoreflect.FieldDescriptor, key any, in protoreflect.Message) {
+		at := path + "." + of.JSONName()
+		if key != nil {
+			at = fmt.Sprintf("%s[%v]", at, key)
 		}
-		return true
+		unknown(in, at, out)
 	})
 }

@@ -12,11 +12,11 @@ import (
 // Build translates all of a proxy but endpoints and secrets. It reports everything that is wrong at once, each error naming
 // the listener, route or cluster; with any error there are no resources, so that no proxy is given half of its
 // configuration, such as a route without its authorization. It keeps no reference to p and is safe for concurrent use.
-func Build(p *ir.Proxy) (*Resources, error) { return (*Memo)(nil).Build(p) }
+func Build(p *ir.Proxy) (*Resources, error) { return (*Memo)(nil).Build(p, false) }
 
-// Build is the function Build for a proxy of which others may have parts. It must not be called at the same time as the Memo's other
-// methods.
-func (m *Memo) Build(p *ir.Proxy) (*Resources, error) {
+// Build is the function Build for a proxy of which others may have parts; personal says that its listeners are of no other, so that they
+// are not remembered. It must not be called at the same time as the Memo's other methods.
+func (m *Memo) Build(p *ir.Proxy, personal bool) (*Resources, error) {
 	if p == nil {
 		return nil, errors.New("proxy is nil")
 	}
@@ -25,15 +25,15 @@ func (m *Memo) Build(p *ir.Proxy) (*Resources, error) {
 	proxies, problem := tcpProxies(p.Listeners, names)
 	err := [5]error{4: problem}
 	out.Listeners, err[0] = each("listener", p.Listeners, func(l *ir.Listener) (string, *Resource, error) {
-		r, err := made(m, TypeListener, l, names, func() (*Resource, error) { return listener(l, names) })
+		r, err := made(m, personal, TypeListener, l, names, func() (*Resource, error) { return listener(l, names) })
 		return l.Name, r, err
 	})
 	out.Routes, err[1] = each("routes", p.Routes, func(c *ir.RouteConfig) (string, *Resource, error) {
-		r, err := made(m, TypeRoute, c, names, func() (*Resource, error) { return routeConfig(c, names) })
+		r, err := made(m, false, TypeRoute, c, names, func() (*Resource, error) { return routeConfig(c, names) })
 		return c.Name, r, err
 	})
 	out.Clusters, err[2] = each("cluster", p.Clusters, func(c *ir.Cluster) (string, *Resource, error) {
-		r, err := made(m, TypeCluster, c, names, func() (*Resource, error) { return cluster(c) })
+		r, err := made(m, false, TypeCluster, c, names, func() (*Resource, error) { return cluster(c) })
 		return c.Name, r, err
 	})
 	out.Extensions, err[3] = each("authorization", p.Authorizations, func(a *ir.NamedAuthorization) (string, *Resource, error) {

@@ -22,11 +22,18 @@ type part struct {
 	asked    []answer
 }
 
-// made is the resource of a part of a proxy. A nil Memo builds it.
-func made[T any](m *Memo, typeURL string, from *T, names *known, build func() (*Resource, error)) (*Resource, error) {
+// made is the resource of a part of a proxy. A nil Memo builds it each time, and so does any for what is personal.
+func made[T any](m *Memo, personal bool, typeURL string, from *T, names *known, build func() (*Resource, error)) (*Resource, error) {
 	names.asked = names.asked[:0]
 	if m == nil {
 		return build()
+	}
+	if personal {
+		r, err := build()
+		if err == nil {
+			m.count(r)
+		}
+		return r, err
 	}
 	key := m.digests.of(typeURL, from)
 	if known, ok := m.parts[key]; ok && names.same(known.asked) {

@@ -124,7 +124,7 @@ func TestMemoGivesWhatBuildGives(t *testing.T) {
 			p.Clusters[0].ConnectTimeout = -1
 		}
 		want, wantErr := Build(p)
-		got, err := memo.Build(p)
+		got, err := memo.Build(p, false)
 		if fmt.Sprint(err) != fmt.Sprint(wantErr) {
 			t.Fatalf("round %d: %v, want %v", round, err, wantErr)
 		}
@@ -150,7 +150,7 @@ func TestMemoBuildsWhatIsNew(t *testing.T) {
 	var memo Memo
 	built := func(p *ir.Proxy, want int, why string) *Resources {
 		t.Helper()
-		r, err := memo.Build(p)
+		r, err := memo.Build(p, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -166,6 +166,12 @@ func TestMemoBuildsWhatIsNew(t *testing.T) {
 	p := sidecar(30)
 	p.Name, p.Routes[5].VirtualHosts[0].Routes[0].Forward.Timeout = "web-1", 7
 	built(p, 1, "another timeout")
+	if _, err := memo.Build(p, true); err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := memo.TakeBuilt(); n != len(p.Listeners)+len(same.Extensions) {
+		t.Errorf("%d are built of one whose listeners are its own", n)
+	}
 	if n := memo.Keep(func(r *Resource) bool { return slices.Contains(same.Clusters, r) }); n != 31 {
 		t.Errorf("%d are kept", n)
 	}
@@ -178,7 +184,7 @@ func BenchmarkMemo(b *testing.B) {
 	var memo Memo
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := memo.Build(p); err != nil {
+		if _, err := memo.Build(p, false); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -74,7 +74,7 @@ func (s *State) whole(m *mesh, p *proxy) (*half, error) {
 		return nil, err
 	}
 	result.Proxy.FormerJWT = p.former(requiredTokens(result.Proxy))
-	resources, err := s.memo.Build(result.Proxy)
+	resources, err := s.memo.Build(result.Proxy, false)
 	if err != nil {
 		if result, resources, err = withoutBad(build, in, result, err); err != nil {
 			return nil, err

@@ -183,7 +183,7 @@ func (s *State) half(m *mesh, p *proxy, part proxyir.Part) (_ *half, shared bool
 			s.built(resources)
 		}
 	} else {
-		resources, err = s.memo.Build(result.Proxy)
+		resources, err = s.memo.Build(result.Proxy, result.Personal)
 	}
 	if err != nil {
 		return nil, false, err
