@@ -34,8 +34,16 @@ type measured struct {
 	work   []float64
 }
 
-// measureGlobalStore applies changes of one resource to a store with few resources and to one with many, in turn, so that what else the
-// machine does is in both.
+// storeSizes are the smallest store, the largest, and those between them by factors of ten.
+func storeSizes(largest int) (out []int) {
+	for n := smallStore; n < largest; n *= 10 {
+		out = append(out, n)
+	}
+	return append(out, largest)
+}
+
+// measureGlobalStore applies changes of one resource to stores of few to many resources, in turn, so that what else the machine does is in
+// all.
 func measureGlobalStore(ctx context.Context, s *scale) (rows []Row, err error) {
 	// The many zones are done, and would take part of the processor.
 	if s.many != nil {
@@ -44,16 +52,17 @@ func measureGlobalStore(ctx context.Context, s *scale) (rows []Row, err error) {
 			return nil, err
 		}
 	}
-	var both []*measured
+	var all []*measured
 	defer func() {
-		for _, m := range both {
+		for _, m := range all {
 			err = errors.Join(err, m.end(err != nil))
 		}
 	}()
-	for i, stored := range []int{smallStore, s.stored} {
+	sizes := storeSizes(s.stored)
+	for i, stored := range sizes {
 		one := *s
-		if i == 0 {
-			one.debug = "" // one of the two can be looked at
+		if i < len(sizes)-1 {
+			one.debug = "" // one of them can be looked at
 		}
 		g, err := one.global(ctx, 2+i)
 		if err != nil {
@@ -62,7 +71,7 @@ func measureGlobalStore(ctx context.Context, s *scale) (rows []Row, err error) {
 		m := &measured{
 			server: g, stored: stored, times: newLatency(fmt.Sprintf("apply to committed, %d resources stored", stored)), work: make([]float64, len(storeWork)),
 		}
-		both = append(both, m)
+		all = append(all, m)
 		if err := g.fill(ctx, 0, stored); err != nil {
 			return nil, err
 		}
@@ -74,25 +83,28 @@ func measureGlobalStore(ctx context.Context, s *scale) (rows []Row, err error) {
 	if err := pause(ctx, settleTime); err != nil {
 		return nil, err
 	}
-	for _, m := range both {
+	for _, m := range all {
 		m.cpu, m.work = 0, make([]float64, len(storeWork))
 	}
 	for round := range storeApplies / smallStore {
-		for _, m := range both {
+		for _, m := range all {
 			if err := m.applies(ctx, 1+round, m.times); err != nil {
 				return nil, err
 			}
 		}
 	}
-	for _, m := range both {
+	for _, m := range all {
 		rows = append(rows, m.times.rows(0, 0)...)
 		rows = append(rows, row(fmt.Sprintf("processor time an apply, %d resources stored", m.stored), m.cpu.Seconds()*1000/storeApplies, "ms", storeApplies))
 	}
 	ratio := func(what string, of func(*measured) float64) {
-		rows = append(rows, row(fmt.Sprintf("%s an apply, %d resources to %d", what, s.stored, smallStore), of(both[1])/of(both[0]), "ratio", storeApplies).atMost(1.1))
+		rows = append(rows, row(fmt.Sprintf("%s an apply, %d resources to %d", what, s.stored, smallStore), of(all[len(all)-1])/of(all[0]), "ratio", storeApplies).atMost(1.1))
 	}
 	for i, w := range storeWork {
-		rows = append(rows, row(fmt.Sprintf("%s an apply, %d resources stored", w.what, s.stored), both[1].work[i]/storeApplies, w.unit, storeApplies))
+		for _, m := range all {
+			rows = append(rows, row(fmt.Sprintf("%s an apply, %d resources stored", w.what, m.stored), m.work[i]/storeApplies, w.unit, storeApplies).
+				ofSize("an apply of one resource: "+w.what, m.stored))
+		}
 		ratio(w.what, func(m *measured) float64 { return m.work[i] })
 	}
 	ratio("processor time", func(m *measured) float64 { return m.cpu.Seconds() })

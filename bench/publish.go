@@ -81,6 +81,7 @@ func (m marks) published(page, folder string, rows []Row) (string, map[string]st
 		from = to
 		fmt.Fprintf(&b, "### %s\n\nMeasured at commit `%s` on %s.\n\n", group[0].Scenario, group[0].Commit, group[0].Machine)
 		show(group[0].Scenario, "Times by percentile in the scenario "+group[0].Scenario, plotLatencies(group))
+		show(group[0].Scenario+"-work", "Work by size in the scenario "+group[0].Scenario, plotWork(group))
 		b.WriteString("| metric | value | unit | goal | n | |\n|---|---|---|---|---|---|\n")
 		for _, r := range group {
 			fmt.Fprintf(&b, "| %s | %s | %s | %s | %d | %s |\n", r.Metric, r.value(), r.Unit, r.goal(), r.N, r.verdict())

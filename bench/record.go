@@ -24,6 +24,9 @@ type Row struct {
 	OK    bool     `json:"ok"`
 	// N is how often was measured.
 	N int64 `json:"n"`
+	// Size is that of what was measured, of rows that are compared by it; Series is what they are of.
+	Series string  `json:"series,omitempty"`
+	Size   float64 `json:"size,omitempty"`
 	// Distribution is all of what Value is a percentile of: percentiles, and the values within which they lie.
 	Distribution [][2]float64 `json:"distribution,omitempty"`
 
@@ -44,6 +47,12 @@ func (r Row) atMost(goal float64) Row {
 // atLeast sets the goal of a row of which more is better.
 func (r Row) atLeast(goal float64) Row {
 	r.Goal, r.Least, r.OK = &goal, true, r.Value >= goal
+	return r
+}
+
+// ofSize makes a row one of those that are compared by size.
+func (r Row) ofSize(series string, size int) Row {
+	r.Series, r.Size = series, float64(size)
 	return r
 }
 

@@ -22,6 +22,8 @@ type zoneBench struct {
 	empty int64
 	bare  map[string]float64
 	rows  []Row
+	// sizes are the rows of work by the number of proxies.
+	sizes []Row
 }
 
 // zoneParts are measured in this order on one zone.
@@ -109,22 +111,30 @@ func (b *zoneBench) begin(ctx context.Context) (err error) {
 	if err := b.w.open(simproxy.Config{Keepalive: 10 * time.Second, Pause: time.Second}); err != nil {
 		return err
 	}
-	began := time.Now()
-	before, err := b.w.zone.cpu()
-	if err != nil {
-		return err
-	}
-	if err := b.w.populate(ctx, b.proxies); err != nil {
-		return err
-	}
-	after, err := b.w.zone.cpu()
-	if err != nil {
-		return err
+	var took, processor time.Duration
+	for _, size := range sizesOf(b.proxies) {
+		began := time.Now()
+		before, err := b.w.zone.cpu()
+		if err != nil {
+			return err
+		}
+		if err := b.w.populate(ctx, b.proxies, size); err != nil {
+			return err
+		}
+		after, err := b.w.zone.cpu()
+		if err != nil {
+			return err
+		}
+		took, processor = took+time.Since(began), processor+after-before
+		if err := b.work(ctx, size); err != nil {
+			return fmt.Errorf("work among %d proxies: %w", size, err)
+		}
 	}
 	n := int64(b.proxies)
-	b.say("%d proxies joined in %.1f s", b.proxies, time.Since(began).Seconds())
-	b.add(row("joining, all proxies one after another", time.Since(began).Seconds(), "s", n),
-		row("joining, processor time of the zone per proxy", float64((after-before).Microseconds())/1000/float64(n), "ms", n),
+	b.say("%d proxies joined in %.1f s", b.proxies, took.Seconds())
+	b.add(b.sizes...)
+	b.add(row("joining, all proxies one after another", took.Seconds(), "s", n),
+		row("joining, processor time of the zone per proxy", float64(processor.Microseconds())/1000/float64(n), "ms", n),
 		row("resources of a proxy", float64(b.w.fleet.Counts().Bytes)/1024/float64(n), "KiB", n))
 	return nil
 }

@@ -42,6 +42,7 @@ type zoneWorld struct {
 	scraper      *http.Client
 	fleet        *simproxy.Fleet
 	workloads    []*workload
+	begun        int // proxies
 	// clients are, by service, how many proxies have it as an outbound.
 	clients []int
 }
@@ -242,11 +243,14 @@ func (w *zoneWorld) open(cfg simproxy.Config) error {
 	return nil
 }
 
-// populate begins the proxies, some at a time as a scheduler does, and returns when each has all that it should.
-func (w *zoneWorld) populate(ctx context.Context, proxies int) error {
-	w.workloads, w.clients = plan(proxies)
-	n := 0
-	for i, load := range w.workloads {
+// populate begins proxies of a zone that will have a number of them until there are so many, some at a time as a scheduler does, and
+// returns when each has all that it should.
+func (w *zoneWorld) populate(ctx context.Context, all, until int) error {
+	if w.workloads == nil {
+		w.workloads, w.clients = plan(all)
+	}
+	for i := w.begun / replicas; i < until/replicas; i++ {
+		load := w.workloads[i]
 		names := make([]string, 0, perWorkload)
 		for _, s := range load.services {
 			names = append(names, serviceName(s))
@@ -256,21 +260,21 @@ func (w *zoneWorld) populate(ctx context.Context, proxies int) error {
 			return err
 		}
 		for r := range replicas {
-			who, err := node(load.document(fmt.Sprintf("w-%03d-%02d", i, r), proxyAddress(n), r))
+			who, err := node(load.document(fmt.Sprintf("w-%03d-%02d", i, r), proxyAddress(w.begun), r))
 			if err != nil {
 				return err
 			}
 			w.fleet.Add(ctx, who, load.token)
-			n++
+			w.begun++
 		}
-		if err := w.fleet.Await(ctx, "proxies begin", time.Minute, func(c simproxy.Counts) bool { return c.Complete > int64(n)-200 }); err != nil {
+		if err := w.fleet.Await(ctx, "proxies begin", time.Minute, func(c simproxy.Counts) bool { return c.Complete > int64(w.begun)-200 }); err != nil {
 			return err
 		}
 	}
-	if err := w.fleet.Await(ctx, "proxies get what they should have", 5*time.Minute, func(c simproxy.Counts) bool { return c.Complete == int64(n) }); err != nil {
+	if err := w.fleet.Await(ctx, "proxies get what they should have", 5*time.Minute, func(c simproxy.Counts) bool { return c.Complete == int64(w.begun) }); err != nil {
 		return err
 	}
-	return w.settled(ctx, n, 5*time.Minute)
+	return w.settled(ctx, w.begun, 5*time.Minute)
 }
 
 func proxyAddress(n int) string { return fmt.Sprintf("10.%d.%d.%d", n>>16, n>>8&255, n&255) }
