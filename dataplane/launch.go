@@ -124,6 +124,7 @@ func (l Launch) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	all.Go(func() { token.follow(beside) })
 	all.Go(func() { keepSmall(beside, l.Log) })
+	all.Go(func() { newZoneWatch(b.AdminSocket, l.Zone, l.Log).run(beside) })
 	if isGateway(document) {
 		c := composer.New(dir, l.Log)
 		listener, err := c.Listen()

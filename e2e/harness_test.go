@@ -67,6 +67,7 @@ type federation struct {
 	network string // such as 127.70.3
 	running map[string]*process
 	api     *http.Client
+	sites   *sites
 }
 
 // process is one of them, with its output in a file.
@@ -133,7 +134,7 @@ func (f *federation) run(name string, args ...string) *process {
 		f.t.Fatal(err)
 	}
 	defer out.Close()
-	p.cmd = exec.Command(binary, args...)
+	p.cmd = f.command(name, args...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
@@ -523,7 +524,7 @@ type answer struct {
 // workload answers at an address with what it sees. Handlers for paths may be given.
 func (f *federation) workload(address, name string, handlers map[string]http.HandlerFunc) {
 	f.t.Helper()
-	l, err := net.Listen("tcp", address)
+	l, err := f.listen(address)
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ func cluster(c *ir.Cluster) (*Resource, error) {
 	errs = append(errs, notNegative(
 		namedDuration{"connect timeout", c.ConnectTimeout}, namedDuration{"idle timeout", c.IdleTimeout}))
 	errs = append(errs, setDestination(out, c), setProtocol(out, c), setLoadBalancer(out, c.LoadBalancer), setBreakers(out, c), setHealthCheck(out, c))
+	setKeepalive(out, c)
 	if c.TLS != nil {
 		socket, err := upstreamTLS(c.TLS)
 		errs = append(errs, err)
@@ -98,7 +99,7 @@ func setProtocol(out *clusterv3.Cluster, c *ir.Cluster) error {
 	case ir.HTTP2:
 		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
 			// A WebSocket travels on as extended CONNECT (RFC 8441).
-			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{AllowConnect: true},
+			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{AllowConnect: true, ConnectionKeepalive: pings(c)},
 		}
 	default:
 		return fmt.Errorf("protocol %q is not known: use tcp, http1 or http2", c.Protocol)

@@ -46,6 +46,9 @@ func listener(l *ir.Listener, names *known) (*Resource, error) {
 	if l.BufferLimit > 0 {
 		out.PerConnectionBufferLimitBytes = wrapperspb.UInt32(l.BufferLimit)
 	}
+	if l.Pipe == "" && !l.QUIC {
+		out.TcpKeepalive = tcpKeepalive()
+	}
 	if l.QUIC {
 		errs = append(errs, setQUIC(out, l))
 	} else {

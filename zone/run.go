@@ -34,8 +34,8 @@ import (
 const (
 	// Envoy's streams send keepalives every 10 s, which gRPC refuses by default.
 	keepaliveLeast = 5 * time.Second
-	// A proxy whose machine vanished is noticed within the sum.
-	keepaliveTime, keepaliveTimeout = 20 * time.Second, 10 * time.Second
+	// A proxy whose machine vanished is noticed within the sum. While its own keepalives come, it is not asked.
+	keepaliveTime, keepaliveTimeout = 12 * time.Second, 8 * time.Second
 	// maxRequest bounds what a proxy may send, which holds its document and the names that it wants.
 	maxRequest = 16 << 20
 	// handshake bounds TLS and HTTP/2 of a new connection.
@@ -184,7 +184,7 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, cert *
 	}
 
 	ports := map[string]*overload.Listener{"xds": overload.Listen(xdsListener, z.cfg.Limits.Connections), "rest": overload.Listen(restListener, restConnections)}
-	c.metrics.registry.MustRegister(overloadCollector{ports, c.begins})
+	c.metrics.registry.MustRegister(overloadCollector{ports, c.begins}, endsCollector{c.identity, cert, client})
 
 	// The owner of the state is stopped before the streams are, so that their end is not taken for that of the proxies.
 	var owner sync.WaitGroup

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"regexp"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -53,6 +54,8 @@ type Client struct {
 
 	// at is the target of the stream, and asked counts those that were tried since the last Welcome. Only on Run's goroutine.
 	at, asked int
+
+	up atomic.Bool
 }
 
 // NewClient makes a client that drives a machine, which it takes over.
@@ -67,6 +70,9 @@ func NewClient(cfg ClientConfig, zone *kds.Zone) (*Client, error) {
 	cfg.MaxBackoff = max(cmp.Or(cfg.MaxBackoff, 10*time.Second), cfg.MinBackoff)
 	return &Client{cfg: cfg, zone: zone, do: make(chan func(*kds.Zone)), at: rand.N(len(cfg.Targets))}, nil
 }
+
+// Connected tells whether global has welcomed the stream that is open.
+func (c *Client) Connected() bool { return c.up.Load() }
 
 // Do runs fn with the machine on the loop, as to report or to ask for a certificate. fn must not block nor keep the machine. The
 // error is ctx's, when Run didn't take fn before.
@@ -134,6 +140,7 @@ func (c *Client) Run(ctx context.Context) error {
 	defer retry.Stop()
 	defer tick.Stop()
 	hangUp := func(why error) {
+		c.up.Store(false)
 		if l != nil {
 			l.cancel()
 		}
@@ -158,6 +165,7 @@ func (c *Client) Run(ctx context.Context) error {
 		r := c.zone.Ready()
 		for _, e := range r.Events {
 			if e.Welcome != nil {
+				c.up.Store(true)
 				backoff, c.asked, refused, failing = c.cfg.MinBackoff, 0, "", ""
 				c.cfg.Log.Info("connected to global", zap.String("replica", e.Welcome.GetReplica()))
 			}

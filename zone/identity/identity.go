@@ -63,6 +63,9 @@ const (
 	longestWait = 10 * time.Minute
 	// retryIssue is the wait after an SVID could not be made.
 	retryIssue = time.Minute
+	// alarmShare of its life is what an intermediate has left when its end is told of, and leastReminder the time between two words.
+	alarmShare    = 4
+	leastReminder = 10 * time.Minute
 	// batch is how many SVIDs are made while others wait for the lock; one takes 0.1 to 0.3 ms.
 	batch = 16
 )

@@ -40,6 +40,8 @@ type mesh struct {
 	content time.Time
 	// problem is the last thing that went wrong with getting an intermediate; logged when it changes.
 	problem string
+	// alarmAt is when it is told next that the intermediate ends, see alarmLocked.
+	alarmAt time.Time
 	// useless is set while that on disk is not taken; logged when it is set.
 	useless bool
 }
@@ -288,6 +290,7 @@ func (i *Identity) step(ctx context.Context) (more bool) {
 				i.markLocked(Change{Mesh: name, Service: service})
 			}
 		}
+		i.alarmLocked(m, now)
 	}
 	i.mu.Unlock()
 
@@ -310,6 +313,26 @@ func (i *Identity) step(ctx context.Context) (more bool) {
 		}
 	}
 	return more
+}
+
+// alarmLocked tells that the intermediate ends without a newer one: first when a quarter of its life is left, then whenever half of
+// what was left has gone, and at last that it has ended. The certificates of workloads end with it.
+func (i *Identity) alarmLocked(m *mesh, now time.Time) {
+	if m.current == nil {
+		return
+	}
+	end := m.current.end()
+	left := end.Sub(now)
+	switch {
+	case left > end.Sub(m.current.since)/alarmShare:
+		m.alarmAt = time.Time{}
+		return
+	case now.Before(m.alarmAt):
+		return
+	}
+	m.alarmAt = now.Add(max(left/2, leastReminder))
+	i.log.Error("the certificates of this zone end, as global does not renew its intermediate", zap.String("mesh", m.domain.Mesh), zap.Time("until", end),
+		zap.String("reason", m.problem))
 }
 
 // prepareLocked makes a key and the request for it.

@@ -267,3 +267,40 @@ func TestAnswerBeforeBundle(t *testing.T) {
 		w.leaf("web")
 	})
 }
+
+// An end that comes near is told of in time, ever more often, and no more once there is a newer intermediate.
+func TestNearEndIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 0)
+		w.run()
+		w.mesh(24 * time.Hour)
+		synctest.Wait()
+		w.leaf("web")
+		w.set(func(w *world) { w.away = true })
+		alarms := func() int { return strings.Count(w.log.String(), "the certificates of this zone end") }
+		const day = 24 * time.Hour
+		advance(22 * day)
+		if n := alarms(); n != 0 {
+			t.Errorf("%d words with a quarter of the life to go", n)
+		}
+		advance(day)
+		if n := alarms(); n != 1 || !strings.Contains(w.log.String(), "no stream") {
+			t.Errorf("%d words with less than a quarter: %s", n, w.log.String())
+		}
+		advance(6 * day)
+		if n := alarms(); n < 3 || n > 6 {
+			t.Errorf("%d words a day before the end", n)
+		}
+		advance(2 * day)
+		before := alarms()
+		if before < 10 {
+			t.Errorf("%d words a day after the end", before)
+		}
+		w.set(func(w *world) { w.away = false })
+		w.Connected()
+		advance(10 * day)
+		if n := alarms() - before; n > 1 {
+			t.Errorf("%d more words though there is a new one", n)
+		}
+	})
+}
