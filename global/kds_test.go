@@ -43,9 +43,15 @@ func (z *fakeZone) Apply(ctx context.Context, a *kds.Apply) ([]*kdsv1.Rejection,
 // connect starts a zone with a token; it ends with the test.
 func (r *running) connect(zone, token string) *fakeZone {
 	r.Helper()
+	return r.connectWithRoom(64, zone, token)
+}
+
+// connectWithRoom starts one that takes so many deltas without being asked for them, and acknowledges no other.
+func (r *running) connectWithRoom(deltas int, zone, token string) *fakeZone {
+	r.Helper()
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(r.file(filepath.Join("tls", "server-ca.crt")))
-	z := &fakeZone{t: r.T, applied: make(chan *kds.Apply, 64), events: make(chan kds.ZoneEvent, 64)}
+	z := &fakeZone{t: r.T, applied: make(chan *kds.Apply, deltas), events: make(chan kds.ZoneEvent, 64)}
 	machine := kds.NewZone(kds.ZoneConfig{Zone: zone, Replica: zone + "-1", Identity: "id-" + zone, Version: "1"}, kds.NewSet(), kds.Position{})
 	var err error
 	z.client, err = stream.NewClient(stream.ClientConfig{

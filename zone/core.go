@@ -45,6 +45,7 @@ type core struct {
 	identity *identity.Identity
 	admitted *admission.Admission
 	begins   *overload.Clients
+	refusals *refusals
 	keys     *keys
 	files    *registrar
 	report   *reporter

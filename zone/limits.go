@@ -2,6 +2,7 @@ package zone
 
 import (
 	"fmt"
+	"regexp"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,6 +32,21 @@ func (l Limits) begins() *overload.Clients {
 		return overload.NewClients(0, 1)
 	}
 	return overload.NewClients(time.Minute/time.Duration(l.StreamRate), (l.StreamRate+1)/2)
+}
+
+// refusals decide which of the streams that were not let in are told of: a few of each proxy or address for each reason, and not too many
+// of all.
+type refusals struct{ each, all *overload.Clients }
+
+func newRefusals() *refusals {
+	return &refusals{overload.NewClients(10*time.Second, 3), overload.NewClients(100*time.Millisecond, 100)}
+}
+
+// numbers, such as those of times, differ between refusals of one reason.
+var numbers = regexp.MustCompile(`[0-9]+`)
+
+func (r *refusals) tells(who string, why error, now time.Time) bool {
+	return r.each.Ask(who+"\x00"+numbers.ReplaceAllString(why.Error(), "#"), now) == 0 && r.all.Ask("", now) == 0
 }
 
 // holdOff refuses a stream of a proxy that began too many.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -101,8 +102,7 @@ func (d *door) Connect(ctx context.Context, node *server.Node, token string) (se
 		err = d.core.inbox.admit(p, func() { d.core.connect(p, version) })
 	}
 	if err != nil {
-		d.core.metrics.refused.Inc()
-		d.core.log.Warn("proxy refused", zap.String("proxy", shorten(node.GetId())), zap.Error(err))
+		d.core.refusal(zap.String("proxy", shorten(node.GetId())), err)
 		return "", err
 	}
 	return server.ProxyID(p.ID), nil
@@ -111,15 +111,27 @@ func (d *door) Connect(ctx context.Context, node *server.Node, token string) (se
 // stranger ends a stream without a good token before any of its requests is read, as they may be large.
 func (c *core) stranger(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	if err := c.admitted.Bearer(server.Bearer(stream.Context())); err != nil {
-		c.metrics.refused.Inc()
 		from := ""
 		if p, ok := peer.FromContext(stream.Context()); ok {
 			from = p.Addr.String()
+			if host, _, err := net.SplitHostPort(from); err == nil {
+				from = host // the port tells nothing
+			}
 		}
-		c.log.Warn("proxy refused", zap.String("address", from), zap.Error(err))
+		c.refusal(zap.String("address", from), err)
 		return status.Errorf(codes.Unauthenticated, "the proxy was not accepted: %v", err)
 	}
 	return next(srv, stream)
+}
+
+// refusal counts a stream that is not let in, and tells of some: whoever comes in a loop must not fill the log.
+func (c *core) refusal(who zap.Field, err error) {
+	c.metrics.refused.Inc()
+	say := c.log.Warn
+	if !c.refusals.tells(who.String, err, time.Now()) {
+		say = c.log.Debug
+	}
+	say("proxy refused", who, zap.Error(err))
 }
 
 // shorten bounds what a stranger puts into the log.

@@ -141,7 +141,7 @@ func (z *Zone) open(store *disk.Store) (*core, error) {
 	if c.admitted, err = admission.New(admission.Config{Zone: z.cfg.Name, Keys: c.keys}); err != nil {
 		return nil, fmt.Errorf("zone: %w", err)
 	}
-	c.begins = z.cfg.Limits.begins()
+	c.begins, c.refusals = z.cfg.Limits.begins(), newRefusals()
 	d := &door{core: c, admission: c.admitted}
 	if c.xds, err = server.New(server.Config{Authenticator: d, Observer: d, Logger: z.log}); err != nil {
 		return nil, fmt.Errorf("zone: %w", err)

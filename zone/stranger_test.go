@@ -37,7 +37,7 @@ func TestStrangersAreRefusedUnread(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &core{inbox: newInbox(), metrics: newMetrics(), admitted: admitted, log: zap.NewNop()}
+	c := &core{inbox: newInbox(), metrics: newMetrics(), admitted: admitted, log: zap.NewNop(), refusals: newRefusals()}
 	for name, ctx := range map[string]context.Context{
 		"no token":    t.Context(),
 		"a bad token": metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer x.y.z")),

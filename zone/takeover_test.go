@@ -29,7 +29,7 @@ func TestNobodyTakesAProxysName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &core{inbox: newInbox(), metrics: newMetrics(), admitted: admitted, begins: Limits{}.begins()}
+	c := &core{inbox: newInbox(), metrics: newMetrics(), admitted: admitted, begins: Limits{}.begins(), refusals: newRefusals()}
 	z, err := New(Config{Name: "east", DataDir: t.TempDir(), GlobalAddresses: []string{"g:1"}, GlobalCAFile: "c", TokenFile: "t"})
 	if err != nil {
 		t.Fatal(err)
