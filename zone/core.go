@@ -71,9 +71,11 @@ type core struct {
 	// troubled are the proxies that refused something, or that could not be configured.
 	troubled map[string]bool
 	// settled counts the proxies that have everything.
-	settled     int
-	changed     bool // since the last status
-	graceEnds   <-chan time.Time
+	settled   int
+	changed   bool // since the last status
+	graceEnds <-chan time.Time
+	// blank is not nil after the state was lost, until the grace ends: see there.
+	blank       *blank
 	heldRecords int
 	// rests holds a token when nothing has happened for restAfter.
 	rests chan struct{}
@@ -149,7 +151,7 @@ func (c *core) run(ctx context.Context, grace time.Duration) {
 	<-hold.C
 	<-status.C
 	// Also an empty offer is said: global may hold what this zone offered in an earlier life.
-	c.report.setOffer(c.state.Offer())
+	c.offer()
 	c.inbox.signal()
 	for {
 		wake, secrets := c.inbox.wake, c.identity.Changed()
@@ -171,6 +173,10 @@ func (c *core) run(ctx context.Context, grace time.Duration) {
 			}
 			continue
 		case <-c.graceEnds:
+			if more := c.blank.more(grace, time.Now()); more > 0 {
+				graceTimer.Reset(more)
+				continue
+			}
 			c.endGrace()
 		case <-tidy.C:
 			c.tidy()
@@ -270,6 +276,7 @@ func (c *core) flush() {
 	}
 	if d.Keys {
 		c.keys.current.Store(mergeKeys(c.state.VerificationKeys()))
+		c.blank.heardOfKeys(time.Now())
 		c.dropRevoked()
 	}
 	send := c.renew
@@ -314,7 +321,7 @@ func (c *core) flush() {
 		c.changed = true
 	}
 	if d.Offer {
-		c.report.setOffer(c.state.Offer())
+		c.offer()
 	}
 }
 
@@ -348,6 +355,9 @@ func (c *core) endpoints(names []string, revision *pending, work *state.Work) (g
 		var r *xds.Resource
 		if err == nil {
 			r, err = xds.BuildEndpoints(e)
+		}
+		if err == nil && c.blank.keeps(e) {
+			continue
 		}
 		if err != nil {
 			// The last good ones stay: an emptied cluster would be worse.
@@ -391,6 +401,7 @@ func (c *core) endGrace() {
 	}
 	clear(c.restored)
 	c.changed = true
+	c.endBlank()
 }
 
 // tidy forgets resources and identities that no proxy has.

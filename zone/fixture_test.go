@@ -2,6 +2,7 @@ package zone_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -129,7 +130,7 @@ func (g *global) start() {
 		Machine: kds.GlobalConfig{Replica: "g", Domain: domain, Interval: time.Second}, Admission: g, Views: g, Zones: g, Log: zap.NewNop(),
 	}))(t)
 	g.server = s
-	lis := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	lis := must(net.Listen("tcp", cmp.Or(g.address, "127.0.0.1:0")))(t) // one that comes back is where it was
 	g.address = lis.Addr().String()
 	gs := grpc.NewServer(append(stream.ServerOptions(), grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{cert.Certificate}})))...)
 	kdsv1.RegisterKDSServer(gs, s)

@@ -41,7 +41,12 @@ import (
 
 // gatewayNode is the node of a gateway of service edge, with its token.
 func (g *global) gatewayNode(name string) (*corev3.Node, string) {
-	document := must(resource.EncodeJSON(&resource.Resource{Key: resource.Key{Kind: "Dataplane", Mesh: "default", Name: name}, Spec: gatewayAt("127.0.0.1")}))(g.t)
+	return g.node(name, gatewayAt("127.0.0.1"))
+}
+
+// node is that of a proxy, with its token.
+func (g *global) node(name string, spec *meshv1.Dataplane) (*corev3.Node, string) {
+	document := must(resource.EncodeJSON(&resource.Resource{Key: resource.Key{Kind: "Dataplane", Mesh: "default", Name: name}, Spec: spec}))(g.t)
 	fields := map[string]*structpb.Value{}
 	for k, v := range map[string]string{dataplane.MetadataKind: "Dataplane", dataplane.MetadataMesh: "default", dataplane.MetadataName: name, dataplane.MetadataDocument: string(document)} {
 		fields[k] = structpb.NewStringValue(v)

@@ -81,6 +81,9 @@ func (z *Zone) Run(ctx context.Context) (err error) {
 		return err
 	}
 	c.heldRecords = held.Len()
+	if store.Recovered != "" {
+		c.blank = &blank{given: map[string]bool{}, kept: map[string]bool{}}
+	}
 	// The machine changes its set, and the state is loaded from what was there.
 	machine := kds.NewZone(kds.ZoneConfig{
 		Zone: z.cfg.Name, Replica: z.cfg.Replica, Identity: store.Identity, Version: z.cfg.Version,
