@@ -271,7 +271,7 @@ func TestAnswerBeforeBundle(t *testing.T) {
 // An end that comes near is told of in time, ever more often, and no more once there is a newer intermediate.
 func TestNearEndIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 0)
+		w := newWorld(t)
 		w.run()
 		w.mesh(24 * time.Hour)
 		synctest.Wait()

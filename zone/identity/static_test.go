@@ -11,7 +11,7 @@ import (
 // certificates are renewed at half of their life; none ends before its successor is there, until the intermediate itself is about to.
 func TestWholeLifeWithoutGlobal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 0)
+		w := newWorld(t)
 		stop := w.run()
 		w.mesh(24 * time.Hour)
 		synctest.Wait()
@@ -22,7 +22,7 @@ func TestWholeLifeWithoutGlobal(t *testing.T) {
 		renewals := 0
 		for day := 0; time.Until(end) > 25*time.Hour; day++ {
 			stop()
-			w.start(0)
+			w.start()
 			stop = w.run()
 			w.mesh(24 * time.Hour)
 			come := fmt.Sprintf("day-%d", day)
