@@ -106,7 +106,7 @@ func (d *distributed) start() {
 		d.apply("type: LocalityPolicy\nmesh: default\nname: "+service+"\ndestinations: [{match: {kuma.io/service: "+service+"}}]\nconf: {localFirst: false}\n",
 			"type: Timeout\n"+match+"  connectTimeout: 1s\n  http: {requestTimeout: 15s}\n",
 			"type: Retry\n"+match+"  http: {numRetries: 3, perTryTimeout: 1s, retryOn: [connect_failure, reset, gateway_error], avoidPreviousHosts: true, backOff: {baseInterval: 5ms}}\n",
-			"type: CircuitBreaker\n"+match+"  interval: 500ms\n  baseEjectionTime: 2s\n  maxEjectionPercent: 50\n  detectors: {gatewayErrors: {consecutive: 2}}\n")
+			"type: CircuitBreaker\n"+match+"  interval: 500ms\n  baseEjectionTime: 500ms\n  maxEjectionPercent: 50\n  detectors: {gatewayErrors: {consecutive: 2}}\n")
 	}
 	for site, n := range map[string]int{siteEast: 11, siteWest: 21} {
 		name := "echo-" + site
