@@ -44,7 +44,7 @@ func newDistributed(t *testing.T) *distributed {
 	t.Helper()
 	d := &distributed{
 		federation: &federation{t: t, dir: t.TempDir(), network: fmt.Sprintf("198.18.%d", os.Getpid()%256), running: map[string]*process{}},
-		hosts: map[string][]int{netns.Root: {254}, siteGlobal: {1}, siteZone: {2}, siteEast: {10, 11}, siteWest: {3, 20, 21}, siteClient: {100}},
+		hosts:      map[string][]int{netns.Root: {254}, siteGlobal: {1}, siteZone: {2}, siteEast: {10, 11}, siteWest: {3, 20, 21}, siteClient: {100}},
 	}
 	var err error
 	if d.net, err = netns.New(netip.MustParsePrefix(d.network + ".0/24")); err != nil {
@@ -403,4 +403,3 @@ func TestPartitions(t *testing.T) {
 		d.lostNone("packets were lost")
 	})
 }
-
