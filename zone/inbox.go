@@ -2,6 +2,8 @@ package zone
 
 import (
 	"fmt"
+	"hash/maphash"
+	"maps"
 	"slices"
 	"sync"
 
@@ -13,15 +15,27 @@ import (
 // proxy coalesces, so that it can't grow beyond the number of proxies and streams.
 type inbox struct {
 	wake chan struct{}
+	// progress is in parts, as a change that hits all has thousands of streams post at once, and each has to wait for those before it.
+	progress [progressParts]progressPart
 
 	mu sync.Mutex
 	// Guarded by mu.
-	events   []event
-	progress map[string]server.Progress
+	events []event
 	// holders are, by proxy, the different documents that were let in under its ID since it was last forgotten. What was made
 	// for one of them may be given to the next stream, before the owner gets to it.
 	holders map[string][]*admission.Proxy
 }
+
+// progressParts is far more than processors that could post at once.
+const progressParts = 64
+
+// progressPart holds the newest progress of some proxies.
+type progressPart struct {
+	mu sync.Mutex
+	of map[string]server.Progress // guarded by mu; its room is kept, as it would be grown while others wait
+}
+
+var progressSeed = maphash.MakeSeed()
 
 // maxHolders bounds the documents of one proxy whose streams overlap.
 const maxHolders = 16
@@ -34,7 +48,7 @@ type event struct {
 }
 
 func newInbox() *inbox {
-	return &inbox{wake: make(chan struct{}, 1), progress: map[string]server.Progress{}, holders: map[string][]*admission.Proxy{}}
+	return &inbox{wake: make(chan struct{}, 1), holders: map[string][]*admission.Proxy{}}
 }
 
 func (b *inbox) signal() {
@@ -73,18 +87,31 @@ func (b *inbox) admit(p *admission.Proxy, run func()) error {
 }
 
 func (b *inbox) postProgress(id string, p server.Progress) {
-	b.mu.Lock()
-	b.progress[id] = p
-	b.mu.Unlock()
+	part := &b.progress[maphash.String(progressSeed, id)%progressParts]
+	part.mu.Lock()
+	if part.of == nil {
+		part.of = map[string]server.Progress{}
+	}
+	part.of[id] = p
+	part.mu.Unlock()
 	b.signal()
 }
 
-// take gives all that was posted.
+// take gives all that was posted. Progress is taken before events, so that of a proxy that began meanwhile none is given without the event of
+// its stream.
 func (b *inbox) take() ([]event, map[string]server.Progress) {
+	progress := map[string]server.Progress{}
+	for i := range b.progress {
+		part := &b.progress[i]
+		part.mu.Lock()
+		maps.Copy(progress, part.of)
+		clear(part.of)
+		part.mu.Unlock()
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	events, progress := b.events, b.progress
-	b.events, b.progress = nil, map[string]server.Progress{}
+	events := b.events
+	b.events = nil
 	return events, progress
 }
 
