@@ -6,13 +6,16 @@ import (
 	"time"
 
 	"github.com/zoneforge/zoneforge/ir"
+	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
 	"github.com/zoneforge/zoneforge/zone/state"
 )
 
-// blank is what a zone keeps as it is that lost its state, and with it all that it knew of its endpoints: the proxies that come back first
-// still have those that come back last, and so have other zones. Until the grace ends, an endpoint that isn't known is no reason to
-// take it away.
+// blank is what a zone keeps as it is that knows none of its endpoints, as it lost its state or came back with a new disk: the proxies that
+// come back first still have those that come back last, and so have other zones. Until the grace ends, an endpoint that isn't known is
+// no reason to take it away. A zone that is new is blank only until global says so.
 type blank struct {
+	// lost says that there was a state.
+	lost bool
 	// given are the endpoints that were known to be there since, and kept those of which none is known. By name.
 	given, kept map[string]bool
 	// heard is when global gave the keys by which proxies can come back.
@@ -49,6 +52,13 @@ func (b *blank) keeps(e *ir.Endpoints) bool {
 	b.given[e.Name] = true
 	delete(b.kept, e.Name)
 	return false
+}
+
+// welcomed is told what global has of the zone's offers; nil when it doesn't say.
+func (c *core) welcomed(offered *kdsv1.Digest) {
+	if c.blank != nil && offered.GetCount() == 0 && (offered != nil || !c.blank.lost) {
+		c.endBlank()
+	}
 }
 
 // offer tells other zones what this one has; one that is blank can't know yet.

@@ -75,11 +75,11 @@ func TestLostStateEmptiesNoEndpoints(t *testing.T) {
 	g.await("the service to be offered", has("ServiceAvailability", "east.echo"))
 
 	// lose starts the zone without its state, while the backend is away, and without global for longer than proxies have to come back.
-	lose := func(revision uint64, without bool) {
+	lose := func(revision uint64, damage func(path string) error, without bool) {
 		t.Helper()
 		z.stop()
 		backend.Stop()
-		if err := os.Truncate(filepath.Join(cfg.DataDir, "state.db"), 3*4096); err != nil {
+		if err := damage(filepath.Join(cfg.DataDir, "state.db")); err != nil {
 			t.Fatal(err)
 		}
 		for len(endpoints) > 0 { // what came before
@@ -100,17 +100,20 @@ func TestLostStateEmptiesNoEndpoints(t *testing.T) {
 			t.Fatal("the gateway was given nothing new")
 		}
 	}
-	lose(3, false)
-	backend = echo()
-	complete(backends, "the backend again")
-	complete(clients, "the gateway again")
-	if c := clients.Counts(); c.Emptied != 0 {
-		t.Errorf("endpoints were taken away: %+v", c)
+	cutOff := func(path string) error { return os.Truncate(path, 3*4096) }
+	for n, damage := range []func(string) error{cutOff, os.Remove} {
+		lose(uint64(3+n), damage, false)
+		backend = echo()
+		complete(backends, "the backend again")
+		complete(clients, "the gateway again")
+		if c := clients.Counts(); c.Emptied != 0 {
+			t.Errorf("endpoints were taken away: %+v", c)
+		}
+		g.await("the service to be still offered", has("ServiceAvailability", "east.echo"))
 	}
-	g.await("the service to be still offered", has("ServiceAvailability", "east.echo"))
 
 	// A backend that does not come back goes in the end, here and elsewhere.
-	lose(4, true)
+	lose(5, cutOff, true)
 	if !has("ServiceAvailability", "east.echo")(nil, g.offered()) {
 		t.Error("the service was taken from other zones at once")
 	}

@@ -175,7 +175,10 @@ func (g *global) Authenticate(_ context.Context, got string) (string, kds.Verdic
 func (g *global) Withdrawn(string) kds.Verdict { return kds.Verdict{} }
 
 func (g *global) Open(context.Context, string, *kdsv1.Hello) (stream.Session, kds.Verdict) {
-	return g, kds.Verdict{}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	offered := g.reported.Digest()
+	return g, kds.Verdict{Offered: &offered}
 }
 
 func (g *global) Report(_ context.Context, r *kdsv1.Report) ([]*kdsv1.Rejection, error) {

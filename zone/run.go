@@ -81,9 +81,6 @@ func (z *Zone) Run(ctx context.Context) (err error) {
 		return err
 	}
 	c.heldRecords = held.Len()
-	if store.Recovered != "" {
-		c.blank = &blank{given: map[string]bool{}, kept: map[string]bool{}}
-	}
 	// The machine changes its set, and the state is loaded from what was there.
 	machine := kds.NewZone(kds.ZoneConfig{
 		Zone: z.cfg.Name, Replica: z.cfg.Replica, Identity: store.Identity, Version: z.cfg.Version,
@@ -109,6 +106,9 @@ func (z *Zone) Run(ctx context.Context) (err error) {
 	registrations, err := store.Registrations()
 	if err != nil {
 		return fmt.Errorf("zone: %w", err)
+	}
+	if len(registrations) == 0 {
+		c.blank = &blank{lost: store.Recovered != "", given: map[string]bool{}, kept: map[string]bool{}}
 	}
 	c.load(held, good, at, registrations)
 
@@ -307,6 +307,7 @@ func (c *core) event(e kds.ZoneEvent) {
 	switch {
 	case e.Welcome != nil:
 		c.metrics.welcomes.Inc()
+		c.inbox.post(event{run: func() { c.welcomed(e.Welcome.GetOffered()) }})
 		c.identity.Connected()
 	case e.Certificate != nil:
 		c.identity.Answer(e.Certificate)
