@@ -16,8 +16,10 @@ import (
 )
 
 const (
-	// keyFileEvery is how often the key file is looked at.
+	// keyFileEvery is how often the key file is looked at, and keyFileRest after how long again one that can't be used: whether a key is
+	// needed that it lacks takes reading the whole store.
 	keyFileEvery = 5 * time.Second
+	keyFileRest  = time.Minute
 	// keyUsesTimeout bounds the reading of all that is sealed.
 	keyUsesTimeout = 25 * time.Second
 	// resealStint is how long secrets are sealed anew at a time; whoever asked for it asks again.
@@ -40,15 +42,21 @@ type sealing struct {
 func (s *sealing) follow(ctx context.Context) error {
 	tick := time.NewTicker(keyFileEvery)
 	defer tick.Stop()
-	failing := ""
+	failing, rest := "", time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case now := <-tick.C:
+			if now.Before(rest) {
+				continue
+			}
 		}
 		before := s.key.IDs()
 		err := s.key.Reload(func(gone []string) error { return s.unneeded(ctx, gone) })
+		if rest = (time.Time{}); err != nil {
+			rest = time.Now().Add(keyFileRest)
+		}
 		switch now := s.key.IDs(); {
 		case ctx.Err() != nil:
 		case err == nil:

@@ -55,6 +55,9 @@ func (b Bundle) PEM() []byte { return EncodeCertificates(b.roots...) }
 // Roots is a copy, the one that signs first.
 func (b Bundle) Roots() []*x509.Certificate { return append([]*x509.Certificate(nil), b.roots...) }
 
+// Len is the number of roots.
+func (b Bundle) Len() int { return len(b.roots) }
+
 // Fingerprints are SHA-256 over each certificate in PEM, in their order.
 func Fingerprints(text []byte) (out [][sha256.Size]byte) {
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {

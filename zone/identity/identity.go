@@ -349,12 +349,11 @@ func (i *Identity) Rotations() []Rotation {
 	defer i.mu.Unlock()
 	var out []Rotation
 	for name, m := range i.meshes {
-		roots := m.bundle.Roots()
-		if len(roots) < 2 {
+		if m.bundle.Len() < 2 { // as a rule, and this is asked for often
 			continue
 		}
 		r := Rotation{Mesh: name}
-		for _, c := range roots {
+		for _, c := range m.bundle.Roots() {
 			r.Roots = append(r.Roots, sha256.Sum256(c.Raw))
 		}
 		if m.current != nil {
