@@ -3,7 +3,9 @@ package zone
 import (
 	"cmp"
 	"context"
+	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -110,7 +112,7 @@ func (c *core) load(set *kds.Set, good []*kdsv1.Record, at kds.Position, registr
 		return true
 	})
 	c.state.Apply(good, nil, false)
-	for _, r := range c.state.Apply(all, nil, true) {
+	for _, r := range c.state.ApplyRead(readAll(all), nil, true) {
 		c.warnRejected(at.Revision, r)
 	}
 	var first *pending
@@ -135,6 +137,22 @@ func (c *core) load(set *kds.Set, good []*kdsv1.Record, at kds.Position, registr
 		c.restored[in.ID] = p
 	}
 	c.flush()
+}
+
+// readAll reads records on all processors: a zone that starts has nothing else to do.
+func readAll(all []*kdsv1.Record) []state.Reading {
+	readings := make([]state.Reading, len(all))
+	var reading sync.WaitGroup
+	workers := runtime.GOMAXPROCS(0)
+	for w := range workers {
+		reading.Go(func() {
+			for i := w; i < len(all); i += workers {
+				readings[i] = state.Read(all[i])
+			}
+		})
+	}
+	reading.Wait()
+	return readings
 }
 
 // run owns the state until ctx ends.

@@ -20,16 +20,55 @@ import (
 // Apply takes a delta, or a snapshot of which everything that it doesn't hold goes. It returns the records that can't be used,
 // of which the last good version stays in force, and those that are used without what this version doesn't know. Records that are equal to what is held change nothing.
 func (s *State) Apply(upserts []*kdsv1.Record, deletes []resource.Key, snapshot bool) []*kdsv1.Rejection {
+	readings := make([]Reading, len(upserts))
+	for i, u := range upserts {
+		readings[i].record = u
+	}
+	return s.ApplyRead(readings, deletes, snapshot)
+}
+
+// Reading is a record with what it says, as far as that is known without any other.
+type Reading struct {
+	record *kdsv1.Record
+	// done says that it was read: what is used of it, or why nothing is, and what of it this version doesn't know.
+	done    bool
+	spec    *resource.Resource
+	err     error
+	unknown []string
+}
+
+// Read reads a record, which is most of what taking it costs. It may be called concurrently.
+func Read(r *kdsv1.Record) Reading {
+	out := Reading{record: r}
+	if key, err := kds.KeyFrom(r.GetKey()); err == nil {
+		out.read(key)
+	}
+	return out
+}
+
+func (r *Reading) read(key resource.Key) {
+	if r.done {
+		return
+	}
+	r.done = true
+	if r.spec, r.err = usable(key, r.record.GetPayload()); r.err == nil {
+		r.unknown = resource.Unknown(r.spec.Spec)
+	}
+}
+
+// ApplyRead is Apply for records of which some were read before.
+func (s *State) ApplyRead(upserts []Reading, deletes []resource.Key, snapshot bool) []*kdsv1.Rejection {
 	keep := make(map[resource.Key]bool, len(upserts))
 	var rejected []*kdsv1.Rejection
-	for _, u := range upserts {
+	for i := range upserts {
+		u := upserts[i].record
 		key, err := kds.KeyFrom(u.GetKey())
 		if err != nil {
 			rejected = append(rejected, &kdsv1.Rejection{Key: u.GetKey(), Hash: u.GetHash(), Reason: err.Error()})
 			continue
 		}
 		keep[key] = true
-		s.put(key, u)
+		s.put(key, &upserts[i])
 		if r := s.records[key]; r.reason != "" {
 			rejected = append(rejected, s.rejection(key, r.reason))
 		}
@@ -59,29 +98,29 @@ func (s *State) Apply(upserts []*kdsv1.Record, deletes []resource.Key, snapshot 
 	return rejected
 }
 
-func (s *State) put(key resource.Key, u *kdsv1.Record) {
+func (s *State) put(key resource.Key, u *Reading) {
 	r := s.records[key]
 	if r == nil {
 		r = &record{}
 		s.records[key] = r
-	} else if bytes.Equal(r.hash, u.GetHash()) {
+	} else if bytes.Equal(r.hash, u.record.GetHash()) {
 		return
 	}
-	r.hash, r.reason = u.GetHash(), ""
+	r.hash, r.reason = u.record.GetHash(), ""
 	delete(s.refused, key)
-	next, err := usable(key, u.GetPayload())
-	if err != nil {
-		r.reason = err.Error()
+	u.read(key)
+	if u.err != nil {
+		r.reason = u.err.Error()
 		s.refused[key] = struct{}{}
 		return
 	}
-	if unknown := resource.Unknown(next.Spec); len(unknown) > 0 {
-		r.reason = fmt.Sprintf("it is in force without what this version doesn't know: %s; upgrade the zone", strings.Join(unknown[:min(len(unknown), maxNamed)], ", "))
+	if len(u.unknown) > 0 {
+		r.reason = fmt.Sprintf("it is in force without what this version doesn't know: %s; upgrade the zone", strings.Join(u.unknown[:min(len(u.unknown), maxNamed)], ", "))
 		s.refused[key] = struct{}{}
 	}
 	old := r.resource
-	r.resource = next
-	s.changed(key, old, next)
+	r.resource = u.spec
+	s.changed(key, old, u.spec)
 }
 
 // maxNamed bounds the unknown fields that a reason names.
