@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// maxClients bounds how many clients are told apart.
-const maxClients = 8192
+// maxClients bounds how many clients are told apart. It is far more than a replica has of any kind, as all may come at once: those of a zone
+// that was restarted, of which none asks too often.
+const maxClients = 1 << 16
 
 // Clients bounds how often each client asks. A client that was quiet may ask a burst of times at once; beyond that it has to wait. When
 // too many clients ask to be told apart, those who come last share one allowance.

@@ -1,6 +1,7 @@
 package zone
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -28,6 +29,18 @@ func TestLoopingProxyIsHeldOff(t *testing.T) {
 		}
 		if n := c.begins.Refused(); n != 1 {
 			t.Errorf("%d refused", n)
+		}
+	})
+}
+
+// A zone that was restarted has all of its proxies begin at once, and none of them begins too often.
+func TestAllProxiesMayComeBackAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &core{begins: Limits{StreamRate: 60}.begins()}
+		for n := range 40_000 {
+			if err := c.holdOff(fmt.Sprint("Dataplane/default/w-", n)); err != nil {
+				t.Fatalf("proxy %d: %v", n, err)
+			}
 		}
 	})
 }
