@@ -11,6 +11,7 @@ import (
 	"github.com/zoneforge/zoneforge/global/store"
 	"github.com/zoneforge/zoneforge/global/zones"
 	"github.com/zoneforge/zoneforge/gossip"
+	"github.com/zoneforge/zoneforge/overload"
 )
 
 // config is what package gossip is told.
@@ -29,8 +30,11 @@ func (g Gossip) config() (gossip.Config, error) {
 	return gossip.Config{BindAddress: host, BindPort: int(n), AdvertiseAddress: g.Advertise, Join: g.Join}, nil
 }
 
+// peerConnections bounds those of other replicas, of which each has one.
+const peerConnections = 256
+
 // join starts this replica's part among the others; nil when it is alone.
-func (g *Global) join(st *stage, s *store.Store, registry *zones.Registry, key *store.KeyFile) (*peers.Peers, error) {
+func (g *Global) join(st *stage, s *store.Store, registry *zones.Registry, key *store.KeyFile, ports portsCollector) (*peers.Peers, error) {
 	if g.cfg.Gossip.Address == "" {
 		return nil, nil
 	}
@@ -42,8 +46,9 @@ func (g *Global) join(st *stage, s *store.Store, registry *zones.Registry, key *
 	if err != nil {
 		return nil, err
 	}
+	ports["peer"] = overload.Listen(listener, peerConnections)
 	p, err := peers.New(peers.Config{
-		Name: g.cfg.Replica, Gossip: cfg, KeysFile: g.cfg.Gossip.KeyFile, Listener: listener, Registry: registry, Away: s.Away, Keys: key.IDs, Logger: g.log,
+		Name: g.cfg.Replica, Gossip: cfg, KeysFile: g.cfg.Gossip.KeyFile, Listener: ports["peer"], Registry: registry, Away: s.Away, Keys: key.IDs, Logger: g.log,
 	})
 	if err != nil {
 		_ = listener.Close() // nobody was answered on it yet

@@ -140,7 +140,7 @@ func (g *Global) Run(ctx context.Context) error {
 	back.start("zones", registry.Run)
 	rotator := ca.NewRotator(authorities, standings{registry})
 	back.start("rotation of roots", rotator.Run)
-	others, err := g.join(back, s, registry, key)
+	others, err := g.join(back, s, registry, key, ports)
 	if err != nil {
 		return err
 	}
