@@ -38,8 +38,9 @@ const (
 	keepaliveTime, keepaliveTimeout = 12 * time.Second, 8 * time.Second
 	// maxRequest bounds what a proxy may send, which holds its document and the names that it wants.
 	maxRequest = 16 << 20
-	// handshake bounds TLS and HTTP/2 of a new connection.
-	handshake = 10 * time.Second
+	// handshake bounds TLS and HTTP/2 of a new connection. Ten thousand proxies that come back at once take two processors more than ten
+	// seconds, and those that were ended for that would only take it again.
+	handshake = 30 * time.Second
 	// streamsPerConnection: a proxy needs one, and another while it reconnects.
 	streamsPerConnection = 8
 	// A proxy sends little after its first request, so its connection has no buffers of its own, and its window is not measured by

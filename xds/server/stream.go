@@ -21,8 +21,8 @@ import (
 // maxID bounds, in bytes, what is told of an identifier that nobody vouches for.
 const maxID = 400
 
-// firstRequest is how long a stream may take to say who it is of.
-const firstRequest = 10 * time.Second
+// firstRequest is how long a stream may take to say who it is of, also when all proxies of a zone come back at once.
+const firstRequest = 30 * time.Second
 
 // Pauses between two attempts with a listener that was refused; they double.
 const leastPause, mostPause = 2 * time.Second, time.Minute
