@@ -22,13 +22,16 @@ type Listener struct {
 	// Guarded by mu.
 	open    int
 	refused uint64
-	// of holds the connections of each address, oldest first.
-	of map[netip.Prefix][]*conn
+	// of holds the connections of each address, oldest first; by holds the addresses by how many they have, of which heaviest is the
+	// largest number. So a flood costs no search.
+	of       map[netip.Prefix][]*conn
+	by       map[int]map[netip.Prefix]bool
+	heaviest int
 }
 
 // Listen bounds the connections that a listener takes; 0 sets no bound, and they are only counted.
 func Listen(l net.Listener, most int) *Listener {
-	return &Listener{Listener: l, most: most, of: map[netip.Prefix][]*conn{}}
+	return &Listener{Listener: l, most: most, of: map[netip.Prefix][]*conn{}, by: map[int]map[netip.Prefix]bool{}}
 }
 
 // Open counts the connections.
@@ -69,27 +72,37 @@ func (l *Listener) admit(c *conn) (out *conn) {
 	defer l.mu.Unlock()
 	if l.most > 0 && l.open >= l.most {
 		l.refused++
-		heaviest := l.heaviestLocked()
 		// Between equals, those who were there before stay.
-		if len(l.of[heaviest]) <= len(l.of[c.from])+1 {
+		if l.heaviest <= len(l.of[c.from])+1 {
 			return c
 		}
-		out = l.of[heaviest][len(l.of[heaviest])-1]
+		for from := range l.by[l.heaviest] {
+			out = l.of[from][l.heaviest-1]
+			break
+		}
 		l.removeLocked(out)
 	}
 	l.open++
+	n := len(l.of[c.from])
 	l.of[c.from] = append(l.of[c.from], c)
+	l.moveLocked(c.from, n, n+1)
 	return out
 }
 
-// heaviestLocked is the address with most connections; of equals, the first.
-func (l *Listener) heaviestLocked() (out netip.Prefix) {
-	for from, conns := range l.of {
-		if n, most := len(conns), len(l.of[out]); n > most || n == most && from.Addr().Less(out.Addr()) {
-			out = from
-		}
+// moveLocked notes that an address has another number of connections, one more or one less.
+func (l *Listener) moveLocked(from netip.Prefix, before, now int) {
+	if delete(l.by[before], from); len(l.by[before]) == 0 {
+		delete(l.by, before)
 	}
-	return out
+	if now > 0 {
+		if l.by[now] == nil {
+			l.by[now] = map[netip.Prefix]bool{}
+		}
+		l.by[now][from] = true
+	}
+	if now > l.heaviest || before == l.heaviest && l.by[before] == nil {
+		l.heaviest = now
+	}
 }
 
 func (l *Listener) remove(c *conn) {
@@ -105,6 +118,7 @@ func (l *Listener) removeLocked(c *conn) {
 	c.gone = true
 	l.open--
 	left := slices.DeleteFunc(l.of[c.from], func(other *conn) bool { return other == c })
+	l.moveLocked(c.from, len(left)+1, len(left))
 	if len(left) == 0 {
 		delete(l.of, c.from)
 		return

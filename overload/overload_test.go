@@ -2,7 +2,10 @@ package overload
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
+	"net/netip"
+	"slices"
 	"testing"
 	"time"
 )
@@ -108,8 +111,50 @@ func TestFloodPushesOutItself(t *testing.T) {
 		_ = c.Close()
 		_ = c.Close()
 	}
-	if p.Open() != 0 || len(p.of) != 0 {
-		t.Errorf("%d are open after the end of all, of %d addresses", p.Open(), len(p.of))
+	if p.Open() != 0 || len(p.of) != 0 || len(p.by) != 0 || p.heaviest != 0 {
+		t.Errorf("%d are open after the end of all, of %d addresses, the heaviest has %d", p.Open(), len(p.of), p.heaviest)
+	}
+}
+
+// What is kept of who has most is what a search finds, whoever comes and goes.
+func TestHeaviestIsKnown(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	l := Listen(nil, 50)
+	var open []*conn
+	for range 5000 {
+		if n := len(open); n > 0 && random.IntN(5) < 2 {
+			at := random.IntN(n)
+			l.remove(open[at])
+			l.remove(open[at])
+			open = slices.Delete(open, at, at+1)
+		} else {
+			c := &conn{of: l, from: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(random.IntN(12) * random.IntN(12))}), 32)}
+			out := l.admit(c)
+			if out != c {
+				open = append(open, c)
+			}
+			if out != nil {
+				open = slices.DeleteFunc(open, func(o *conn) bool { return o == out })
+			}
+		}
+		most, addresses := 0, 0
+		for _, conns := range l.of {
+			most = max(most, len(conns))
+		}
+		for n, those := range l.by {
+			addresses += len(those)
+			for from := range those {
+				if len(l.of[from]) != n {
+					t.Fatalf("%s has %d connections, not %d", from, len(l.of[from]), n)
+				}
+			}
+		}
+		if l.heaviest != most || addresses != len(l.of) || l.open != len(open) || l.open > 50 {
+			t.Fatalf("heaviest %d of %d, %d of %d addresses, %d of %d open", l.heaviest, most, addresses, len(l.of), l.open, len(open))
+		}
+	}
+	if l.refused == 0 {
+		t.Error("none was refused")
 	}
 }
 
