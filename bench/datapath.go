@@ -241,7 +241,7 @@ func (b *bench) startGenerated(ctx context.Context, at string) (*child, error) {
 	}
 	bootstrap, err := dataplane.Bootstrap{
 		Kind: "Dataplane", Mesh: demo.Mesh, Name: pathService, Service: edge, Document: document,
-		ControlPlane: b.near().XDS, CAFile: b.near().CAFile, TokenFile: tokenFile, AdminSocket: filepath.Join(dir, "admin.sock"),
+		ControlPlanes: []string{b.near().XDS}, CAFile: b.near().CAFile, TokenFile: tokenFile, AdminSocket: filepath.Join(dir, "admin.sock"),
 	}.Write(dir)
 	if err != nil {
 		return nil, err

@@ -120,10 +120,11 @@ type Zone struct {
 	XDSAddress    string        `name:"xds-address" default:":5678" required:"true" usage:"host:port where proxies connect"`
 	RESTAddress   string        `name:"rest-address" default:":5683" required:"true" usage:"host:port of health, readiness and metrics"`
 	MetricsToken  string        `name:"metrics-token-file" usage:"file of a token that scrapers of /metrics must send as Bearer; default: none is asked for"`
-	EndpointGrace time.Duration `name:"endpoint-grace" default:"30s" usage:"how long endpoints known from disk stay until their proxies are back"`
+	EndpointGrace time.Duration `name:"endpoint-grace" default:"30s" usage:"how long endpoints known from disk, or from a replica that went, stay until their proxies are back"`
 	SVIDLifetime  time.Duration `name:"svid-lifetime" default:"24h" usage:"how long certificates of workloads live where their mesh does not say"`
 	Connections   int           `name:"xds-connections" default:"32768" usage:"connections of proxies; beyond that the address with most of them loses its newest. 0 sets no bound"`
 	StreamRate    int           `name:"stream-rate" default:"60" usage:"streams a minute that one proxy may begin, and those of half a minute at once; 0 sets no bound"`
+	Gossip
 	Server
 	Log
 }
@@ -134,6 +135,7 @@ func (z *Zone) check() []error {
 		errs = append(errs, address("global", g, false)...)
 	}
 	errs = append(errs, address("rest-address", z.RESTAddress, true)...)
+	errs = append(errs, z.Gossip.check()...)
 	return append(errs, z.Server.check()...)
 }
 
@@ -141,9 +143,9 @@ func (z *Zone) check() []error {
 type Dataplane struct {
 	File       string        `name:"file" required:"true" usage:"document of the Dataplane or ZoneIngress; - for standard input"`
 	Select     string        `name:"select" usage:"name of the document to run where the file holds several"`
-	Zone       string        `name:"zone" required:"true" usage:"host:port of the zone's xDS"`
-	CAFile     string        `name:"ca" required:"true" usage:"PEM roots that prove the zone: tls/server-ca.crt in its data directory"`
-	ServerName string        `name:"server-name" usage:"name in the zone's certificate; default: the host of zone"`
+	Zone       []string      `name:"zone" required:"true" usage:"host:port of the zone's xDS: a name may lead to all replicas; several must be IP addresses, one a replica. The proxy is connected to one, and goes to another when that one goes"`
+	CAFile     string        `name:"ca" required:"true" usage:"PEM roots that prove the zone: tls/server-ca.crt in its data directory, of all replicas where they differ"`
+	ServerName string        `name:"server-name" usage:"name in the zone's certificate; default: the host of zone, and with several the name that certificates of zones have in common"`
 	TokenFile  string        `name:"token-file" required:"true" usage:"file of the proxy's token, from zoneforge token dataplane or zone-ingress"`
 	Envoy      string        `name:"envoy" usage:"path of Envoy; default: .tools/bin/envoy, then PATH"`
 	WorkDir    string        `name:"work-dir" usage:"directory for the bootstrap and the admin socket; default: a temporary one"`
@@ -152,7 +154,13 @@ type Dataplane struct {
 	Log
 }
 
-func (d *Dataplane) check() []error { return address("zone", d.Zone, false) }
+func (d *Dataplane) check() []error {
+	var errs []error
+	for _, z := range d.Zone {
+		errs = append(errs, address("zone", z, false)...)
+	}
+	return errs
+}
 
 // address checks host:port; listening allows no host, and port 0 for one that the system picks.
 func address(name, value string, listening bool) []error {

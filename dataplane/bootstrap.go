@@ -10,9 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -66,11 +64,13 @@ type Bootstrap struct {
 	// Document is the resource of that kind, as JSON.
 	Document []byte
 
-	// ControlPlane is host:port of the zone's xDS.
-	ControlPlane string
+	// ControlPlanes are host:port of the zone's xDS: one, whose host may be a name that leads to several replicas, or several of IP
+	// addresses of one family, one a replica.
+	ControlPlanes []string
 	// CAFile holds PEM of the roots that prove the control plane.
 	CAFile string
-	// ServerName is the name in the control plane's certificate where it isn't the host of ControlPlane.
+	// ServerName is the name in the control plane's certificate where it isn't the host of the only one of ControlPlanes. With several it
+	// is the name that those of zones have in common, unless it is given.
 	ServerName string
 	// TokenFile is read by Envoy for each stream, so a renewed token needs no restart.
 	TokenFile string
@@ -199,15 +199,17 @@ func (b Bootstrap) ads() (*corev3.ApiConfigSource, error) {
 		"grpc.max_reconnect_backoff_ms":       integer(5000),
 		"grpc.keepalive_permit_without_calls": integer(0),
 	}
-	if b.ServerName != "" {
-		args["grpc.ssl_target_name_override"] = &corev3.GrpcService_GoogleGrpc_ChannelArgs_Value{
-			ValueSpecifier: &corev3.GrpcService_GoogleGrpc_ChannelArgs_Value_StringValue{StringValue: b.ServerName},
-		}
+	target, name := b.target()
+	if target.shuffled {
+		args["grpc.service_config"] = text(shuffled)
+	}
+	if name != "" {
+		args["grpc.ssl_target_name_override"] = text(name)
 	}
 	// Google's client, not a cluster, carries the stream: no listener can be routed to a cluster that isn't there, and its
 	// credentials take the token from a file.
 	grpc := &corev3.GrpcService_GoogleGrpc{
-		TargetUri:  "dns:///" + b.ControlPlane,
+		TargetUri:  target.uri,
 		StatPrefix: "zone",
 		ChannelCredentials: &corev3.GrpcService_GoogleGrpc_ChannelCredentials{
 			CredentialSpecifier: &corev3.GrpcService_GoogleGrpc_ChannelCredentials_SslCredentials{
@@ -259,10 +261,8 @@ func (b Bootstrap) validate() error {
 	if !json.Valid(b.Document) {
 		bad("document is not JSON")
 	}
-	if host, port, err := net.SplitHostPort(b.ControlPlane); err != nil {
-		bad("control plane %q is not host:port: %w", b.ControlPlane, err)
-	} else if n, err := strconv.ParseUint(port, 10, 16); host == "" || err != nil || n == 0 {
-		bad("control plane %q needs a host and a port from 1 to 65535", b.ControlPlane)
+	if err := checkControlPlanes(b.ControlPlanes); err != nil {
+		bad("%w", err)
 	}
 	// Envoy resolves paths against its own working directory, so all must be absolute.
 	for _, f := range []struct{ what, path string }{

@@ -14,27 +14,27 @@ var update = flag.Bool("update", false, "rewrite the goldens")
 
 func sidecar() Bootstrap {
 	return Bootstrap{
-		Kind:         "Dataplane",
-		Mesh:         "default",
-		Name:         "web-1",
-		Service:      "web",
-		Document:     []byte(`{"networking": {"address": "10.0.0.1"}}`),
-		ControlPlane: "zone.example.com:5678",
-		CAFile:       "/etc/zoneforge/ca.pem",
-		TokenFile:    "/etc/zoneforge/token",
-		AdminSocket:  "/run/zoneforge/admin.sock",
+		Kind:          "Dataplane",
+		Mesh:          "default",
+		Name:          "web-1",
+		Service:       "web",
+		Document:      []byte(`{"networking": {"address": "10.0.0.1"}}`),
+		ControlPlanes: []string{"zone.example.com:5678"},
+		CAFile:        "/etc/zoneforge/ca.pem",
+		TokenFile:     "/etc/zoneforge/token",
+		AdminSocket:   "/run/zoneforge/admin.sock",
 	}
 }
 
 func zoneIngress() Bootstrap {
 	b := sidecar()
 	b.Kind, b.Mesh, b.Name, b.Service = "ZoneIngress", "", "ingress-1", "zone-ingress"
-	b.ControlPlane, b.ServerName = "[::1]:5678", "zone.example.com"
+	b.ControlPlanes, b.ServerName = []string{"[::1]:5678"}, "zone.example.com"
 	return b
 }
 
 func TestBootstrapGolden(t *testing.T) {
-	for name, b := range map[string]Bootstrap{"sidecar": sidecar(), "zone-ingress": zoneIngress()} {
+	for name, b := range map[string]Bootstrap{"sidecar": sidecar(), "zone-ingress": zoneIngress(), "replicas": beforeReplicas("web-1")} {
 		t.Run(name, func(t *testing.T) {
 			got, err := b.JSON()
 			if err != nil {
@@ -80,7 +80,7 @@ func fileExists(path string) bool {
 
 func TestEnvoyAcceptsBootstrap(t *testing.T) {
 	envoy := findEnvoy(t)
-	for name, b := range map[string]Bootstrap{"sidecar": sidecar(), "zone-ingress": zoneIngress()} {
+	for name, b := range map[string]Bootstrap{"sidecar": sidecar(), "zone-ingress": zoneIngress(), "replicas": beforeReplicas("web-1")} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			b.CAFile, b.TokenFile = filepath.Join(dir, "ca.pem"), filepath.Join(dir, "token")
@@ -112,8 +112,8 @@ func TestBootstrapRefuses(t *testing.T) {
 		"name is empty":         func(b *Bootstrap) { b.Name = "" },
 		"service is empty":      func(b *Bootstrap) { b.Service = "" },
 		"document is not JSON":  func(b *Bootstrap) { b.Document = []byte("{") },
-		"not host:port":         func(b *Bootstrap) { b.ControlPlane = "zone" },
-		"from 1 to 65535":       func(b *Bootstrap) { b.ControlPlane = "zone:0" },
+		"not host:port":         func(b *Bootstrap) { b.ControlPlanes = []string{"zone"} },
+		"from 1 to 65535":       func(b *Bootstrap) { b.ControlPlanes = []string{"zone:0"} },
 		"token file":            func(b *Bootstrap) { b.TokenFile = "token" },
 		"longer than 107 bytes": func(b *Bootstrap) { b.AdminSocket = "/" + strings.Repeat("a", 107) },
 	} {

@@ -98,7 +98,7 @@ func TestRealEnvoyPresentsItselfAndHidesItsToken(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 
 	b := sidecar()
-	b.ControlPlane, b.ServerName = address, "zone.example.com"
+	b.ControlPlanes, b.ServerName = []string{address}, "zone.example.com"
 	b.CAFile, b.TokenFile, b.AdminSocket = filepath.Join(dir, "ca.pem"), filepath.Join(dir, "token"), filepath.Join(dir, "admin.sock")
 	for path, content := range map[string][]byte{b.CAFile: roots, b.TokenFile: []byte(secret)} {
 		if err := os.WriteFile(path, content, 0o600); err != nil {

@@ -32,8 +32,8 @@ type Launch struct {
 	Select string
 	In     io.Reader
 
-	// Zone is host:port of the zone's xDS; the others are as in Bootstrap, but may be relative.
-	Zone       string
+	// Zone is as Bootstrap's ControlPlanes; the others are as in Bootstrap, but may be relative.
+	Zone       []string
 	CAFile     string
 	ServerName string
 	TokenFile  string
@@ -65,7 +65,7 @@ func (l Launch) Run(ctx context.Context) error {
 	b := Bootstrap{
 		SystemRoots: RootsFile(),
 		Kind:        document.Kind, Mesh: document.Mesh, Name: document.Name, Service: serviceOf(document),
-		ControlPlane: l.Zone, ServerName: l.ServerName, Version: l.Version,
+		ControlPlanes: l.Zone, ServerName: l.ServerName, Version: l.Version,
 	}
 	if b.Document, err = resource.EncodeJSON(document); err != nil {
 		return fmt.Errorf("%w: %w", ErrInput, err)
@@ -117,14 +117,14 @@ func (l Launch) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.Log.Info("the proxy is launched", zap.String("proxy", b.NodeID()), zap.String("zone", l.Zone), zap.String("envoy", envoy.Path),
+	l.Log.Info("the proxy is launched", zap.String("proxy", b.NodeID()), zap.Strings("zone", l.Zone), zap.String("envoy", envoy.Path),
 		zap.String("version", envoy.Version), zap.String("admin", b.AdminSocket))
 	// What Envoy needs beside it goes on while Envoy drains.
 	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var all sync.WaitGroup
 	all.Go(func() { token.follow(beside) })
 	all.Go(func() { keepSmall(beside, l.Log) })
-	all.Go(func() { newZoneWatch(b.AdminSocket, l.Zone, l.Log).run(beside) })
+	all.Go(func() { newZoneWatch(b.AdminSocket, strings.Join(l.Zone, ","), l.Log).run(beside) })
 	if isGateway(document) {
 		c := composer.New(dir, l.Log)
 		listener, err := c.Listen()

@@ -83,7 +83,7 @@ func TestLaunchRefusesBeforeItStartsAnything(t *testing.T) {
 	dir := t.TempDir()
 	_, roots := startZone(t, &zone{})
 	good := Launch{
-		File: put(t, filepath.Join(dir, "dp.yaml"), webDocument), Zone: "localhost:5678",
+		File: put(t, filepath.Join(dir, "dp.yaml"), webDocument), Zone: []string{"localhost:5678"},
 		CAFile: put(t, filepath.Join(dir, "ca.pem"), string(roots)), TokenFile: put(t, filepath.Join(dir, "token"), "abc\n"),
 		Envoy: fakeEnvoy(t, filepath.Join(dir, "bin"), "envoy  version: 9e55/1.40.0/Clean/RELEASE/BoringSSL"), Log: zap.NewNop(),
 	}
@@ -105,7 +105,7 @@ func TestLaunchRefusesBeforeItStartsAnything(t *testing.T) {
 		{"token missing", func(l *Launch) { l.TokenFile += ".old" }, ErrInput, "token file: open"},
 		{"token is none", func(l *Launch) { l.TokenFile = l.File }, ErrInput, "holds no token"},
 		{"no Envoy", func(l *Launch) { l.Envoy += ".old" }, ErrEnvoy, "make tools"},
-		{"zone", func(l *Launch) { l.Zone = "localhost" }, nil, "is not host:port"},
+		{"zone", func(l *Launch) { l.Zone = []string{"localhost"} }, nil, "is not host:port"},
 		{"work dir of all", func(l *Launch) { l.WorkDir = open }, nil, "chmod 700"},
 		{"work dir too long", func(l *Launch) { l.WorkDir = filepath.Join(dir, strings.Repeat("x", 120)) }, nil, "use a shorter directory"},
 	} {
@@ -180,7 +180,7 @@ func TestLaunchRunsARealEnvoyFromADocument(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	l := Launch{
-		File: put(t, filepath.Join(dir, "dp.yaml"), webDocument), Zone: address, ServerName: "zone.example.com",
+		File: put(t, filepath.Join(dir, "dp.yaml"), webDocument), Zone: []string{address}, ServerName: "zone.example.com",
 		CAFile: put(t, filepath.Join(dir, "ca.pem"), string(roots)), TokenFile: put(t, filepath.Join(dir, "token"), "abc\n"),
 		Envoy: findEnvoy(t).Path, WorkDir: filepath.Join(dir, "w"), Drain: time.Hour, Log: zap.NewNop(),
 	}

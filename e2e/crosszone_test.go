@@ -173,7 +173,7 @@ func write(t *testing.T, name string, data []byte) string {
 func (z *zone) start(t *testing.T, kind, name string) server.ProxyID {
 	t.Helper()
 	b := dataplane.Bootstrap{
-		Kind: kind, Name: name, Service: name, Document: []byte(`{}`), ControlPlane: z.address, CAFile: z.caFile,
+		Kind: kind, Name: name, Service: name, Document: []byte(`{}`), ControlPlanes: []string{z.address}, CAFile: z.caFile,
 		TokenFile: write(t, "token", []byte(token)), AdminSocket: filepath.Join(t.TempDir(), "admin.sock"),
 	}
 	if kind == "Dataplane" {

@@ -368,7 +368,7 @@ func (w *watching) neverBackwards(t *testing.T) {
 }
 
 // zoneFigures reads metrics of the zone whose control plane has address n.
-func (f *replicated) zoneFigures(n int) (map[string]float64, error) {
+func (f *federation) zoneFigures(n int) (map[string]float64, error) {
 	roots, err := os.ReadFile(f.path("east", "tls", "server-ca.crt"))
 	if err != nil {
 		return nil, err

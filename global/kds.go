@@ -99,14 +99,35 @@ func (z zonesOf) Ask(ctx context.Context, zone string, q *kdsv1.Query) ([]byte, 
 		return nil, rest.ErrNoZone
 	}
 	answer, err := z.Registry.Ask(ctx, zone, q)
-	if errors.Is(err, stream.ErrNotConnected) && z.others != nil {
-		answer, err = z.others.Ask(ctx, zone, q)
+	if z.others != nil {
+		answer, err = z.askOthers(ctx, zone, q, answer, err)
 	}
 	switch {
 	case errors.Is(err, stream.ErrNotConnected):
 		return nil, fmt.Errorf("%w: %w", rest.ErrNotConnected, err)
 	case errors.Is(err, stream.ErrAnswer) && strings.Contains(err.Error(), noProxy):
 		return nil, fmt.Errorf("%w: %w", rest.ErrNoProxy, err)
+	}
+	return answer, err
+}
+
+// askOthers asks the other replicas of global, too, where some of the zone's replicas are connected to them: lists are joined, and a proxy
+// may be at any.
+func (z zonesOf) askOthers(ctx context.Context, zone string, q *kdsv1.Query, answer []byte, err error) ([]byte, error) {
+	switch {
+	case q.GetListDataplanes() != nil:
+		lists := z.others.AskAll(ctx, zone, q)
+		if err == nil {
+			lists = append(lists, answer)
+		}
+		if len(lists) == 0 {
+			return z.others.Ask(ctx, zone, q) // for its error
+		}
+		return zones.JoinLists(lists)
+	case errors.Is(err, stream.ErrNotConnected), errors.Is(err, stream.ErrAnswer):
+		if other, otherErr := z.others.Ask(ctx, zone, q); otherErr == nil || errors.Is(err, stream.ErrNotConnected) {
+			return other, otherErr
+		}
 	}
 	return answer, err
 }

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/memberlist"
 )
 
 // Whatever a replica sends, it is refused whole, or taken in a way that a second copy doesn't change; what this replica says of itself
@@ -37,7 +39,7 @@ func FuzzMerge(f *testing.F) {
 		if err := g.Put("mine", []byte("own")); err != nil {
 			t.Fatal(err)
 		}
-		g.outboxes["b"] = newOutbox(g, nil)
+		g.outboxes["b"] = newOutbox(g, &memberlist.Node{Name: "b"})
 		g.receiveLocked(got)
 		once := map[string]map[string]string{}
 		for owner, b := range g.state.books {
@@ -52,7 +54,7 @@ func FuzzMerge(f *testing.F) {
 		if own := g.state.own().records; len(own) != 1 || string(own["mine"].Value) != "own" {
 			t.Fatalf("what another said of this replica counts: %v", own)
 		}
-		reply, _ := g.outboxes["b"].next()
+		reply, _, _ := g.outboxes["b"].next()
 		raw, err := encode(reply)
 		if err != nil {
 			t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -17,7 +18,9 @@ import (
 )
 
 const (
+	// rejoinEvery is how often replicas that are missing are looked for, and lostFor how long those that died are.
 	rejoinEvery = 5 * time.Second
+	lostFor     = time.Hour
 	// pushPullEvery is how often a replica compares what it holds with what another one does.
 	pushPullEvery = 5 * time.Second
 	// sendTimeout bounds a connection's handshake, and what is sent over it.
@@ -77,6 +80,8 @@ type Gossip struct {
 	stale    bool // says that snapshot is to be made anew
 	changed  chan struct{}
 	outboxes map[string]*outbox // by member, self without
+	// lost has the addresses of members that went without a word, with when. They may be on the other side of a partition.
+	lost map[string]time.Time
 }
 
 // New checks config. It starts nothing.
@@ -97,7 +102,7 @@ func New(config Config) (*Gossip, error) {
 		config.Now = time.Now
 	}
 	g := &Gossip{config: config, leaveTimeout: 2 * time.Second, news: make(chan struct{}, 1), state: newState(config.Name, config.Grace),
-		changed: make(chan struct{}), outboxes: map[string]*outbox{}}
+		changed: make(chan struct{}), outboxes: map[string]*outbox{}, lost: map[string]time.Time{}}
 	if len(config.Keys) > 0 {
 		ring, err := memberlist.NewKeyring(config.Keys, config.Keys[0])
 		if err != nil {
@@ -245,21 +250,19 @@ func (g *Gossip) start() error {
 }
 
 // Run listens, joins and blocks until ctx ends; then it says goodbye. It may be called once. That no peer answers is no error:
-// it is asked again while this replica is alone.
+// those that are missing are asked again and again.
 func (g *Gossip) Run(ctx context.Context) error {
 	if err := g.start(); err != nil {
 		return err
 	}
 	tick := time.NewTicker(min(max(g.config.Grace/10, 10*time.Millisecond), time.Second))
 	defer tick.Stop()
-	rejoin := time.NewTicker(rejoinEvery)
-	defer rejoin.Stop()
-	g.join()
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
 	var senders sync.WaitGroup
 	defer senders.Wait()
-	running := map[string]context.CancelFunc{}
+	senders.Go(func() { g.rejoin(sending) })
+	running := map[*outbox]context.CancelFunc{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -275,22 +278,20 @@ func (g *Gossip) Run(ctx context.Context) error {
 			return nil
 		case <-g.news:
 			g.mu.Lock()
-			for name, o := range g.outboxes {
-				if running[name] == nil {
+			for _, o := range g.outboxes {
+				if running[o] == nil {
 					ctx, cancel := context.WithCancel(sending)
-					running[name] = cancel
+					running[o] = cancel
 					senders.Go(func() { o.run(ctx) })
 				}
 			}
-			for name, cancel := range running {
-				if g.outboxes[name] == nil {
+			for o, cancel := range running {
+				if g.outboxes[o.node.Name] != o { // a member that went and came has another one
 					cancel()
-					delete(running, name)
+					delete(running, o)
 				}
 			}
 			g.mu.Unlock()
-		case <-rejoin.C:
-			g.join()
 		case <-tick.C:
 			g.mu.Lock()
 			if g.state.expire(g.config.Now()) {
@@ -301,13 +302,58 @@ func (g *Gossip) Run(ctx context.Context) error {
 	}
 }
 
-func (g *Gossip) join() {
-	if len(g.config.Join) == 0 || g.list.NumMembers() > 1 {
-		return
+// rejoin looks for replicas that are missing until ctx ends: at the start, and when a partition has parted those that there are.
+func (g *Gossip) rejoin(ctx context.Context) {
+	tick := time.NewTicker(rejoinEvery)
+	defer tick.Stop()
+	for {
+		if missing := g.missing(ctx); len(missing) > 0 && ctx.Err() == nil {
+			if _, err := g.list.Join(missing); err != nil {
+				g.config.Logger.Debug("replicas not found", zap.Strings("replica", missing), zap.Error(err))
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
 	}
-	if _, err := g.list.Join(g.config.Join); err != nil {
-		g.config.Logger.Debug("no replica to join yet", zap.String("replica", g.config.Name), zap.Error(err))
+}
+
+// missing are the addresses at which there was a replica, or should be one, and none is known to live.
+func (g *Gossip) missing(ctx context.Context) (out []string) {
+	var wanted []string
+	for _, address := range g.config.Join {
+		host, port, err := net.SplitHostPort(address)
+		if err != nil || net.ParseIP(host) != nil {
+			wanted = append(wanted, address)
+			continue
+		}
+		hosts, _ := net.DefaultResolver.LookupHost(ctx, host) // a name that leads nowhere yet is asked again
+		for _, h := range hosts {
+			wanted = append(wanted, net.JoinHostPort(h, port))
+		}
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for address, since := range g.lost {
+		if g.config.Now().Sub(since) > lostFor {
+			delete(g.lost, address)
+			continue
+		}
+		wanted = append(wanted, address)
+	}
+	alive := map[string]bool{}
+	for _, address := range g.state.alive {
+		alive[address] = true
+	}
+	for _, address := range wanted {
+		if !alive[address] {
+			out = append(out, address)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // delegate is what memberlist calls, some of it with its own locks held: so it takes g.mu briefly and never calls memberlist.
@@ -378,6 +424,7 @@ func (d delegate) NotifyJoin(n *memberlist.Node) {
 	d.g.state.join(n.Name, n.Address())
 	if n.Name != d.g.config.Name {
 		d.g.outboxes[n.Name] = newOutbox(d.g, n)
+		delete(d.g.lost, n.Address())
 		d.g.tellLocked()
 	}
 	d.g.publishLocked()
@@ -388,6 +435,9 @@ func (d delegate) NotifyLeave(n *memberlist.Node) {
 	defer d.g.mu.Unlock()
 	d.g.state.leave(n.Name, d.g.config.Now())
 	delete(d.g.outboxes, n.Name)
+	if n.State == memberlist.StateDead { // and has not said goodbye
+		d.g.lost[n.Address()] = d.g.config.Now()
+	}
 	d.g.tellLocked()
 	d.g.publishLocked()
 }
@@ -403,5 +453,8 @@ func (d delegate) NotifyUpdate(n *memberlist.Node) {
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()
 	d.g.state.join(n.Name, n.Address())
+	if o := d.g.outboxes[n.Name]; o != nil {
+		o.node = copyOf(n)
+	}
 	d.g.publishLocked()
 }

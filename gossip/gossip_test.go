@@ -70,6 +70,7 @@ func sizes(members, records int) func(Snapshot) bool {
 }
 
 func TestThreeReplicasConvergeAndOutliveOne(t *testing.T) {
+	t.Parallel()
 	var c clock
 	a := replica(t, "a", 1, &c)
 	run(t, a)

@@ -14,19 +14,23 @@ import (
 // coalesces: it grows with the owners there are.
 type outbox struct {
 	g    *Gossip
-	node *memberlist.Node
 	wake chan struct{} // holds one token when there may be something to send
 
 	// Guarded by g.mu.
-	told uint64          // version of the own records up to which the member was sent all changes; 0 when it doesn't know of any
-	asks map[string]bool // owners whose records it is asked for
-	owed map[string]want // what it asked for, by owner
+	node *memberlist.Node // a copy, never changed: memberlist's own is its own
+	told uint64           // version of the own records up to which the member was sent all changes; 0 when it doesn't know of any
+	asks map[string]bool  // owners whose records it is asked for
+	owed map[string]want  // what it asked for, by owner
 }
 
 func newOutbox(g *Gossip, node *memberlist.Node) *outbox {
-	o := &outbox{g: g, node: node, wake: make(chan struct{}, 1), asks: map[string]bool{}, owed: map[string]want{}}
+	o := &outbox{g: g, node: copyOf(node), wake: make(chan struct{}, 1), asks: map[string]bool{}, owed: map[string]want{}}
 	o.signal()
 	return o
+}
+
+func copyOf(n *memberlist.Node) *memberlist.Node {
+	return &memberlist.Node{Name: n.Name, Addr: slices.Clone(n.Addr), Port: n.Port}
 }
 
 func (o *outbox) signal() {
@@ -44,7 +48,7 @@ func (o *outbox) run(ctx context.Context) {
 			return
 		case <-o.wake:
 		}
-		f, some := o.next()
+		f, node, some := o.next()
 		if !some {
 			continue
 		}
@@ -53,10 +57,10 @@ func (o *outbox) run(ctx context.Context) {
 			o.g.config.Logger.Error("records can't be encoded", zap.Error(err))
 			continue
 		}
-		if err := o.g.list.SendReliable(o.node, b); err == nil {
+		if err := o.g.list.SendReliable(node, b); err == nil {
 			continue
 		} else if ctx.Err() == nil {
-			o.g.config.Logger.Debug("records not sent", zap.String("replica", o.node.Name), zap.Error(err))
+			o.g.config.Logger.Debug("records not sent", zap.String("replica", node.Name), zap.Error(err))
 		}
 		o.g.mu.Lock()
 		o.told = 0
@@ -73,7 +77,7 @@ func (o *outbox) run(ctx context.Context) {
 }
 
 // next takes what is to be sent.
-func (o *outbox) next() (f frame, some bool) {
+func (o *outbox) next() (f frame, to *memberlist.Node, some bool) {
 	o.g.mu.Lock()
 	defer o.g.mu.Unlock()
 	s := o.g.state
@@ -96,5 +100,5 @@ func (o *outbox) next() (f frame, some bool) {
 	}
 	clear(o.asks)
 	clear(o.owed)
-	return f, some || len(f.Wants)+len(f.Contents) > 0
+	return f, o.node, some || len(f.Wants)+len(f.Contents) > 0
 }

@@ -48,6 +48,14 @@ func (d *Digest) Remove(h Hash) {
 	d.count--
 }
 
+// Merge puts in all members of another; none of them may be there yet.
+func (d *Digest) Merge(o Digest) {
+	for i := range d.lanes {
+		d.lanes[i] += o.lanes[i]
+	}
+	d.count += o.count
+}
+
 // Count is the number of members.
 func (d Digest) Count() uint64 { return d.count }
 

@@ -52,6 +52,7 @@ type core struct {
 	files    *registrar
 	report   *reporter
 	checkups *checkups
+	siblings *siblings // nil for a zone that runs in one replica
 	metrics  *metrics
 
 	proxies  map[string]*proxy

@@ -333,7 +333,7 @@ func (g *global) startEnvoy(z running, kind, name string, spec proto.Message) fu
 	now := time.Now()
 	claims := token.Claims{Purpose: token.Dataplane, ID: name, IssuedAt: now, ExpiresAt: now.Add(time.Hour)}
 	b := dataplane.Bootstrap{
-		Kind: kind, Name: name, Service: name, ControlPlane: z.Addresses().XDS, CAFile: z.CAFile(),
+		Kind: kind, Name: name, Service: name, ControlPlanes: []string{z.Addresses().XDS}, CAFile: z.CAFile(),
 	}
 	if kind == "Dataplane" {
 		b.Mesh, claims.Mesh = "default", "default"

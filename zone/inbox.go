@@ -24,6 +24,8 @@ type inbox struct {
 	// holders are, by proxy, the different documents that were let in under its ID since it was last forgotten. What was made
 	// for one of them may be given to the next stream, before the owner gets to it.
 	holders map[string][]*admission.Proxy
+	// elsewhere are proxies that other replicas of the zone have.
+	elsewhere map[string]*admission.Proxy
 }
 
 // progressParts is far more than processors that could post at once.
@@ -48,7 +50,7 @@ type event struct {
 }
 
 func newInbox() *inbox {
-	return &inbox{wake: make(chan struct{}, 1), holders: map[string][]*admission.Proxy{}}
+	return &inbox{wake: make(chan struct{}, 1), holders: map[string][]*admission.Proxy{}, elsewhere: map[string]*admission.Proxy{}}
 }
 
 func (b *inbox) signal() {
@@ -70,6 +72,11 @@ func (b *inbox) admit(p *admission.Proxy, run func()) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	held := b.holders[p.ID]
+	if other := b.elsewhere[p.ID]; other != nil {
+		if err := p.Succeed(other); err != nil {
+			return err
+		}
+	}
 	for _, other := range held {
 		if err := p.Succeed(other); err != nil {
 			return err
@@ -95,6 +102,17 @@ func (b *inbox) postProgress(id string, p server.Progress) {
 	part.of[id] = p
 	part.mu.Unlock()
 	b.signal()
+}
+
+// others notes what another replica has under an ID; nil for nothing.
+func (b *inbox) others(id string, p *admission.Proxy) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p == nil {
+		delete(b.elsewhere, id)
+		return
+	}
+	b.elsewhere[id] = p
 }
 
 // take gives all that was posted. Progress is taken before events, so that of a proxy that began meanwhile none is given without the event of

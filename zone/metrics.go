@@ -62,6 +62,24 @@ func (c servedCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
+// siblingsCollector reads what a replica knows of others when it is asked for.
+type siblingsCollector struct{ siblings *siblings }
+
+var (
+	replicasDesc  = prometheus.NewDesc("zoneforge_zone_replicas", "Replicas of the zone that are alive as far as this one knows, itself included.", nil, nil)
+	claimsDesc    = prometheus.NewDesc("zoneforge_zone_replica_records", "Records that the replicas of the zone share: one for each, and for each proxy that serves.", nil, nil)
+	exchangesDesc = prometheus.NewDesc("zoneforge_zone_replica_repairs_total", "Times that what another replica said was taken over by its difference: when one came, or what it sent was lost.", nil, nil)
+)
+
+func (c siblingsCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+func (c siblingsCollector) Collect(ch chan<- prometheus.Metric) {
+	s := c.siblings.gossip.Stats()
+	ch <- prometheus.MustNewConstMetric(replicasDesc, prometheus.GaugeValue, float64(s.Members))
+	ch <- prometheus.MustNewConstMetric(claimsDesc, prometheus.GaugeValue, float64(s.Records))
+	ch <- prometheus.MustNewConstMetric(exchangesDesc, prometheus.CounterValue, float64(s.Repairs))
+}
+
 // work counts what changes took.
 func (m *metrics) work(w state.Work) {
 	m.examined.Add(float64(w.Examined))

@@ -170,13 +170,23 @@ func (c *core) connect(who *admission.Proxy, envoy string) {
 	p.who, p.envoy = who, envoy
 	c.changed = true
 	if again {
+		if known, _ := c.state.Proxy(who.ID); c.siblings != nil && !known.Opening {
+			c.keep(who) // it may have been elsewhere meanwhile
+		}
 		return
 	}
 	// It is an endpoint once it has taken what it listens by: whoever sent requests before would be refused.
 	p.refused = nil
 	c.register(p)
 	if known, _ := c.state.Proxy(who.ID); !known.Opening {
-		c.files.put(who)
+		c.keep(who)
+	}
+}
+
+// keep notes a proxy that serves on disk, and tells other replicas of it.
+func (c *core) keep(who *admission.Proxy) {
+	if value := c.files.put(who); value != nil && c.siblings != nil {
+		c.siblings.claim(who.ID, value, time.Now())
 	}
 }
 
@@ -230,7 +240,12 @@ func (c *core) disconnect(id string) {
 		delete(c.usersOf[key], id)
 	}
 	c.state.Unregister(id)
-	c.files.remove(id)
+	if c.siblings != nil {
+		c.siblings.gossip.Delete(proxyPart + id)
+	}
+	if !c.elsewhere(id) {
+		c.files.remove(id)
+	}
 	c.log.Info("proxy disconnected", zap.String("proxy", id))
 }
 
@@ -380,7 +395,7 @@ func (c *core) progressed(id string, progress server.Progress) {
 	p.nackedAt, p.progress = seen, progress
 	c.leaveOut(p, progress.Nacks)
 	if listens(progress) && c.state.Serve(id) {
-		c.files.put(p.who)
+		c.keep(p.who)
 		c.log.Info("proxy serves", zap.String("proxy", id))
 	}
 	c.look(p)

@@ -40,7 +40,8 @@ type registration struct {
 	Payload []byte `json:"payload"`
 }
 
-func (r *registrar) put(who *admission.Proxy) {
+// put keeps what a proxy presents, and gives that.
+func (r *registrar) put(who *admission.Proxy) []byte {
 	payload, err := resource.Marshal(who.Resource)
 	var value []byte
 	if err == nil {
@@ -48,9 +49,10 @@ func (r *registrar) put(who *admission.Proxy) {
 	}
 	if err != nil {
 		r.log.Error("proxy can't be kept on disk", zap.String("proxy", who.ID), zap.Error(err))
-		return
+		return nil
 	}
 	r.set(who.ID, &disk.Registration{Key: who.ID, Value: value, Seen: time.Now()})
+	return value
 }
 
 func (r *registrar) remove(id string) { r.set(id, nil) }

@@ -112,6 +112,12 @@ func (z *Zone) Run(ctx context.Context) (err error) {
 		c.blank = &blank{lost: store.Recovered != "", given: map[string]bool{}, kept: map[string]bool{}}
 	}
 	c.load(held, good, at, registrations)
+	if c.siblings, err = z.join(store); err != nil {
+		return err
+	}
+	if c.siblings != nil {
+		c.metrics.registry.MustRegister(siblingsCollector{c.siblings})
+	}
 
 	cert, err := z.certificate()
 	if err != nil {
@@ -130,13 +136,21 @@ func (z *Zone) Run(ctx context.Context) (err error) {
 	c.checkups = &checkups{
 		replica: z.cfg.Replica, dataDir: z.cfg.DataDir, caFile: z.CAFile(), server: cert, recovered: store.Recovered, asked: make(chan func(context.Context), maxCheckUps),
 	}
-	return z.serve(ctx, c, client, cert, xdsListener, restListener)
+	return z.serve(ctx, c, client, machine, cert, xdsListener, restListener)
+}
+
+// among names this replica among others of the zone; empty when it is alone.
+func (z *Zone) among() string {
+	if z.cfg.Gossip.Address == "" {
+		return ""
+	}
+	return z.cfg.Replica
 }
 
 // open joins the parts around the state.
 func (z *Zone) open(store *disk.Store) (*core, error) {
 	c := &core{
-		zone: z.cfg.Name, version: z.cfg.Version, log: z.log, inbox: newInbox(), state: state.New(z.cfg.Name), keys: &keys{},
+		zone: z.cfg.Name, version: z.cfg.Version, log: z.log, inbox: newInbox(), state: state.New(z.cfg.Name, z.among()), keys: &keys{},
 		files: newRegistrar(store, z.log), report: newReporter(), metrics: newMetrics(),
 		proxies: map[string]*proxy{}, restored: map[string]*proxy{}, coming: map[string]int{}, secrets: map[secretKey]*sealed{}, usersOf: map[secretKey]map[string]bool{},
 		renew: map[string]bool{}, troubled: map[string]bool{}, meshErrors: map[string]string{}, changed: true, rests: make(chan struct{}, 1),
@@ -155,7 +169,7 @@ func (z *Zone) open(store *disk.Store) (*core, error) {
 }
 
 // serve runs everything until ctx ends or a server fails.
-func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, cert *certificate, xdsListener, restListener net.Listener) error {
+func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, machine *kds.Zone, cert *certificate, xdsListener, restListener net.Listener) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -194,7 +208,21 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, cert *
 	var owner sync.WaitGroup
 	owner.Go(func() { c.run(ctx, z.cfg.EndpointGrace) })
 	part("identities", func() error { return c.identity.Run(ctx) })
-	part("global", func() error { return client.Run(ctx) })
+	if s := c.siblings; s != nil {
+		part("gossip", func() error { return s.gossip.Run(ctx) })
+		part("keys of gossip", quiet(func() { s.gossip.FollowKeys(ctx, s.keyFile, keysEvery) }))
+		part("replicas", func() error { return s.follow(ctx, c, client, machine) })
+	}
+	part("global", func() error {
+		if s := c.siblings; s != nil {
+			select {
+			case <-s.met:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		return client.Run(ctx)
+	})
 	part("check-ups", quiet(func() { c.checkups.run(ctx) }))
 	part("rest", quiet(func() { c.rest(ctx, z.cfg.Rests) }))
 	part("reports", quiet(func() { c.report.run(ctx, client) }))
@@ -307,9 +335,14 @@ func (a *applier) Apply(ctx context.Context, d *kds.Apply) ([]*kdsv1.Rejection, 
 func (c *core) event(e kds.ZoneEvent) {
 	switch {
 	case e.Welcome != nil:
+		if c.siblings != nil {
+			c.siblings.welcomed(true)
+		}
 		c.metrics.welcomes.Inc()
 		c.inbox.post(event{run: func() { c.welcomed(e.Welcome.GetOffered()) }})
 		c.identity.Connected()
+	case e.Refusal != nil && c.siblings != nil && e.Refusal.GetCode() == kdsv1.Refusal_CODE_DUPLICATE_ZONE:
+		c.siblings.welcomed(false)
 	case e.Certificate != nil:
 		c.identity.Answer(e.Certificate)
 	case e.Query != nil:

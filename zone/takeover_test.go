@@ -11,6 +11,7 @@ import (
 
 	"github.com/zoneforge/zoneforge/pki/token"
 	federationv1 "github.com/zoneforge/zoneforge/proto/federation/v1"
+	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/xds/server"
 	"github.com/zoneforge/zoneforge/zone/admission"
 )
@@ -68,6 +69,12 @@ func TestNobodyTakesAProxysName(t *testing.T) {
 	if err := connect("pay-v2", "pay-v2"); !errors.Is(err, admission.ErrNotAllowed) {
 		t.Errorf("a token for the newest document only, while the first one's is kept: %v", err)
 	}
+	c.inbox.others(id, &admission.Proxy{ID: id, Mesh: "default", Name: "pay-1", Dataplane: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{
+		Address: "10.0.0.1", Inbound: []*meshv1.Dataplane_Inbound{{Port: 80, Tags: map[string]string{"kuma.io/service": "pay-v3"}}}}}})
+	if err := connect("pay-v2", "pay", "pay-v2"); !errors.Is(err, admission.ErrNotAllowed) {
+		t.Errorf("while another replica has one of another service under its name: %v", err)
+	}
+	c.inbox.others(id, nil)
 	c.inbox.unlessConnecting(id, func() { t.Error("forgotten while streams are announced") })
 	if err := connect("web", "web"); !errors.Is(err, admission.ErrNotAllowed) {
 		t.Errorf("while streams are announced: %v", err)

@@ -65,9 +65,15 @@ type Config struct {
 	EndpointGrace time.Duration
 	// Rests is called when nothing has happened for a while, once until something does; nil for nothing.
 	Rests func()
+	// Gossip joins the replicas of the zone.
+	Gossip Gossip
 	// SVIDLifetime is used where a mesh sets none; that of package pki when 0.
 	SVIDLifetime time.Duration
 }
+
+// commonName is in the certificate that each replica of a zone makes for itself, for proxies that know several replicas, see package
+// dataplane.
+const commonName = "zoneforge-zone"
 
 // hostName is what a certificate may be made for; a host that is called otherwise is reached by its address.
 var hostName = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*$`)
@@ -127,6 +133,9 @@ func New(cfg Config) (*Zone, error) {
 			cfg.Replica = "zone"
 		}
 	}
+	if err := cfg.Gossip.check(cfg.Replica); err != nil {
+		return nil, err
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
@@ -157,7 +166,7 @@ func (z *Zone) tlsDir() string { return filepath.Join(z.cfg.DataDir, "tls") }
 
 // hosts are the names and addresses that the server certificate is made for.
 func (z *Zone) hosts() []string {
-	hosts := []string{"localhost", "127.0.0.1", "::1"}
+	hosts := []string{"localhost", "127.0.0.1", "::1", commonName}
 	if name, err := os.Hostname(); err == nil && hostName.MatchString(name) {
 		hosts = append(hosts, name)
 	}

@@ -57,7 +57,8 @@ func runZone(ctx context.Context, c config.Zone, log *zap.Logger) error {
 		XDSAddress: c.XDSAddress, RESTAddress: c.RESTAddress, MetricsTokenFile: c.MetricsToken,
 		Hosts: c.Hosts, TLSCertFile: c.TLSCertFile, TLSKeyFile: c.TLSKeyFile,
 		Version: cli.Version, Replica: c.Replica, Logger: log,
-		Rests: debug.FreeOSMemory, EndpointGrace: c.EndpointGrace, SVIDLifetime: c.SVIDLifetime, Limits: zone.Limits{Connections: c.Connections, StreamRate: c.StreamRate},
+		Gossip: zone.Gossip{Address: c.GossipAddress, Advertise: c.GossipAdvertise, Join: c.GossipJoin, KeyFile: c.GossipKeyFile},
+		Rests:  debug.FreeOSMemory, EndpointGrace: c.EndpointGrace, SVIDLifetime: c.SVIDLifetime, Limits: zone.Limits{Connections: c.Connections, StreamRate: c.StreamRate},
 	})
 	if err != nil {
 		return err

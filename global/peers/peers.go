@@ -298,8 +298,8 @@ func parseZoneKey(key string) (zone, replica string, ok bool) {
 	return zone, replica, ok && found && err == nil
 }
 
-// Ask asks a zone through the replica that has its newest stream. Errors are those of stream.Server.Ask.
-func (p *Peers) Ask(ctx context.Context, zone string, q *kdsv1.Query) ([]byte, error) {
+// holders are links to the replicas that have streams of a zone, that with the newest first.
+func (p *Peers) holders(zone string) []*link {
 	_, snap, _ := p.known()
 	newest := map[string]uint64{}
 	for _, r := range snap.Records {
@@ -318,16 +318,39 @@ func (p *Peers) Ask(ctx context.Context, zone string, q *kdsv1.Query) ([]byte, e
 		}
 		return strings.Compare(a, b)
 	})
-	err := fmt.Errorf("zone %s: %w: no replica of it has a stream to any replica of global", zone, stream.ErrNotConnected)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []*link
 	for _, name := range holders {
-		var body []byte
-		p.mu.Lock()
-		l := p.links[name]
-		p.mu.Unlock()
-		if l == nil {
-			continue
+		if l := p.links[name]; l != nil {
+			out = append(out, l)
 		}
-		if body, err = l.ask(ctx, zone, q); !errors.Is(err, stream.ErrNotConnected) {
+	}
+	return out
+}
+
+// AskAll asks a zone through all other replicas that have streams of its replicas, and gives the answers that came.
+func (p *Peers) AskAll(ctx context.Context, zone string, q *kdsv1.Query) [][]byte {
+	links := p.holders(zone)
+	answers := make([][]byte, len(links))
+	var wg sync.WaitGroup
+	for i, l := range links {
+		wg.Go(func() {
+			if body, err := l.ask(ctx, zone, q); err == nil {
+				answers[i] = body
+			}
+		})
+	}
+	wg.Wait()
+	return slices.DeleteFunc(answers, func(b []byte) bool { return b == nil })
+}
+
+// Ask asks a zone through the replica that has its newest stream, or else through another one. Errors are those of stream.Server.Ask.
+func (p *Peers) Ask(ctx context.Context, zone string, q *kdsv1.Query) ([]byte, error) {
+	err := fmt.Errorf("zone %s: %w: no replica of it has a stream to any replica of global", zone, stream.ErrNotConnected)
+	for _, l := range p.holders(zone) {
+		var body []byte
+		if body, err = l.ask(ctx, zone, q); !errors.Is(err, stream.ErrNotConnected) && !errors.Is(err, stream.ErrAnswer) {
 			return body, err
 		}
 	}

@@ -47,11 +47,11 @@ type offering struct {
 	hash resource.Hash
 }
 
-// offers are what one zone offers, with their digest.
+// offers are what one zone offers, with their digests.
 type offers struct {
-	keys   map[resource.Key]bool
-	digest resource.Digest
-	list   []resource.Key // keys in order, once it was asked for; nil after a change
+	keys    map[resource.Key]bool
+	digests map[string]resource.Digest // by the replica that reports
+	list    []resource.Key             // keys in order, once it was asked for; nil after a change
 }
 
 // references know, per Secret, the resources that name it.
@@ -159,7 +159,7 @@ func (p *projection) withdraw(key resource.Key) {
 	delete(p.zoneOf, key)
 	o := p.offered[old.zone]
 	delete(o.keys, key)
-	o.digest.Remove(old.hash)
+	o.fold(key, func(d *resource.Digest) { d.Remove(old.hash) })
 	o.list = nil
 	if len(o.keys) == 0 {
 		delete(p.offered, old.zone)
@@ -169,12 +169,22 @@ func (p *projection) withdraw(key resource.Key) {
 func (p *projection) offer(key resource.Key, by offering) {
 	o := p.offered[by.zone]
 	if o == nil {
-		o = &offers{keys: map[resource.Key]bool{}}
+		o = &offers{keys: map[resource.Key]bool{}, digests: map[string]resource.Digest{}}
 		p.offered[by.zone] = o
 	}
 	o.keys[key], p.zoneOf[key] = true, by
-	o.digest.Add(by.hash)
+	o.fold(key, func(d *resource.Digest) { d.Add(by.hash) })
 	o.list = nil
+}
+
+// fold changes the digest that a key is part of.
+func (o *offers) fold(key resource.Key, by func(*resource.Digest)) {
+	_, replica := kds.SplitOfferName(key.Name)
+	d := o.digests[replica]
+	by(&d)
+	if o.digests[replica] = d; d.Count() == 0 {
+		delete(o.digests, replica)
+	}
 }
 
 // offers lists, ordered, what a zone offers. Read-only.

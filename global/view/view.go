@@ -96,15 +96,35 @@ func (v *Views) Offers(zone string) ([]resource.Key, *store.Snapshot) {
 	return v.now.offers(zone), cur.snap
 }
 
-// Offered is the digest of what a zone offers, as Offers lists it.
-func (v *Views) Offered(zone string) resource.Digest {
+// Offered is the digest of what one replica of a zone offers, and of what the zone offered when it ran in one.
+func (v *Views) Offered(zone, replica string) resource.Digest {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.update()
 	if o := v.now.offered[zone]; o != nil {
-		return o.digest
+		d := o.digests[""]
+		if replica != "" {
+			d.Merge(o.digests[replica])
+		}
+		return d
 	}
 	return resource.Digest{}
+}
+
+// Reporters lists, ordered, the replicas that a zone's offers come from, by name, by zone; not those of zones that run in one.
+func (v *Views) Reporters() map[string][]string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.update()
+	out := map[string][]string{}
+	for zone, o := range v.now.offered {
+		for _, replica := range slices.Sorted(maps.Keys(o.digests)) {
+			if replica != "" {
+				out[zone] = append(out[zone], replica)
+			}
+		}
+	}
+	return out
 }
 
 // Naming lists, ordered, the policies that name a Secret, for those who must look at them when it changes.

@@ -229,7 +229,7 @@ func TestFollowingEqualsProjecting(t *testing.T) {
 		}
 		for j := range 5 {
 			zone, secret := fmt.Sprint("x", j), key("Secret", "m", fmt.Sprint("x", j))
-			if a, b := f.views.Offered(zone), anew.Offered(zone); a != b {
+			if a, b := f.views.Offered(zone, ""), anew.Offered(zone, ""); a != b {
 				t.Fatalf("after change %d (%s) the digest of what %s offers is %s, made anew %s", i, op.Key, zone, a, b)
 			}
 			if a, b := f.views.Naming(secret), anew.Naming(secret); !slices.Equal(a, b) {

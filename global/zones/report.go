@@ -78,6 +78,7 @@ func (s *session) commit(ctx context.Context, rep *kdsv1.Report) ([]*kdsv1.Rejec
 	good, rejected := s.read(rep)
 	for {
 		keys, snap := s.r.cfg.Views.Offers(s.zone)
+		keys = ofReplica(keys, s.rep.name)
 		ops, surplus := s.plan(rep, good, keys, snap)
 		if len(ops) == 0 {
 			return s.told(append(rejected, surplus...)), nil
@@ -166,6 +167,9 @@ func (s *session) owns(key resource.Key) error {
 	case !strings.HasPrefix(key.Name, s.zone+"."):
 		return fmt.Errorf("zone %s reports only names that begin with %q", s.zone, s.zone+".")
 	}
+	if _, replica := kds.SplitOfferName(key.Name); replica != "" && replica != s.rep.name {
+		return fmt.Errorf("replica %s of zone %s reports nothing for replica %q", s.rep.name, s.zone, replica)
+	}
 	return nil
 }
 
@@ -183,7 +187,9 @@ func (s *session) check(key resource.Key, payload []byte) (offer, error) {
 		if spec.GetZone() != s.zone {
 			return offer{}, fmt.Errorf("its zone is %q, the reporting one is %s", spec.GetZone(), s.zone)
 		}
-		if v := resource.Validate(r); len(v) > 0 {
+		shared := &resource.Resource{Key: key, Spec: r.Spec}
+		shared.Name, _ = kds.SplitOfferName(key.Name)
+		if v := resource.Validate(shared); len(v) > 0 {
 			return offer{}, fmt.Errorf("%s: %s", v[0].Path, v[0].Message)
 		}
 	case *federationv1.ServiceAvailability:
@@ -202,12 +208,13 @@ func (s *session) check(key resource.Key, payload []byte) (offer, error) {
 }
 
 func (s *session) available(key resource.Key, a *federationv1.ServiceAvailability) error {
+	shared, _ := kds.SplitOfferName(key.Name)
 	switch {
 	case a.GetZone() != s.zone:
 		return fmt.Errorf("its zone is %q, the reporting one is %s", a.GetZone(), s.zone)
 	case !serviceName.MatchString(a.GetService()):
 		return fmt.Errorf("%.300q is no name for a service", a.GetService())
-	case key.Name != s.zone+"."+a.GetService():
+	case shared != s.zone+"."+a.GetService():
 		return fmt.Errorf("its name must be %s.%s", s.zone, a.GetService())
 	}
 	for _, t := range a.GetTagSets() {

@@ -235,6 +235,7 @@ func nacks(s *kdsv1.Status, least uint64) []Nack {
 func (r *Registry) offered(zone string) ([]Ingress, []Service) {
 	keys, snap := r.cfg.Views.Offers(zone)
 	ingresses, services := []Ingress{}, []Service{}
+	told := map[resource.Key]int{} // where in services, or ingresses, what several replicas report stands
 	for _, key := range keys {
 		e, ok := snap.Get(key)
 		if !ok {
@@ -243,6 +244,10 @@ func (r *Registry) offered(zone string) ([]Ingress, []Service) {
 		switch spec := e.Resource.Spec.(type) {
 		case *meshv1.ZoneIngress:
 			n := spec.GetNetworking()
+			if key.Name, _ = kds.SplitOfferName(key.Name); told[key] > 0 {
+				continue
+			}
+			told[key] = len(ingresses) + 1
 			ingresses = append(ingresses, Ingress{
 				Name: key.Name, Address: cmp.Or(n.GetAdvertisedAddress(), n.GetAddress()), Port: cmp.Or(n.GetAdvertisedPort(), n.GetPort()),
 			})
@@ -251,7 +256,13 @@ func (r *Registry) offered(zone string) ([]Ingress, []Service) {
 			for _, t := range spec.GetTagSets() {
 				s.Count += uint64(t.GetCount())
 			}
+			key.Name, _ = kds.SplitOfferName(key.Name)
+			if at := told[key]; at > 0 {
+				services[at-1].Count = max(services[at-1].Count, s.Count)
+				continue
+			}
 			services = append(services, s)
+			told[key] = len(services)
 		}
 	}
 	return ingresses, services

@@ -109,6 +109,8 @@ type zone struct {
 	elsewhere map[string]uint64
 	// turn admits one report at a time.
 	turn chan struct{}
+	// unseen are replicas whose reports are stored that were not connected since this replica of global looked first; nil at first.
+	unseen map[string]time.Time
 }
 
 func newZone() *zone {
@@ -140,11 +142,6 @@ func New(cfg Config) (*Registry, error) {
 // stop: its Shutdown, the gRPC server's Stop, then its Wait.
 func (r *Registry) Server() *stream.Server { return r.server }
 
-// Ask asks a zone: see stream.Server.Ask.
-func (r *Registry) Ask(ctx context.Context, zone string, q *kdsv1.Query) ([]byte, error) {
-	return r.server.Ask(ctx, zone, q)
-}
-
 // Changed closes when a status or a receipt may have changed. Take it before reading them.
 func (r *Registry) Changed() <-chan struct{} {
 	r.mu.Lock()
@@ -169,6 +166,7 @@ func (r *Registry) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			r.age()
+			r.retire(ctx)
 			continue
 		case c := <-r.releases:
 			r.release(ctx, c)
@@ -390,7 +388,7 @@ func (r *Registry) claim(ctx context.Context, name, replica string) (store.Claim
 	if err != nil {
 		return store.Claim{}, nil
 	}
-	offered := r.cfg.Views.Offered(name)
+	offered := r.cfg.Views.Offered(name, replica)
 	return claim, &offered
 }
 

@@ -135,6 +135,9 @@ func (z *Zone) Ready() ZoneReady {
 	return out
 }
 
+// Adopt has the zone known by another identity from the next stream on.
+func (z *Zone) Adopt(identity string) { z.cfg.Identity = identity }
+
 // State is where the stream stands.
 func (z *Zone) State() ZoneState { return z.state }
 

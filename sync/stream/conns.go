@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -223,6 +224,34 @@ func (s *Server) Ask(ctx context.Context, zone string, q *kdsv1.Query) ([]byte, 
 		}
 	}
 	return nil, err
+}
+
+// AskAll asks all replicas of a zone that have a stream, at the same time, and gives the answers of those that answered, ordered by their
+// names. It is an error when none did. See Ask.
+func (s *Server) AskAll(ctx context.Context, zone string, q *kdsv1.Query) ([][]byte, error) {
+	wait := min(cmp.Or(time.Duration(q.GetTimeoutMillis())*time.Millisecond, DefaultAsk), MaxAsk)
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	conns := s.live(zone)
+	answers, errs := make([][]byte, len(conns)), make([]error, len(conns))
+	var wg sync.WaitGroup
+	for i, c := range conns {
+		wg.Go(func() { answers[i], errs[i] = c.ask(ctx, q) })
+	}
+	wg.Wait()
+	var out [][]byte
+	err := fmt.Errorf("zone %s: %w: no replica of it has a stream to this replica of global", zone, ErrNotConnected)
+	for i, answer := range answers {
+		if errs[i] == nil {
+			out = append(out, answer)
+		} else {
+			err = fmt.Errorf("zone %s: %w", zone, errs[i])
+		}
+	}
+	if len(out) > 0 {
+		err = nil
+	}
+	return out, err
 }
 
 // live gives one stream for each replica, ordered by name.

@@ -183,6 +183,15 @@ func (s *Store) Claim(zone string) error {
 	return nil
 }
 
+// Adopt makes another replica's identity this directory's from the next start on.
+func (s *Store) Adopt(id string) error {
+	raw, err := hex.DecodeString(id)
+	if err != nil || len(raw) != identityBytes {
+		return fmt.Errorf("identity %.64q of another replica is none", id)
+	}
+	return writeIdentity(filepath.Join(filepath.Dir(s.lock.Name()), identityFile), id)
+}
+
 // identity has a file of its own, so that it survives the loss of the state.
 func identity(path string) (string, error) {
 	b, err := os.ReadFile(path)
@@ -196,19 +205,23 @@ func identity(path string) (string, error) {
 	raw := make([]byte, identityBytes)
 	_, _ = rand.Read(raw)
 	id := hex.EncodeToString(raw)
+	return id, writeIdentity(path, id)
+}
+
+func writeIdentity(path, id string) error {
 	tmp := path + ".new"
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return "", fmt.Errorf("make identity: %w", err)
+		return fmt.Errorf("make identity: %w", err)
 	}
 	_, err = f.WriteString(id + "\n")
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = os.Rename(tmp, path)
 	}
 	if err != nil {
-		return "", fmt.Errorf("make identity: %w", err)
+		return fmt.Errorf("make identity: %w", err)
 	}
-	return id, nil
+	return nil
 }
 
 func setAside(path string) (string, error) {

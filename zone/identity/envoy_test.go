@@ -273,7 +273,7 @@ func (e *east) start(name, service string, spec *meshv1.Dataplane) string {
 	document := must(resource.EncodeJSON(&resource.Resource{Key: resource.Key{Kind: "Dataplane", Mesh: meshName, Name: name}, Spec: spec}))(t)
 	short := must(os.MkdirTemp("", "zf"))(t) // a socket's path is short
 	t.Cleanup(func() { _ = os.RemoveAll(short) })
-	b := dataplane.Bootstrap{Kind: "Dataplane", Mesh: meshName, Name: name, Service: service, Document: document, ControlPlane: e.address,
+	b := dataplane.Bootstrap{Kind: "Dataplane", Mesh: meshName, Name: name, Service: service, Document: document, ControlPlanes: []string{e.address},
 		CAFile: e.caFile, TokenFile: write(t, "token", []byte(bearer.Reveal())), AdminSocket: filepath.Join(short, "admin")}
 	config := write(t, "bootstrap.json", must(b.JSON())(t))
 	var log bytes.Buffer

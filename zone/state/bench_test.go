@@ -20,7 +20,7 @@ const many = 10_000
 // crowd is a zone of many sidecars of a hundred services, each with an outbound to one of them.
 func crowd(b *testing.B) *state.State {
 	b.Helper()
-	s := state.New("east")
+	s := state.New("east", "")
 	s.Apply([]*kdsv1.Record{record(b, "Mesh", "default", mesh(meshv1.Mesh_MODE_STRICT))}, nil, false)
 	for i := range many {
 		p := sidecar(fmt.Sprintf("s%d", i%100), fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255), fmt.Sprintf("s%d", (i+1)%100))
@@ -92,7 +92,7 @@ func BenchmarkEndpointComesAndGoes(b *testing.B) {
 // workloads are a zone of workloads with two replicas each, which take requests of two services and send such to thirty.
 func workloads(b *testing.B, n int) (*state.State, []state.Proxy) {
 	b.Helper()
-	s := state.New("east")
+	s := state.New("east", "")
 	s.Apply([]*kdsv1.Record{record(b, "Mesh", "default", mesh(meshv1.Mesh_MODE_STRICT)),
 		record(b, "TrafficPermission", "all", &meshv1.TrafficPermission{Sources: sel(service("*")), Destinations: sel(service("*"))})}, nil, false)
 	var all []state.Proxy
@@ -170,7 +170,7 @@ func BenchmarkLoad(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		s := state.New("east")
+		s := state.New("east", "")
 		if bad := s.Apply(all, nil, true); len(bad) > 0 {
 			b.Fatal(bad)
 		}

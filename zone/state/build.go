@@ -212,7 +212,7 @@ func (s *State) BuildEndpoints(name string) (*ir.Endpoints, error) {
 			in.Available = append(in.Available, v.available[zone])
 		}
 		for _, key := range slices.SortedFunc(maps.Keys(s.remotes), resource.Key.Compare) {
-			if r := s.remotes[key]; v.available[r.Zone] != nil {
+			if r := s.remotes[key]; v.available[r.Zone] != nil && !slices.Contains(in.Ingresses, r) {
 				in.Ingresses = append(in.Ingresses, r)
 			}
 		}

@@ -40,7 +40,7 @@ func FuzzApply(f *testing.F) {
 		if name == "" || k == key("Mesh", "default") {
 			return
 		}
-		s := state.New("east")
+		s := state.New("east", "")
 		s.Apply([]*kdsv1.Record{rec(t, "Mesh", "default", mesh(meshv1.Mesh_MODE_STRICT)), rec(t, "MeshGateway", "edge", listeners(8080)),
 			rec(t, "MeshGatewayRoute", "edge", gatewayRoute("web"))}, nil, true)
 		for _, p := range []state.Proxy{gateway(), sidecar("web", "10.0.0.1", "api"), sidecar("api", "10.0.0.2"), zoneIngress()} {

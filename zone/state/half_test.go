@@ -68,7 +68,7 @@ func TestHalvesAreTheWhole(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1))
-			s := state.New("east")
+			s := state.New("east", "")
 			s.Apply([]*kdsv1.Record{decoded(t, tracedMesh), rec(t, "ServiceAvailability", "west.echo", available("west", "echo", 2)),
 				rec(t, "TrafficPermission", "outside", &meshv1.TrafficPermission{Sources: sel(service("*")), Destinations: sel(service("outside"))})}, nil, false)
 			services := []string{"web", "echo", "db", "authz", `"*"`}
@@ -115,7 +115,7 @@ func TestHalvesAreTheWhole(t *testing.T) {
 
 // TestReplicasShareWhatGoesOut: the resources are the same, not only equal.
 func TestReplicasShareWhatGoesOut(t *testing.T) {
-	s := state.New("east")
+	s := state.New("east", "")
 	s.Apply([]*kdsv1.Record{rec(t, "Mesh", "default", mesh(meshv1.Mesh_MODE_STRICT))}, nil, false)
 	a, b := sidecar("web", "10.0.0.1", "echo", "db"), sidecar("web", "10.0.0.2", "echo", "db")
 	s.Register(a, true)

@@ -93,14 +93,14 @@ func (s *State) updateOffer(key serviceKey) bool {
 	var spec proto.Message
 	if key.mesh == "" {
 		// The name is kept when the proxy has gone.
-		k = resource.Key{Kind: "ZoneIngress", Name: s.zone + "." + strings.TrimPrefix(key.service, "ZoneIngress/")}
+		k = resource.Key{Kind: "ZoneIngress", Name: kds.OfferName(s.zone, strings.TrimPrefix(key.service, "ZoneIngress/"), s.replica)}
 		if p := s.proxies[key.service]; p != nil && p.ZoneIngress != nil && !p.Opening {
 			z, _ := proto.Clone(p.ZoneIngress).(*meshv1.ZoneIngress)
 			z.Zone = s.zone
 			spec = z
 		}
 	} else {
-		k = resource.Key{Kind: "ServiceAvailability", Mesh: key.mesh, Name: s.zone + "." + key.service}
+		k = resource.Key{Kind: "ServiceAvailability", Mesh: key.mesh, Name: kds.OfferName(s.zone, key.service, s.replica)}
 		if v := s.mesh(key.mesh).service(key.service); len(v.tagSets) > 0 {
 			a := &federationv1.ServiceAvailability{Zone: s.zone, Service: key.service}
 			for _, name := range slices.Sorted(maps.Keys(v.tagSets)) {

@@ -190,7 +190,7 @@ func (s *State) changed(key resource.Key, old, next *resource.Resource) {
 		}
 		s.mark(m.bySecret[key.Name])
 	case "ServiceAvailability":
-		s.availabilityChanged(key.Mesh, spec[*federationv1.ServiceAvailability](old), spec[*federationv1.ServiceAvailability](next))
+		s.availabilityChanged(key, spec[*federationv1.ServiceAvailability](old), spec[*federationv1.ServiceAvailability](next))
 	case "ZoneIngress":
 		s.remoteChanged(key, spec[*meshv1.ZoneIngress](next))
 	case "VerificationKeys":
@@ -247,21 +247,21 @@ func backendOf(m *meshv1.Mesh) backend {
 	return b
 }
 
-func (s *State) availabilityChanged(mesh string, old, next *federationv1.ServiceAvailability) {
+func (s *State) availabilityChanged(key resource.Key, old, next *federationv1.ServiceAvailability) {
 	// What this zone reports it knows better itself.
-	if old != nil && old.GetZone() != s.zone {
-		s.setAvailable(mesh, old.GetService(), old.GetZone(), nil)
+	if old != nil && old.GetZone() != s.zone && (old.GetZone() != next.GetZone() || old.GetService() != next.GetService()) {
+		s.setAvailable(key, old.GetService(), old.GetZone(), nil)
 	}
 	if next != nil && next.GetZone() != s.zone {
-		s.setAvailable(mesh, next.GetService(), next.GetZone(), next)
+		s.setAvailable(key, next.GetService(), next.GetZone(), next)
 	}
 }
 
-func (s *State) setAvailable(mesh, name, zone string, a *federationv1.ServiceAvailability) {
-	m := s.mesh(mesh)
+func (s *State) setAvailable(record resource.Key, name, zone string, a *federationv1.ServiceAvailability) {
+	m := s.mesh(record.Mesh)
 	v := m.service(name)
-	key := serviceKey{mesh, name}
-	if a == nil {
+	key := serviceKey{m.name, name}
+	if a = v.report(zone, record.Name, a); a == nil {
 		delete(v.available, zone)
 		delete(s.reaches[zone], key)
 		if len(s.reaches[zone]) == 0 {

@@ -28,7 +28,9 @@ type set[K comparable] map[K]struct{}
 
 // State is all that a zone knows.
 type State struct {
-	zone    string
+	zone string
+	// replica is that which reports the offer; empty for a zone that runs in one.
+	replica string
 	records map[resource.Key]*record
 	meshes  map[string]*mesh
 	// remotes are the ingresses of other zones, by the key of their record.
@@ -59,7 +61,9 @@ type State struct {
 func (s *State) Remotes() []ingress.Remote {
 	var out []ingress.Remote
 	for _, key := range slices.SortedFunc(maps.Keys(s.remotes), resource.Key.Compare) {
-		out = append(out, s.remotes[key])
+		if r := s.remotes[key]; !slices.Contains(out, r) { // each replica of a zone reports its ingresses
+			out = append(out, r)
+		}
 	}
 	return out
 }
@@ -100,8 +104,10 @@ type service struct {
 	// local are the endpoints in this zone by proxy.
 	local map[string][]ingress.Local
 	// tagSets counts the local ones by their tags.
-	tagSets   map[string]*tagSet
+	tagSets map[string]*tagSet
+	// available is what is taken to be there, by zone, of what the zone's replicas report, by zone and name of the record.
 	available map[string]*federationv1.ServiceAvailability
+	reports   map[string]map[string]*federationv1.ServiceAvailability
 	// protocol is the last one that any endpoint named, so that a listener keeps its shape while there is none.
 	protocol string
 	// names are the endpoints that are wanted of this service.
@@ -125,10 +131,10 @@ type dirty struct {
 	meshes    set[string]
 }
 
-// New makes the state of a zone that knows nothing yet.
-func New(zone string) *State {
+// New makes the state of a zone that knows nothing yet. replica is empty for a zone that runs in one.
+func New(zone, replica string) *State {
 	return &State{
-		zone: zone, records: map[resource.Key]*record{}, meshes: map[string]*mesh{}, remotes: map[resource.Key]ingress.Remote{},
+		zone: zone, replica: replica, records: map[resource.Key]*record{}, meshes: map[string]*mesh{}, remotes: map[resource.Key]ingress.Remote{},
 		reaches: map[string]set[serviceKey]{}, proxies: map[string]*proxy{}, ingresses: set[string]{},
 		refused: set[resource.Key]{}, refusing: set[string]{}, workloads: map[string]*workload{}, endpoints: map[string]*endpoints{}, offer: kds.NewSet(),
 		dirty: dirty{proxies: set[string]{}, endpoints: set[string]{}, offer: set[serviceKey]{}, meshes: set[string]{}},
@@ -272,7 +278,8 @@ func (m *mesh) service(name string) *service {
 	v := m.services[name]
 	if v == nil {
 		v = &service{local: map[string][]ingress.Local{}, tagSets: map[string]*tagSet{}, available: map[string]*federationv1.ServiceAvailability{},
-			names: set[string]{}, subsets: map[string]*subset{}}
+			reports: map[string]map[string]*federationv1.ServiceAvailability{},
+			names:   set[string]{}, subsets: map[string]*subset{}}
 		m.services[name] = v
 	}
 	return v

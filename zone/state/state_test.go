@@ -122,7 +122,7 @@ func short(id string) string { return id[strings.LastIndex(id, "/")+1:] }
 // world is a zone with web (which calls echo), two echoes, a gateway that routes to echo, and an ingress; west offers echo.
 func world(t *testing.T) *state.State {
 	t.Helper()
-	s := state.New("east")
+	s := state.New("east", "")
 	rejected := s.Apply([]*kdsv1.Record{
 		rec(t, "Mesh", "default", mesh(meshv1.Mesh_MODE_STRICT)),
 		rec(t, "TrustBundle", "default", &federationv1.TrustBundle{Domain: "zoneforge", Roots: []string{"root"}}),
@@ -287,7 +287,7 @@ func TestEndpointsOfBothViews(t *testing.T) {
 }
 
 func TestEndpointsFromDiskStayUntilTheirProxyIsBackOrGone(t *testing.T) {
-	s := state.New("east")
+	s := state.New("east", "")
 	s.Register(sidecar("echo", "10.0.0.2"), false)
 	s.Register(sidecar("echo", "10.0.0.3"), false)
 	s.Register(sidecar("web", "10.0.0.1", "echo"), true)
@@ -313,7 +313,7 @@ func TestEndpointsFromDiskStayUntilTheirProxyIsBackOrGone(t *testing.T) {
 }
 
 func TestAProxyThatMayNotListenYetIsNoEndpoint(t *testing.T) {
-	s := state.New("east")
+	s := state.New("east", "")
 	s.Register(sidecar("web", "10.0.0.1", "echo"), true)
 	opening := func(address string) state.Proxy {
 		p := sidecar("echo", address)

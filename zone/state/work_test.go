@@ -15,7 +15,7 @@ import (
 func TestPolicyForAllBuildsWhatDiffersOnce(t *testing.T) {
 	services := []string{"a", "b", "c", "d", "e"}
 	for _, each := range []int{1, 7} {
-		s := state.New("east")
+		s := state.New("east", "")
 		s.Apply([]*kdsv1.Record{rec(t, "Mesh", "default", mesh(meshv1.Mesh_MODE_STRICT))}, nil, false)
 		proxies := 0
 		for i, name := range services {

@@ -1,0 +1,68 @@
+package replicas
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// Claims come from each replica in order, and from several of them in any; whatever the order, the newest of what still stands counts.
+func TestOwnerIsThatOfTheNewestClaim(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	type said struct {
+		claim Claim
+		gone  bool
+	}
+	for range 2000 {
+		lines := map[string][]said{} // by replica, in the order in which it said them
+		for range rnd.IntN(12) {
+			name := fmt.Sprint("r", rnd.IntN(4))
+			lines[name] = append(lines[name], said{Claim{Stamp: rnd.Uint64N(5), Registration: []byte{byte(rnd.IntN(3))}}, rnd.IntN(3) == 0})
+		}
+		var want Claim
+		owner, claimed := "", false
+		for i := range 4 {
+			name := fmt.Sprint("r", i)
+			all := lines[name]
+			if len(all) == 0 || all[len(all)-1].gone {
+				continue
+			}
+			if last := all[len(all)-1].claim; !claimed || last.Stamp >= want.Stamp {
+				owner, want, claimed = name, last, true
+			}
+		}
+		roster := New()
+		for left := lines; len(left) > 0; {
+			name := fmt.Sprint("r", rnd.IntN(4))
+			all := left[name]
+			if len(all) == 0 {
+				delete(left, name)
+				continue
+			}
+			if all[0].gone {
+				roster.Forget(name, "p")
+			} else {
+				roster.Hear(name, "p", all[0].claim)
+			}
+			left[name] = all[1:]
+		}
+		got, c, ok := roster.Owner("p")
+		if ok != claimed || ok && (got != owner || c.Stamp != want.Stamp || string(c.Registration) != string(want.Registration)) || (roster.Len() == 1) != ok {
+			t.Fatalf("%s with %+v, %v, want %s with %+v, %v", got, c, ok, owner, want, claimed)
+		}
+	}
+}
+
+func TestNewClaimIsAboveAllThatWereHeard(t *testing.T) {
+	r := New()
+	r.Hear("a", "p", Claim{Stamp: 1000})
+	if s := r.Next("p", time.Unix(0, 5)); s != 1001 {
+		t.Errorf("with a clock that is behind: %d", s)
+	}
+	if s := r.Next("p", time.Unix(0, 5000)); s != 5000 {
+		t.Errorf("with a clock that is ahead: %d", s)
+	}
+}
