@@ -5,12 +5,12 @@ import (
 	"fmt"
 )
 
-// zoneWork are the counters of what a change makes a zone do, by which sizes are compared.
+// zoneWork are the counters of what a change makes a zone do, by which sizes are compared. Bytes are not: while a service has no endpoint yet,
+// what leads to it is for TCP, and not as long.
 var zoneWork = []struct{ counter, what, unit string }{
 	{"zoneforge_zone_proxies_examined_total", "proxies looked at", "proxies"},
 	{"zoneforge_zone_proxy_builds_total", "proxies built", "proxies"},
 	{"zoneforge_zone_resources_built_total", "resources built", "resources"},
-	{"zoneforge_zone_resource_bytes_built_total", "bytes built", "B"},
 }
 
 // sizesOf are a hundredth, a tenth and all of a number of proxies, in whole workloads.
