@@ -65,8 +65,9 @@ func (s *State) BuildProxy(id string) (*Built, error) {
 func (s *State) whole(m *mesh, p *proxy) (*half, error) {
 	wanted := set[string]{}
 	in := s.inputOf(m, p, wanted)
+	gateway := p.Dataplane.GetNetworking().GetGateway() != nil
 	build := proxyir.Sidecar
-	if p.Dataplane.GetNetworking().GetGateway() != nil {
+	if gateway {
 		build = proxyir.Gateway
 	}
 	result, err := build(in)
@@ -74,7 +75,12 @@ func (s *State) whole(m *mesh, p *proxy) (*half, error) {
 		return nil, err
 	}
 	result.Proxy.FormerJWT = p.former(requiredTokens(result.Proxy))
-	resources, err := s.memo.Build(result.Proxy, false)
+	var resources *xds.Resources
+	if gateway {
+		resources, err = s.memo.Build(result.Proxy, false)
+	} else if resources, err = xds.Build(result.Proxy); err == nil {
+		s.built(resources)
+	}
 	if err != nil {
 		if result, resources, err = withoutBad(build, in, result, err); err != nil {
 			return nil, err
