@@ -133,6 +133,9 @@ func (m *metrics) observe(c *core, nacks, rejected int) {
 	m.rejected.Set(float64(rejected))
 }
 
+// scrapes are under way at once; more are answered with 503, as whoever reaches the port may ask, and each looks at all certificates.
+const scrapes = 4
+
 // handler serves health and readiness to whoever asks, and metrics to those with the token in a file where one is named; none
 // of them tells what a tenant runs.
 func (m *metrics) handler(keys *keys, serving *atomic.Bool, tokenFile string) http.Handler {
@@ -158,7 +161,7 @@ func (m *metrics) handler(keys *keys, serving *atomic.Bool, tokenFile string) ht
 			say(w, http.StatusOK, "ok", "")
 		}
 	})
-	figures := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Timeout: 10 * time.Second})
+	figures := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Timeout: 10 * time.Second, MaxRequestsInFlight: scrapes})
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		if tokenFile != "" && !bears(r, tokenFile) {
 			w.Header().Set("WWW-Authenticate", "Bearer")

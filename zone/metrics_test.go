@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 func TestMetricsAskForTheirToken(t *testing.T) {
@@ -47,5 +49,43 @@ func TestMetricsAskForTheirToken(t *testing.T) {
 	}
 	if code := get(file, "/healthz", ""); code != http.StatusOK {
 		t.Errorf("health: %d", code)
+	}
+}
+
+// slowCollector takes as long as it is held.
+type slowCollector struct{ asked, release chan struct{} }
+
+func (c slowCollector) Describe(chan<- *prometheus.Desc) {}
+
+func (c slowCollector) Collect(chan<- prometheus.Metric) {
+	c.asked <- struct{}{}
+	<-c.release
+}
+
+func TestScrapesAreBounded(t *testing.T) {
+	m, slow := newMetrics(), slowCollector{make(chan struct{}, 2*scrapes), make(chan struct{})}
+	m.registry.MustRegister(slow)
+	h := m.handler(&keys{}, new(atomic.Bool), "")
+	get := func() int {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		return w.Code
+	}
+	codes := make(chan int)
+	for range scrapes {
+		go func() { codes <- get() }()
+		<-slow.asked
+	}
+	if code := get(); code != http.StatusServiceUnavailable {
+		t.Errorf("one more is answered with %d", code)
+	}
+	close(slow.release)
+	for range scrapes {
+		if code := <-codes; code != http.StatusOK {
+			t.Errorf("answered with %d", code)
+		}
+	}
+	if code := get(); code != http.StatusOK {
+		t.Errorf("later: %d", code)
 	}
 }
