@@ -27,8 +27,8 @@ func TestStoredRegistrationsAreUnderstood(t *testing.T) {
 	if err != nil || len(all) != 1 {
 		t.Fatalf("%v, %v", all, err)
 	}
-	p, err := readRegistration(all[0])
-	if err != nil || p.ID != "Dataplane/default/web-1" || p.Mesh != "default" || p.Name != "web-1" || p.Dataplane.GetNetworking().GetInbound()[0].GetPort() != 8080 {
+	p, err := new(registrar).read(all[0])
+	if err != nil || p.ID != "Dataplane/default/web-1" || p.Mesh != "default" || p.Name != "web-1" || p.Dataplane.GetNetworking().GetInbound()[0].GetPort() != 8080 || p.document != nil {
 		t.Errorf("%+v, %v", p, err)
 	}
 }

@@ -123,13 +123,16 @@ func (c *core) load(set *kds.Set, good []*kdsv1.Record, at kds.Position, registr
 		first.known = true
 	}
 	for _, r := range registrations {
-		in, err := readRegistration(r)
+		in, err := c.files.read(r)
 		if err != nil {
 			c.log.Warn("known endpoint is not used", zap.String("proxy", r.Key), zap.Error(err))
 			c.files.remove(r.Key)
 			continue
 		}
-		c.state.Register(in, false)
+		c.state.Register(in.Proxy, false)
+		if in.document != nil {
+			c.admitted.Know(*in.document, in.resource)
+		}
 		p := &proxy{id: in.ID, since: r.Seen}
 		// What the zone held before it stopped is live again when those proxies are back.
 		if first != nil {
@@ -419,6 +422,7 @@ func (c *core) endGrace() {
 		forgive(p.debts)
 	}
 	clear(c.restored)
+	c.admitted.Forget()
 	c.changed = true
 	c.endBlank()
 }

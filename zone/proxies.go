@@ -149,11 +149,12 @@ func (d *door) OnProgress(id server.ProxyID, p server.Progress) {
 
 func (c *core) connect(who *admission.Proxy, envoy string) {
 	p := c.proxies[who.ID]
+	kept := false // on the disk, as it is
 	if p == nil {
 		p = &proxy{id: who.ID, since: time.Now()}
 		c.proxies[who.ID] = p
 		if r := c.restored[who.ID]; r != nil {
-			p.debts = r.debts
+			p.debts, kept = r.debts, who.Known
 			delete(c.restored, who.ID)
 		}
 		if newest := c.revisions.newest(); newest != nil {
@@ -178,7 +179,7 @@ func (c *core) connect(who *admission.Proxy, envoy string) {
 	// It is an endpoint once it has taken what it listens by: whoever sent requests before would be refused.
 	p.refused = nil
 	c.register(p)
-	if known, _ := c.state.Proxy(who.ID); !known.Opening {
+	if known, _ := c.state.Proxy(who.ID); !known.Opening && !(kept && c.siblings == nil) {
 		c.keep(who)
 	}
 }

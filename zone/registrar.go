@@ -19,17 +19,18 @@ import (
 // registrar writes to disk which proxies are there, behind the owner of the state, which waits for no disk. Of several
 // changes to one proxy only the newest is written.
 type registrar struct {
-	store *disk.Store
-	log   *zap.Logger
-	wake  chan struct{}
+	store   *disk.Store
+	version string
+	log     *zap.Logger
+	wake    chan struct{}
 
 	mu sync.Mutex
 	// wanted holds what is to be written; nil removes. Guarded by mu.
 	wanted map[string]*disk.Registration
 }
 
-func newRegistrar(store *disk.Store, log *zap.Logger) *registrar {
-	return &registrar{store: store, log: log, wake: make(chan struct{}, 1), wanted: map[string]*disk.Registration{}}
+func newRegistrar(store *disk.Store, version string, log *zap.Logger) *registrar {
+	return &registrar{store: store, version: version, log: log, wake: make(chan struct{}, 1), wanted: map[string]*disk.Registration{}}
 }
 
 // registration is what is kept of a proxy. It holds no secret and no token.
@@ -38,6 +39,9 @@ type registration struct {
 	Mesh    string `json:"mesh,omitempty"`
 	Name    string `json:"name"`
 	Payload []byte `json:"payload"`
+	// Document is the SHA-256 of what the proxy presented, and Version that of the software which read it.
+	Document []byte `json:"document,omitempty"`
+	Version  string `json:"version,omitempty"`
 }
 
 // put keeps what a proxy presents, and gives that.
@@ -45,7 +49,7 @@ func (r *registrar) put(who *admission.Proxy) []byte {
 	payload, err := resource.Marshal(who.Resource)
 	var value []byte
 	if err == nil {
-		value, err = json.Marshal(registration{Kind: who.Kind, Mesh: who.Mesh, Name: who.Name, Payload: payload})
+		value, err = json.Marshal(registration{Kind: who.Kind, Mesh: who.Mesh, Name: who.Name, Payload: payload, Document: who.Document[:], Version: r.version})
 	}
 	if err != nil {
 		r.log.Error("proxy can't be kept on disk", zap.String("proxy", who.ID), zap.Error(err))
@@ -93,23 +97,34 @@ func (r *registrar) write() {
 	}
 }
 
-func readRegistration(r disk.Registration) (state.Proxy, error) {
+// restored is a proxy that the disk knows.
+type restored struct {
+	state.Proxy
+	resource *resource.Resource
+	// document is what the resource was read from by this version, nil for what another read.
+	document *admission.Document
+}
+
+func (r *registrar) read(from disk.Registration) (restored, error) {
 	var v registration
-	if err := json.Unmarshal(r.Value, &v); err != nil {
-		return state.Proxy{}, fmt.Errorf("registration %s: %w", r.Key, err)
+	if err := json.Unmarshal(from.Value, &v); err != nil {
+		return restored{}, fmt.Errorf("registration %s: %w", from.Key, err)
 	}
 	res, err := resource.Unmarshal(resource.Key{Kind: v.Kind, Mesh: v.Mesh, Name: v.Name}, v.Payload)
 	if err != nil {
-		return state.Proxy{}, fmt.Errorf("registration %s: %w", r.Key, err)
+		return restored{}, fmt.Errorf("registration %s: %w", from.Key, err)
 	}
-	out := state.Proxy{ID: r.Key, Mesh: v.Mesh, Name: v.Name}
+	out := restored{Proxy: state.Proxy{ID: from.Key, Mesh: v.Mesh, Name: v.Name}, resource: res}
 	switch spec := res.Spec.(type) {
 	case *meshv1.Dataplane:
 		out.Dataplane = spec
+		if v.Version == r.version && len(v.Document) == len(admission.Document{}) {
+			out.document = (*admission.Document)(v.Document)
+		}
 	case *meshv1.ZoneIngress:
 		out.ZoneIngress = spec
 	default:
-		return state.Proxy{}, fmt.Errorf("registration %s: a %s is no proxy", r.Key, v.Kind)
+		return restored{}, fmt.Errorf("registration %s: a %s is no proxy", from.Key, v.Kind)
 	}
 	return out, nil
 }

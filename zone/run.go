@@ -151,7 +151,7 @@ func (z *Zone) among() string {
 func (z *Zone) open(store *disk.Store) (*core, error) {
 	c := &core{
 		zone: z.cfg.Name, version: z.cfg.Version, log: z.log, inbox: newInbox(), state: state.New(z.cfg.Name, z.among()), keys: &keys{},
-		files: newRegistrar(store, z.log), report: newReporter(), metrics: newMetrics(),
+		files: newRegistrar(store, z.cfg.Version, z.log), report: newReporter(), metrics: newMetrics(),
 		proxies: map[string]*proxy{}, restored: map[string]*proxy{}, coming: map[string]int{}, secrets: map[secretKey]*sealed{}, usersOf: map[secretKey]map[string]bool{},
 		renew: map[string]bool{}, troubled: map[string]bool{}, meshErrors: map[string]string{}, changed: true, rests: make(chan struct{}, 1),
 	}
@@ -185,7 +185,7 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, machin
 	grpcServer := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(cert.config())), grpc.MaxRecvMsgSize(maxRequest),
 		grpc.ReadBufferSize(0), grpc.SharedWriteBuffer(true), grpc.WriteBufferSize(writeBuffer), grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
-		grpc.ConnectionTimeout(handshake), grpc.MaxConcurrentStreams(streamsPerConnection), grpc.MaxHeaderListSize(64<<10),
+		grpc.ConnectionTimeout(handshake), grpc.MaxConcurrentStreams(streamsPerConnection), grpc.MaxHeaderListSize(64<<10), grpc.HeaderTableSize(0),
 		grpc.StreamInterceptor(c.stranger),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, MaxConnectionIdle: connectionIdle}),

@@ -21,7 +21,6 @@ import (
 	"github.com/zoneforge/zoneforge/zone/admission"
 	"github.com/zoneforge/zoneforge/zone/disk"
 	"github.com/zoneforge/zoneforge/zone/replicas"
-	"github.com/zoneforge/zoneforge/zone/state"
 )
 
 // Gossip is how the replicas of a zone find each other.
@@ -262,11 +261,11 @@ func (c *core) elsewhere(id string) bool {
 	}
 	_, claim, claimed := c.siblings.roster.Owner(id)
 	var held disk.Registration
-	var in state.Proxy
+	var in restored
 	if claimed {
 		var err error
 		held = disk.Registration{Key: id, Value: claim.Registration, Seen: time.Now()}
-		if in, err = readRegistration(held); err != nil {
+		if in, err = c.files.read(held); err != nil {
 			c.log.Warn("proxy of another replica is not used", zap.String("proxy", id), zap.Error(err))
 			claimed = false
 		}
@@ -288,7 +287,7 @@ func (c *core) elsewhere(id string) bool {
 		delete(c.restored, id)
 	}
 	if claimed {
-		c.state.Register(in, false)
+		c.state.Register(in.Proxy, false)
 		c.files.set(id, &held)
 		return true
 	}

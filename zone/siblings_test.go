@@ -122,11 +122,11 @@ func TestGraceEndsForProxiesThatNobodyHas(t *testing.T) {
 		id := "Dataplane/default/" + name
 		value := c.files.put(&admission.Proxy{ID: id, Kind: "Dataplane", Mesh: "default", Name: name, Dataplane: spec,
 			Resource: &resource.Resource{Key: resource.Key{Kind: "Dataplane", Mesh: "default", Name: name}, Spec: spec}})
-		in, err := readRegistration(disk.Registration{Key: id, Value: value})
+		in, err := c.files.read(disk.Registration{Key: id, Value: value})
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.state.Register(in, false)
+		c.state.Register(in.Proxy, false)
 		c.restored[id] = &proxy{id: id}
 		if name == "elsewhere" {
 			b, err := json.Marshal(replicas.Claim{Stamp: 1, Registration: value})

@@ -7,6 +7,7 @@ package admission
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -96,7 +97,12 @@ type Admission struct {
 	message *federationv1.VerificationKeys
 	set     token.KeySet
 	revoked token.Revocations
+	// documents are resources by the documents that they were read from.
+	documents map[Document]*resource.Resource
 }
+
+// Document is the SHA-256 of the text of one.
+type Document [sha256.Size]byte
 
 // Proxy is one that was admitted. It must not be changed.
 type Proxy struct {
@@ -116,6 +122,9 @@ type Proxy struct {
 	LogPipe string
 	// Modules are the WebAssembly modules that the proxy's launcher found, each its name, a space and its SHA-256, sorted.
 	Modules []string
+	// Document is that which the proxy presents. Known says that it was told by Know, and Resource is what was told.
+	Document Document
+	Known    bool
 	// Hash is that of Resource, by which a restarted proxy with another document is told from one that reconnects.
 	Hash resource.Hash
 	// Services are those whose identity the proxy has a right to, sorted: of its inbounds, or of the gateway.
@@ -309,24 +318,49 @@ func (a *Admission) reach(c token.Claims, s said) error {
 	return nil
 }
 
+// Know spares reading a document of a Dataplane once: its resource, which is that of a registration that this version of the software
+// wrote, is handed over with the first proxy that presents it. Thousands of proxies come back at once when a zone has started.
+func (a *Admission) Know(document Document, r *resource.Resource) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.documents == nil {
+		a.documents = map[Document]*resource.Resource{}
+	}
+	a.documents[document] = r
+}
+
+// Forget forgets what Know told.
+func (a *Admission) Forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.documents = nil
+}
+
+// recall hands over the resource of a document that is known, nil for all others.
+func (a *Admission) recall(document Document, key resource.Key) *resource.Resource {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := a.documents[document]
+	if r == nil || r.Key != key {
+		return nil
+	}
+	delete(a.documents, document)
+	return r
+}
+
 // decode reads the document and completes it.
 func (a *Admission) decode(s said) (*Proxy, error) {
-	batch := resource.Decode("document", []byte(s.document), resource.Options{DefaultMesh: s.mesh})
-	if n := len(batch.Violations); n > 0 {
-		if n > maxViolations {
-			batch.Violations = batch.Violations[:maxViolations]
-			return nil, fmt.Errorf("%w, of %d errors the first %d: %w", ErrDocument, n, maxViolations, batch.Err())
+	key := resource.Key{Kind: s.kind, Mesh: s.mesh, Name: s.name}
+	document := Document(sha256.Sum256([]byte(s.document)))
+	r := a.recall(document, key)
+	known := r != nil
+	if !known {
+		var err error
+		if r, err = parse(s, key); err != nil {
+			return nil, err
 		}
-		return nil, fmt.Errorf("%w: %w", ErrDocument, batch.Err())
 	}
-	if len(batch.Resources) != 1 {
-		return nil, fmt.Errorf("%w: it holds %d resources, want one", ErrDocument, len(batch.Resources))
-	}
-	r := batch.Resources[0]
-	if want := (resource.Key{Kind: s.kind, Mesh: s.mesh, Name: s.name}); r.Key != want {
-		return nil, fmt.Errorf("%w: it is %s, and the node's metadata says %s", ErrDocument, r.Key, want)
-	}
-	p := &Proxy{ID: s.id, Kind: s.kind, Mesh: s.mesh, Name: s.name, Resource: r, LogPipe: s.logs}
+	p := &Proxy{ID: s.id, Kind: s.kind, Mesh: s.mesh, Name: s.name, Resource: r, LogPipe: s.logs, Document: document, Known: known}
 	if s.modules != "" {
 		p.Modules = strings.Split(s.modules, "\n")
 		slices.Sort(p.Modules)
@@ -357,6 +391,26 @@ func (a *Admission) decode(s said) (*Proxy, error) {
 	}
 	p.Hash = resource.HashOf(p.Resource.Key, payload)
 	return p, nil
+}
+
+// parse reads the one resource of a document.
+func parse(s said, key resource.Key) (*resource.Resource, error) {
+	batch := resource.Decode("document", []byte(s.document), resource.Options{DefaultMesh: s.mesh})
+	if n := len(batch.Violations); n > 0 {
+		if n > maxViolations {
+			batch.Violations = batch.Violations[:maxViolations]
+			return nil, fmt.Errorf("%w, of %d errors the first %d: %w", ErrDocument, n, maxViolations, batch.Err())
+		}
+		return nil, fmt.Errorf("%w: %w", ErrDocument, batch.Err())
+	}
+	if len(batch.Resources) != 1 {
+		return nil, fmt.Errorf("%w: it holds %d resources, want one", ErrDocument, len(batch.Resources))
+	}
+	r := batch.Resources[0]
+	if r.Key != key {
+		return nil, fmt.Errorf("%w: it is %s, and the node's metadata says %s", ErrDocument, r.Key, key)
+	}
+	return r, nil
 }
 
 // offer is a set of tags by which others know the proxy.

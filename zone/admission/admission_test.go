@@ -147,6 +147,41 @@ func TestAdmits(t *testing.T) {
 	}
 }
 
+// A document that is known is not read again, once, and admitted by nothing less than any other.
+func TestKnownDocumentIsNotReadAgain(t *testing.T) {
+	b := newBench(t)
+	first, err := b.admit(sidecar(sidecarDocument), b.token(nil))
+	if err != nil || first.Known {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	know := func(of string) {
+		r := *first.Resource
+		r.Name = of
+		b.admission.Know(first.Document, &r)
+	}
+	know("web-1")
+	if p, err := b.admit(sidecar(sidecarDocument), b.token(func(c *token.Claims) { c.Services = []string{"other"} })); !errors.Is(err, ErrNotAllowed) {
+		t.Errorf("a token for others: %+v, %v", p, err)
+	}
+	know("web-1")
+	second, err := b.admit(sidecar(sidecarDocument), b.token(nil))
+	if err != nil || !second.Known || second.Dataplane != first.Dataplane || second.Hash != first.Hash || fmt.Sprint(second.Services) != fmt.Sprint(first.Services) {
+		t.Errorf("%+v, %v", second, err)
+	}
+	if third, err := b.admit(sidecar(sidecarDocument), b.token(nil)); err != nil || third.Known || third.Dataplane == first.Dataplane {
+		t.Errorf("what was handed over is handed over again: %+v, %v", third, err)
+	}
+	know("web-2")
+	if p, err := b.admit(sidecar(sidecarDocument), b.token(nil)); err != nil || p.Known {
+		t.Errorf("of another proxy: %+v, %v", p, err)
+	}
+	know("web-1")
+	b.admission.Forget()
+	if p, err := b.admit(sidecar(sidecarDocument), b.token(nil)); err != nil || p.Known {
+		t.Errorf("what was forgotten: %+v, %v", p, err)
+	}
+}
+
 func TestRefuses(t *testing.T) {
 	b := newBench(t)
 	stranger := newBench(t)
