@@ -5,7 +5,8 @@ import (
 	"sync"
 )
 
-// queue holds the streams for which something waits, each once, in the order in which it came; those with a request go first. As many
+// queue holds the streams for which something waits, each once, in the order in which it came; those with a request go first, but for
+// every fourth, so that news go on while thousands of proxies come back. As many
 // workers as there are processors bring it to them, one stream after the other, and let all else run between two: so a change for
 // thousands of proxies neither keeps the owner of the state from the next one nor a proxy that has just come from its configuration,
 // and the more there is to do, the more of it a stream is given at once. Workers are there while there is something to do.
@@ -13,7 +14,9 @@ type queue struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	urgent, waiting fifo
-	workers         int
+	// turns counts those that were taken.
+	turns   uint64
+	workers int
 }
 
 // fifo is a list of streams; the zero value is an empty one.
@@ -72,13 +75,17 @@ func (q *queue) work() {
 func (q *queue) next() *stream {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if st := q.urgent.pop(); st != nil {
-		st.urgent.Store(false)
-		return st
-	}
-	if st := q.waiting.pop(); st != nil {
-		st.queued.Store(false)
-		return st
+	q.turns++
+	for i := range 2 {
+		if requests := (q.turns%4 != 0) == (i == 0); requests {
+			if st := q.urgent.pop(); st != nil {
+				st.urgent.Store(false)
+				return st
+			}
+		} else if st := q.waiting.pop(); st != nil {
+			st.queued.Store(false)
+			return st
+		}
 	}
 	q.urgent, q.waiting = fifo{}, fifo{}
 	q.workers--

@@ -17,6 +17,27 @@ import (
 	"github.com/zoneforge/zoneforge/xds"
 )
 
+// Requests go before news, but for every fourth, and each stream waits once.
+func TestRequestsGoBeforeNews(t *testing.T) {
+	q := queue{workers: runtime.GOMAXPROCS(0)} // none that would take anything
+	streams := map[*stream]string{}
+	for i := range 6 {
+		news, request := &stream{}, &stream{}
+		streams[news], streams[request] = fmt.Sprint("n", i), fmt.Sprint("r", i)
+		for range 2 {
+			q.add(news)
+			q.addUrgent(request)
+		}
+	}
+	var got []string
+	for st := q.next(); st != nil; st = q.next() {
+		got = append(got, streams[st])
+	}
+	if want := "r0 r1 r2 n0 r3 r4 r5 n1 n2 n3 n4 n5"; strings.Join(got, " ") != want {
+		t.Errorf("taken %q, want %q", got, want)
+	}
+}
+
 // stuck is a stream of a proxy that reads nothing: as gRPC does, it takes what is sent until 64 KiB wait, and then no more.
 type stuck struct {
 	pipe
