@@ -105,18 +105,24 @@ func (c *child) cpu() (time.Duration, error) {
 }
 
 // memory is what the process has resident, in bytes.
-func (c *child) memory() (int64, error) {
+func (c *child) memory() (int64, error) { return c.status("VmRSS:") }
+
+// mostMemory is the most that the process ever had resident, in bytes.
+func (c *child) mostMemory() (int64, error) { return c.status("VmHWM:") }
+
+// status is a number of kilobytes in the process's status, in bytes.
+func (c *child) status(field string) (int64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(data)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, field); ok {
 			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
 			return kib << 10, err
 		}
 	}
-	return 0, fmt.Errorf("%s: no resident memory in its status", c.name)
+	return 0, fmt.Errorf("%s: no %s in its status", c.name, field)
 }
 
 // until calls ok until it gives no error, as long as the time lasts and all processes run.

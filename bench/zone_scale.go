@@ -160,6 +160,10 @@ func (b *zoneBench) idleAndMemory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	most, err := b.w.zone.mostMemory()
+	if err != nil {
+		return err
+	}
 	m, err := b.w.metrics()
 	if err != nil {
 		return err
@@ -168,6 +172,7 @@ func (b *zoneBench) idleAndMemory(ctx context.Context) error {
 	more := func(metric string) float64 { return (m[metric] - b.bare[metric]) / 1024 / float64(n) }
 	b.add(b.judge(row("idle, processor of the zone", 100*float64(after-before)/float64(b.idle), "% of a core", n), 1),
 		b.judge(row("memory of the zone per proxy", float64(resident-b.empty)/1024/float64(n), "KiB resident", n), 64),
+		row("memory of the zone per proxy, the most while they joined", float64(most-b.empty)/1024/float64(n), "KiB resident", n),
 		row("memory of the zone", float64(resident)/(1<<20), "MiB resident", n),
 		row("heap of the zone per proxy", more("go_memstats_heap_inuse_bytes"), "KiB", n),
 		row("stacks of the zone per proxy", more("go_memstats_stack_inuse_bytes"), "KiB", n))
