@@ -72,6 +72,8 @@ type server struct {
 	dir    string // for what it writes
 	data   string
 	kds    string
+	// profiles are of this global, nil for none.
+	profiles *profiles
 	*global
 }
 
@@ -83,6 +85,9 @@ func (s *scale) global(ctx context.Context, host int) (*server, error) {
 	}
 	address := fmt.Sprintf("%s.%d", s.prefix, firstGlobal+host)
 	g := &server{dir: dir, data: filepath.Join(dir, "data"), kds: address + ":5685"}
+	if s.debug != "" {
+		g.profiles = s.profiles
+	}
 	g.launch = func() (*child, error) {
 		return launch(dir, "global", s.binary, "global", "run", "--data-dir", g.data, "--rest-address", address+":5682", "--kds-address", g.kds,
 			"--log-level", "warn", "--debug-address", s.debug)
@@ -110,10 +115,11 @@ func (g *server) ca() string { return filepath.Join(g.data, "tls", certfile.CAFi
 
 // end stops the global and removes its files, unless they are to tell why something failed.
 func (g *server) end(keep bool) error {
+	marked := g.profiles.mark()
 	if g.global != nil {
 		g.close()
 	}
-	if err := g.child.stop(); err != nil || keep {
+	if err := errors.Join(marked, g.child.stop()); err != nil || keep {
 		return errors.Join(err, fmt.Errorf("what global said is in %s", g.dir))
 	}
 	return os.RemoveAll(g.dir)

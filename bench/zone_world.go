@@ -37,6 +37,7 @@ type zoneWorld struct {
 	dir, binary  string
 	host         string // address of global; the zone has the next one
 	debug        string // debug-address of the zone, empty for none
+	profiles     *profiles
 	global, zone *child
 	api          *global
 	scraper      *http.Client
@@ -97,7 +98,7 @@ func newZoneWorld(ctx context.Context, s *scale, extra ...string) (_ *zoneWorld,
 	if err != nil {
 		return nil, err
 	}
-	w := &zoneWorld{dir: dir, binary: s.binary, host: s.prefix + ".1", debug: s.debug}
+	w := &zoneWorld{dir: dir, binary: s.binary, host: s.prefix + ".1", debug: s.debug, profiles: s.profiles}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.close(true))
@@ -281,7 +282,7 @@ func proxyAddress(n int) string { return fmt.Sprintf("10.%d.%d.%d", n>>16, n>>8&
 
 // close ends all processes, and removes their files unless something went wrong.
 func (w *zoneWorld) close(keep bool) error {
-	var errs []error
+	errs := []error{w.profiles.mark()}
 	for _, c := range []*child{w.zone, w.global} {
 		if c == nil {
 			continue
