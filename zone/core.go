@@ -77,6 +77,8 @@ type core struct {
 	settled   int
 	changed   bool // since the last status
 	graceEnds <-chan time.Time
+	// back is when the last of the proxies known from disk came back.
+	back time.Time
 	// blank is not nil after the state was lost, until the grace ends: see there.
 	blank       *blank
 	heldRecords int
@@ -165,6 +167,7 @@ func (c *core) run(ctx context.Context, grace time.Duration) {
 	defer graceTimer.Stop()
 	defer tidy.Stop()
 	c.graceEnds = graceTimer.C
+	longest := time.Now().Add(mostGraces * grace)
 	hold, status, rest := time.NewTimer(0), time.NewTimer(0), time.NewTimer(restAfter)
 	defer hold.Stop()
 	defer status.Stop()
@@ -195,7 +198,8 @@ func (c *core) run(ctx context.Context, grace time.Duration) {
 			}
 			continue
 		case <-c.graceEnds:
-			if more := c.blank.more(grace, time.Now()); more > 0 {
+			now := time.Now()
+			if more := max(c.blank.more(grace, now), c.returning(now, longest)); more > 0 {
 				graceTimer.Reset(more)
 				continue
 			}
@@ -408,6 +412,20 @@ func (c *core) endpoints(names []string, revision *pending, work *state.Work) (g
 		}
 	}
 	return gone
+}
+
+const (
+	// lull is for how long no proxy comes back when those that will are back; mostGraces bounds how much longer the grace is for that.
+	lull, mostGraces = 5 * time.Second, 10
+)
+
+// returning is by how much the grace is longer, as proxies still come back one after another: when ten thousand do at once, those that are
+// last must not lose their endpoints to how long the others took. Each of them makes it longer once.
+func (c *core) returning(now, longest time.Time) time.Duration {
+	if len(c.restored) == 0 || now.After(longest) {
+		return 0
+	}
+	return c.back.Add(lull).Sub(now)
 }
 
 // endGrace lets go of the endpoints whose proxies did not come back.

@@ -2,8 +2,10 @@ package zone
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
@@ -83,6 +85,36 @@ func TestEndpointsGoWithTheLastStream(t *testing.T) {
 		look() // progress is taken after the events of the same round
 		if offered, streams := look(); offered != step.offered || streams != step.streams {
 			t.Errorf("%s: %d offered, %d streams, want %d and %d", step.name, offered, streams, step.offered, step.streams)
+		}
+	}
+}
+
+// TestGraceLastsWhileProxiesComeBack holds that the endpoints of proxies that are known from disk stay while such proxies come back one after
+// another, though not for ever, and no longer when none does.
+func TestGraceLastsWhileProxiesComeBack(t *testing.T) {
+	began := time.Now()
+	longest := began.Add(mostGraces * DefaultEndpointGrace)
+	for _, c := range []struct {
+		name           string
+		restored       int
+		back, at, want time.Duration
+		nobody         bool
+	}{
+		{"one has just come back", 3, 29 * time.Second, 30 * time.Second, 4 * time.Second, false},
+		{"the last came some time ago", 3, 20 * time.Second, 30 * time.Second, 0, false},
+		{"all are back", 0, 29 * time.Second, 30 * time.Second, 0, false},
+		{"none has come", 3, 0, 30 * time.Second, 0, true},
+		{"they come for ever", 3, 301 * time.Second, 302 * time.Second, 0, false},
+	} {
+		one := &core{restored: map[string]*proxy{}}
+		for i := range c.restored {
+			one.restored[fmt.Sprint(i)] = &proxy{}
+		}
+		if !c.nobody {
+			one.back = began.Add(c.back)
+		}
+		if got := max(one.returning(began.Add(c.at), longest), 0); got != c.want {
+			t.Errorf("%s: %s longer, want %s", c.name, got, c.want)
 		}
 	}
 }

@@ -156,6 +156,7 @@ func (c *core) connect(who *admission.Proxy, envoy string) {
 		if r := c.restored[who.ID]; r != nil {
 			p.debts, kept = r.debts, who.Known
 			delete(c.restored, who.ID)
+			c.back = time.Now()
 		}
 		if newest := c.revisions.newest(); newest != nil {
 			// It has to take what is on its way, too.
