@@ -8,7 +8,7 @@ PERF_VERSION := v0.0.0-20260908200009-22c9c6c9d4da
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X github.com/zoneforge/zoneforge/cli.Version=$(VERSION)
 
-.PHONY: help build tools tools-test redis test demo demo-check demo-tour demo-tour-check bench bench-publish bench-scale bench-scale-publish bench-compare race fuzz-short lint check-tidy generate docs check-generate golden check
+.PHONY: help build tools tools-test redis test demo demo-check demo-tour demo-tour-check bench bench-publish bench-scale bench-scale-publish bench-compare robust robust-publish race fuzz-short lint check-tidy generate docs check-generate golden check
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -87,8 +87,16 @@ bench-compare: .tools/bin/benchstat ## compare the Go benchmarks with those of t
 	@[ -n "$(BASE)" ] || { echo "name the revision to compare with: make bench-compare BASE=main"; exit 2; }
 	go run ./bench/compare -base $(BASE) $(COMPARE)
 
+# Such as: make robust ROBUST_MINUTES=60 ROBUST='-suite federation'
+ROBUST_MINUTES ?= 10
+robust: tools-test ## run the federation under random faults with new seeds for ROBUST_MINUTES; what goes wrong is kept in e2e/robust/out
+	go run ./e2e/robust -minutes $(ROBUST_MINUTES) $(ROBUST)
+
+robust-publish: tools-test ## the same, and write the figures of all runs in e2e/robust/out into docs/guarantees.md
+	go run ./e2e/robust -minutes $(ROBUST_MINUTES) $(ROBUST) -publish docs/guarantees.md
+
 race: tools ## the tests of the concurrent packages under the race detector
-	go test -race ./global/... ./zone/... ./gossip/... ./overload/... ./sync/stream/... ./xds/server/... ./dataplane/... ./e2e/fault/...
+	go test -race ./global/... ./zone/... ./gossip/... ./overload/... ./sync/stream/... ./xds/server/... ./dataplane/... ./e2e/fault/... ./e2e/history/...
 
 # A count, not a duration: at the end of a duration the fuzzing engine of Go before 1.27 may report its own deadline as a failure
 # (go.dev/issue/75804).

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -274,6 +275,19 @@ func (h *History) Endpoints(proxy, part string) (out []string) {
 			out = a.Addresses
 		}
 	}
+	return out
+}
+
+// Proxies are those that saw a generation and did not leave, sorted.
+func (h *History) Proxies() (out []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.Seen {
+		if !slices.Contains(out, s.Proxy) && !slices.Contains(h.Left, s.Proxy) {
+			out = append(out, s.Proxy)
+		}
+	}
+	slices.Sort(out)
 	return out
 }
 
