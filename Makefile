@@ -89,10 +89,10 @@ bench-compare: .tools/bin/benchstat ## compare the Go benchmarks with those of t
 
 # Such as: make robust ROBUST_MINUTES=60 ROBUST='-suite federation'
 ROBUST_MINUTES ?= 10
-robust: tools-test ## run the federation under random faults with new seeds for ROBUST_MINUTES; what goes wrong is kept in e2e/robust/out
+robust: tools .tools/bin/etcd ## run the federation under random faults with new seeds for ROBUST_MINUTES; what goes wrong is kept in e2e/robust/out
 	go run ./e2e/robust -minutes $(ROBUST_MINUTES) $(ROBUST)
 
-robust-publish: tools-test ## the same, and write the figures of all runs in e2e/robust/out into docs/guarantees.md
+robust-publish: tools .tools/bin/etcd ## the same, and write the figures of all runs in e2e/robust/out into docs/guarantees.md
 	go run ./e2e/robust -minutes $(ROBUST_MINUTES) $(ROBUST) -publish docs/guarantees.md
 
 race: tools ## the tests of the concurrent packages under the race detector

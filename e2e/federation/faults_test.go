@@ -3,6 +3,7 @@ package federation_test
 import (
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -162,6 +163,30 @@ func TestRestartWithoutGlobalEmptiesNothing(t *testing.T) {
 	c := f.mustChange("after", pair(firstGeneration+1)...)
 	f.live(c.Change, patience, f.names...)
 	for _, name := range []string{"EndpointsNeverEmptied", "LastGoodKept"} {
+		for _, b := range h.Judge()[name] {
+			t.Errorf("%s: %s", name, b)
+		}
+	}
+}
+
+// A zone that starts on a damaged disk sets it aside and gets its records again. Meanwhile its proxies keep what they have: endpoints of its
+// own services, which nobody else knows of, and policies; and so do those of other zones.
+func TestDamagedDiskTakesNothingAway(t *testing.T) {
+	f := start(t, "east", "west")
+	h := history.New()
+	f.mustChange("first", append(pair(firstGeneration), breaker(firstGeneration))...)
+	f.populate(h)
+	west := f.zones["west"] // it has the only backend of rare
+	west.running.stop()
+	west.damage(1)
+	west.start()
+	c := f.mustChange("after", pair(firstGeneration+1)...)
+	f.live(c.Change, patience, f.names...)
+	aside, err := filepath.Glob(filepath.Join(west.cfg.DataDir, "*.corrupt-*"))
+	if err != nil || len(aside) != 1 {
+		t.Errorf("set aside: %v %v", aside, err)
+	}
+	for _, name := range []string{"EndpointsNeverEmptied", "LastGoodKept", "NeverBackwards"} {
 		for _, b := range h.Judge()[name] {
 			t.Errorf("%s: %s", name, b)
 		}

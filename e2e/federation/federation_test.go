@@ -190,6 +190,22 @@ func (s *site) start() {
 	s.xds.SetTarget(z.Addresses().XDS)
 }
 
+// damage flips bits all over the state of a zone that is stopped, so that some of them matter.
+func (s *site) damage(n int) {
+	s.f.t.Helper()
+	path := filepath.Join(s.cfg.DataDir, "state.db")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		s.f.t.Fatal(err)
+	}
+	for i := n % 512; i < len(text); i += 512 {
+		text[i] ^= 0x55
+	}
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		s.f.t.Fatal(err)
+	}
+}
+
 // run runs until the returned function is called, or the test ends.
 func run(t *testing.T, what string, run func(context.Context) error, ready <-chan struct{}) (stop func()) {
 	t.Helper()

@@ -166,6 +166,8 @@ type walk struct {
 	// guests are proxies that joined in the middle, by zone.
 	guests map[string]*proxy
 	epoch  string
+	// poisoned says that the breaker may be one that no zone can use.
+	poisoned bool
 }
 
 // TestFederationUnderFaults changes resources under random faults, heals, and judges what happened.
@@ -262,7 +264,9 @@ func (w *walk) step() (what string, err error) {
 	case dice < 37:
 		g := w.next(mesh)
 		what = fmt.Sprintf("breaker of generation %d", g)
-		err = w.commit(mesh, "breaker", g, []map[string]any{breaker(g)})
+		if err = w.commit(mesh, "breaker", g, []map[string]any{breaker(g)}); err == nil {
+			w.poisoned = false
+		}
 	case dice < 43:
 		g, key := w.next(mesh), fmt.Sprintf("other-%d", n%3)
 		what = fmt.Sprintf("%s of generation %d", key, g)
@@ -284,6 +288,7 @@ func (w *walk) step() (what string, err error) {
 	case dice < 56:
 		what = "the breaker is poisoned"
 		w.h.Fault("poisoned record")
+		w.poisoned = true
 		err = w.poison()
 	case dice < 68:
 		f := fault.Faults[n%len(fault.Faults)]
@@ -311,8 +316,15 @@ func (w *walk) step() (what string, err error) {
 		what, err = w.etcdFault(n)
 	case dice < 96:
 		what = "zone " + name + " starts again"
-		w.h.Fault("zone: start")
 		s.running.stop()
+		// What was good of a poisoned record is only there.
+		if n%3 == 0 && !w.poisoned {
+			what += " on a damaged disk"
+			w.h.Fault("zone: start on a damaged disk")
+			s.damage(n / 3)
+		} else {
+			w.h.Fault("zone: start")
+		}
 		s.start()
 	default:
 		what = "global starts again"
