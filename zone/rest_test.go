@@ -2,6 +2,7 @@ package zone
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,16 +15,16 @@ func TestZoneRestsOnceUntilSomethingHappens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newTown(t, 2)
 		ctx, cancel := context.WithCancel(t.Context())
-		rested := 0
+		var rested atomic.Int32
 		done := make(chan struct{}, 2)
 		go func() { w.run(ctx, time.Hour); done <- struct{}{} }()
-		go func() { w.rest(ctx, func() { rested++ }); done <- struct{}{} }()
-		after := func(d time.Duration, want int) {
+		go func() { w.rest(ctx, func() { rested.Add(1) }); done <- struct{}{} }()
+		after := func(d time.Duration, want int32) {
 			t.Helper()
 			<-time.After(d)
 			synctest.Wait()
-			if rested != want {
-				t.Fatalf("it rested %d times, want %d", rested, want)
+			if got := rested.Load(); got != want {
+				t.Fatalf("it rested %d times, want %d", got, want)
 			}
 		}
 		after(restAfter-time.Second, 0)
