@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/zoneforge/zoneforge/ingress"
@@ -51,16 +52,16 @@ type workload struct {
 
 // workloadOf names all that the outgoing half of a sidecar is built from, besides policies and what is known of its mesh.
 func workloadOf(p *proxy) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%q %q %q %q", p.Mesh, p.LogPipe, p.Modules, p.Refused)
+	b := fmt.Appendf(nil, "%q %q %q %q", p.Mesh, p.LogPipe, p.Modules, p.Refused)
 	for _, tags := range p.inbounds {
-		b.WriteString("\n<" + tagsKey(tags))
+		b = appendTags(append(b, "\n<"...), tags)
 	}
 	for _, o := range p.Dataplane.GetNetworking().GetOutbound() {
-		fmt.Fprintf(&b, "\n>%q %d ", o.GetAddress(), o.GetPort())
-		b.WriteString(tagsKey(o.GetTags()))
+		b = strconv.AppendQuote(append(b, "\n>"...), o.GetAddress())
+		b = append(strconv.AppendUint(append(b, ' '), uint64(o.GetPort()), 10), ' ')
+		b = appendTags(b, o.GetTags())
 	}
-	return b.String()
+	return string(b)
 }
 
 // join lets a live sidecar share what it has in common with others: also its document's outbounds, which are most of that.

@@ -2,10 +2,10 @@ package state
 
 import (
 	"bytes"
-	"fmt"
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -78,12 +78,23 @@ func (v *service) singles() []string {
 	return append([]string{""}, out[:min(len(out), maxSingles)]...)
 }
 
-func tagsKey(tags map[string]string) string {
-	var b strings.Builder
-	for _, k := range slices.Sorted(maps.Keys(tags)) {
-		fmt.Fprintf(&b, "%q=%q,", k, tags[k])
+// tagsKey tells tags apart.
+func tagsKey(tags map[string]string) string { return string(appendTags(nil, tags)) }
+
+func appendTags(b []byte, tags map[string]string) []byte {
+	one := func(k, v string) {
+		b = append(strconv.AppendQuote(append(strconv.AppendQuote(b, k), '='), v), ',')
 	}
-	return b.String()
+	if len(tags) == 1 { // as those of nearly all outbounds
+		for k, v := range tags {
+			one(k, v)
+		}
+		return b
+	}
+	for _, k := range slices.Sorted(maps.Keys(tags)) {
+		one(k, tags[k])
+	}
+	return b
 }
 
 // updateOffer puts what the zone offers of a service, or a zone ingress where the mesh is empty, into the offer. It reports
