@@ -35,7 +35,7 @@ func (s *session) freeAddresses(upserts []*xds.Resource) ([]*xds.Resource, []str
 	}
 	var leaving []string
 	for name := range sub.open {
-		has := sub.table.of(name).has
+		has := sub.table.has(name)
 		if contentOf(has) == nil || has.Version == versionOf(s.desired(xds.TypeListener, name)) {
 			continue
 		}
@@ -54,7 +54,7 @@ func (s *session) freeAddresses(upserts []*xds.Resource) ([]*xds.Resource, []str
 	var moved []string
 	for _, name := range leaving {
 		next := s.desired(xds.TypeListener, name)
-		for _, address := range listenerAddresses(contentOf(sub.table.of(name).has)) {
+		for _, address := range listenerAddresses(contentOf(sub.table.has(name))) {
 			others := slices.DeleteFunc(slices.Clone(needed[address]), func(n string) bool { return n == name })
 			stays := next != nil && slices.Contains(listenerAddresses(next), address)
 			if len(others) > 0 && !stays {

@@ -39,10 +39,10 @@ func (s *session) complete(typeURL string) bool {
 		if t := s.tails[r.Name]; t != nil && typeURL == xds.TypeRoute {
 			r = t.whole
 		}
-		for len(rows) > 0 && rows[0].name < r.Name {
+		for len(rows) > 0 && rows[0].name() < r.Name {
 			rows = rows[1:]
 		}
-		if len(rows) == 0 || rows[0].name != r.Name || versionOf(rows[0].has) != r.Version {
+		if len(rows) == 0 || rows[0].name() != r.Name || versionOf(rows[0].has()) != r.Version {
 			return false
 		}
 	}

@@ -225,7 +225,7 @@ func (s *session) SetSnapshot(snap *snapshot) {
 		snap.changed(t, old, sub.reopen)
 		if old == nil {
 			for _, r := range sub.table {
-				sub.reopen(r.name)
+				sub.reopen(r.name())
 			}
 		}
 	}
@@ -542,7 +542,7 @@ func (s *session) firstStageSettled() bool {
 		}
 	}
 	for _, r := range secrets.table {
-		if r.asked && !secrets.answered(r.name) {
+		if r.asked && !secrets.answered(r.name()) {
 			return false
 		}
 	}

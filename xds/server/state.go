@@ -69,8 +69,8 @@ func (s *session) inherit(sub *subscription, version string) {
 	if !sub.wildcards() {
 		for i := range sub.table {
 			if r := &sub.table[i]; r.asked {
-				r.has = ofVersion(unknown)
-				delete(sub.due, r.name)
+				r.set(ofVersion(r.name(), unknown))
+				delete(sub.due, r.name())
 			}
 		}
 		return
@@ -126,8 +126,8 @@ func (s *session) Worlds() map[string][]*world {
 func (s *subscription) worldWith(sent cargo) *world {
 	w := &world{contents: make([]*xds.Resource, 0, len(s.table)+len(sent))}
 	for _, r := range s.table {
-		if _, replaced := sent.get(r.name); !replaced && contentOf(r.has) != nil {
-			w.contents = append(w.contents, r.has)
+		if _, replaced := sent.get(r.name()); !replaced && contentOf(r.has()) != nil {
+			w.contents = append(w.contents, r.is)
 		}
 	}
 	for _, i := range sent {
@@ -164,7 +164,7 @@ func (s *session) concludeAbsent(sub *subscription, names []string) []*xds.Resou
 				fillers = append(fillers, empty)
 			}
 		}
-		sub.table.confirm(name, none)
+		sub.table.confirm(name, ofVersion(name, absent))
 		delete(sub.due, name)
 	}
 	return fillers

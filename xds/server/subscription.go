@@ -101,7 +101,7 @@ func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest) bool {
 	everything := false
 	if first {
 		versions := req.GetInitialResourceVersions()
-		s.table.change(sortedKeys(versions), func(r *row) { r.has = ofVersion(versions[r.name]) })
+		s.table.change(sortedKeys(versions), func(r *row) { r.set(ofVersion(r.name(), versions[r.name()])) })
 		for name := range versions {
 			mark(&s.open, name)
 		}
@@ -114,7 +114,7 @@ func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest) bool {
 	}
 	s.table.change(fewer, func(r *row) {
 		if r.asked = false; !s.all {
-			r.has = nil
+			r.set(nil)
 		}
 	})
 	if !s.all {
@@ -126,9 +126,9 @@ func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest) bool {
 	everything = everything || with && s.wildcards() && !s.all
 	s.table.change(more, func(r *row) {
 		r.asked = true
-		mark(&s.open, r.name)
-		if !first || r.has == nil {
-			mark(&s.due, r.name)
+		mark(&s.open, r.name())
+		if !first || r.has() == nil {
+			mark(&s.due, r.name())
 		}
 	})
 	if everything {
@@ -137,7 +137,7 @@ func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest) bool {
 	if !s.all {
 		s.table = slices.DeleteFunc(s.table, func(r row) bool {
 			if !r.asked {
-				s.release(r.name)
+				s.release(r.name())
 			}
 			return !r.asked
 		})
@@ -222,10 +222,11 @@ func (s *subscription) diff(desired func(typeURL, name string) *xds.Resource) ch
 				continue
 			}
 		}
-		has := s.table.of(name)
+		known := s.table.of(name)
+		has := known.has()
 		switch {
-		case has.has != nil && has.has.Version == version && !s.due[name]:
-			if contentOf(has.has) == nil && resource != nil {
+		case has != nil && has.Version == version && !s.due[name]:
+			if contentOf(has) == nil && resource != nil {
 				s.table.confirm(name, resource)
 			}
 			s.settle(name)
@@ -233,9 +234,9 @@ func (s *subscription) diff(desired func(typeURL, name string) *xds.Resource) ch
 			c.upserts = append(c.upserts, resource)
 		case resource != nil:
 			s.settle(name)
-		case versionOf(has.has) != absent && s.lingers():
+		case versionOf(has) != absent && s.lingers():
 			delete(s.due, name)
-		case versionOf(has.has) != absent, s.due[name] && !has.asked:
+		case versionOf(has) != absent, s.due[name] && !known.asked:
 			// A name due without having been asked for was in a refused response of which the proxy may have taken it.
 			c.removals = append(c.removals, name)
 		case s.due[name]:
@@ -273,7 +274,7 @@ func (s *subscription) stale(to []*xds.Resource, desired func(typeURL, name stri
 	allKnown := true
 	look := func(name string) {
 		want := versionOf(desired(s.typeURL, name))
-		if has := s.table.of(name).has; versionOf(has) != absent && has.Version != want {
+		if has := s.table.has(name); versionOf(has) != absent && has.Version != want {
 			if content := contentOf(has); content == nil {
 				allKnown = false
 			} else {
@@ -312,17 +313,17 @@ func (s *subscription) acknowledge() {
 		}
 	}
 	s.table.change(names, func(r *row) {
-		delete(s.maybe, r.name)
-		delete(s.retrying, r.name)
-		mark(&s.open, r.name)
-		switch sent, _ := s.inflight.sent.get(r.name); {
+		delete(s.maybe, r.name())
+		delete(s.retrying, r.name())
+		mark(&s.open, r.name())
+		switch sent, _ := s.inflight.sent.get(r.name()); {
 		case sent != nil:
 			r.set(sent)
 		case s.all && !r.asked:
 			// Nothing to remember of a resource that a wildcard subscriber no longer has.
-			r.has = nil
+			r.set(nil)
 		default:
-			r.has = none
+			r.set(ofVersion(r.name(), absent))
 		}
 	})
 	if s.inflight.world != nil {
@@ -387,11 +388,11 @@ func (s *subscription) answered(name string) bool {
 		return false
 	}
 	_, rejected := s.rejected[name]
-	return rejected || s.table.of(name).has != nil
+	return rejected || s.table.has(name) != nil
 }
 
 // holds says whether the proxy has some version of the name.
-func (s *subscription) holds(name string) bool { return versionOf(s.table.of(name).has) != absent }
+func (s *subscription) holds(name string) bool { return versionOf(s.table.has(name)) != absent }
 
 // mentions reports whether the message names the resource as a whole word, so that "web" is not found in "web-2".
 func mentions(message, name string) bool {

@@ -12,22 +12,38 @@ import (
 type table []row
 
 type row struct {
-	name string
-	// has is what the proxy confirmed to have, nil when it confirmed nothing: a resource, none, or a version of one that isn't known here.
-	has *xds.Resource
+	// is what the proxy confirmed to have: a resource, or one without content that stands for none, for a version of it that isn't known
+	// here, or for that nothing was confirmed. Its name is the row's.
+	is *xds.Resource
 	// asked says that the proxy asked for it by name.
 	asked bool
 }
 
-// none stands for a resource of which the proxy knows that it does not exist.
-var none = &xds.Resource{Version: absent}
+// unheard is the version in a row of which nothing was confirmed.
+const unheard = "unheard"
 
-// ofVersion stands for a resource that the proxy has from another stream, of which only the version is known.
-func ofVersion(version string) *xds.Resource {
-	if version == absent {
-		return none
+// ofVersion stands for a resource that the proxy has from another stream, of which only the version is known; without one, for a
+// resource of which the proxy knows that it does not exist.
+func ofVersion(name, version string) *xds.Resource {
+	return &xds.Resource{Name: name, Version: version}
+}
+
+func (r *row) name() string { return r.is.Name }
+
+// has is nil when nothing was confirmed.
+func (r *row) has() *xds.Resource {
+	if r.is == nil || r.is.TypeURL == "" && r.is.Version == unheard {
+		return nil
 	}
-	return &xds.Resource{Version: version}
+	return r.is
+}
+
+// set notes what the proxy has, nil for nothing.
+func (r *row) set(has *xds.Resource) {
+	if has == nil {
+		has = ofVersion(r.name(), unheard)
+	}
+	r.is = has
 }
 
 // contentOf is what a proxy has, nil where it has nothing, and where only the version is known.
@@ -39,7 +55,7 @@ func contentOf(has *xds.Resource) *xds.Resource {
 }
 
 func (t table) find(name string) (int, bool) {
-	return slices.BinarySearchFunc(t, name, func(r row, name string) int { return cmp.Compare(r.name, name) })
+	return slices.BinarySearchFunc(t, name, func(r row, name string) int { return cmp.Compare(r.is.Name, name) })
 }
 
 // of is the row of a name, an empty one where there is none.
@@ -50,6 +66,12 @@ func (t table) of(name string) row {
 	return row{}
 }
 
+// has is what was confirmed of a name, nil for nothing.
+func (t table) has(name string) *xds.Resource {
+	r := t.of(name)
+	return r.has()
+}
+
 func (t table) asked(name string) bool { return t.of(name).asked }
 
 // asks lists the names that were asked for, sorted.
@@ -57,7 +79,7 @@ func (t table) asks() []string {
 	var out []string
 	for _, r := range t {
 		if r.asked {
-			out = append(out, r.name)
+			out = append(out, r.name())
 		}
 	}
 	return out
@@ -82,15 +104,19 @@ func (t *table) change(names []string, to func(*row)) {
 	}
 	if fresh > 0 {
 		merged := make(table, 0, len(old)+fresh)
+		blank := ofVersion("", unheard) // for one row after the other, as most are set at once
 		for _, name := range names {
-			for len(old) > 0 && old[0].name < name {
+			for len(old) > 0 && old[0].name() < name {
 				merged, old = append(merged, old[0]), old[1:]
 			}
-			if len(old) > 0 && old[0].name == name {
+			if len(old) > 0 && old[0].name() == name {
 				continue // it was changed in its place
 			}
-			r := row{name: name}
-			to(&r)
+			blank.Name = name
+			r := row{is: blank}
+			if to(&r); r.is == blank {
+				r.is = ofVersion(name, unheard)
+			}
 			merged = append(merged, r)
 			empty = empty || !r.says()
 		}
@@ -101,19 +127,11 @@ func (t *table) change(names []string, to func(*row)) {
 	}
 }
 
-func (r *row) says() bool { return r.has != nil || r.asked }
+func (r *row) says() bool { return r.asked || r.has() != nil }
 
 // confirm notes what the proxy has under a name.
 func (t *table) confirm(name string, has *xds.Resource) {
 	t.change([]string{name}, func(r *row) { r.set(has) })
-}
-
-// set keeps the name that resources share in place of one that came with a request.
-func (r *row) set(has *xds.Resource) {
-	r.has = has
-	if has != nil && has.Name == r.name {
-		r.name = has.Name
-	}
 }
 
 // mark puts a name into a set, which is nil while it is empty.
