@@ -150,6 +150,7 @@ type Dataplane struct {
 	Envoy      string        `name:"envoy" usage:"path of Envoy; default: .tools/bin/envoy, then PATH"`
 	WorkDir    string        `name:"work-dir" usage:"directory for the bootstrap and the admin socket; default: a temporary one"`
 	Drain      time.Duration `name:"drain" default:"5s" usage:"how long open connections may go on after a stop was asked for; 0s for not at all"`
+	MaxConns   int           `name:"max-connections" default:"50000" usage:"connections of clients that Envoy has at once, on all of its listeners; more are closed. 0 sets no bound"`
 	EnvoyLog   string        `name:"envoy-log-level" default:"warning" oneof:"trace|debug|info|warning|error|critical|off" usage:"Envoy's own log level"`
 	Log
 }

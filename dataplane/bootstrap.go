@@ -17,6 +17,8 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	credentialv3 "github.com/envoyproxy/go-control-plane/envoy/config/grpc_credential/v3"
+	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
+	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -39,7 +41,8 @@ const (
 )
 
 const (
-	fileCredentials = "envoy.grpc_credentials.file_based_metadata"
+	fileCredentials    = "envoy.grpc_credentials.file_based_metadata"
+	connectionsMonitor = "envoy.resource_monitors.global_downstream_max_connections"
 	// A zone that vanished without a word is noticed within keepaliveTime + keepaliveTimeout.
 	keepaliveTime    = 10 * time.Second
 	keepaliveTimeout = 5 * time.Second
@@ -84,6 +87,8 @@ type Bootstrap struct {
 	Logs string
 	// Version of the launcher; may be empty.
 	Version string
+	// MaxConnections bounds the connections of clients to all listeners; 0 sets no bound.
+	MaxConnections uint32
 }
 
 // NodeID is the identifier of the proxy's node: kind/mesh/name, or kind/name without a mesh.
@@ -126,7 +131,7 @@ func (b Bootstrap) JSON() ([]byte, error) {
 		},
 		Admin: &bootstrapv3.Admin{Address: &corev3.Address{Address: &corev3.Address_Pipe{
 			Pipe: &corev3.Pipe{Path: b.AdminSocket, Mode: 0o600},
-		}}},
+		}}, IgnoreGlobalConnLimit: true},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
 			AdsConfig: ads,
 			LdsConfig: source,
@@ -153,6 +158,15 @@ func (b Bootstrap) JSON() ([]byte, error) {
 			Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
 				TrustedCa: &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: b.SystemRoots}},
 			}},
+		}}}
+	}
+	if b.MaxConnections > 0 {
+		limit, err := anypb.New(&connectionsv3.DownstreamConnectionsConfig{MaxActiveDownstreamConnections: int64(b.MaxConnections)})
+		if err != nil {
+			return nil, fmt.Errorf("bootstrap of %s: %w", b.NodeID(), err)
+		}
+		message.OverloadManager = &overloadv3.OverloadManager{ResourceMonitors: []*overloadv3.ResourceMonitor{{
+			Name: connectionsMonitor, ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: limit},
 		}}}
 	}
 	if len(b.Modules) > 0 {

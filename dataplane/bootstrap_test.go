@@ -14,22 +14,23 @@ var update = flag.Bool("update", false, "rewrite the goldens")
 
 func sidecar() Bootstrap {
 	return Bootstrap{
-		Kind:          "Dataplane",
-		Mesh:          "default",
-		Name:          "web-1",
-		Service:       "web",
-		Document:      []byte(`{"networking": {"address": "10.0.0.1"}}`),
-		ControlPlanes: []string{"zone.example.com:5678"},
-		CAFile:        "/etc/zoneforge/ca.pem",
-		TokenFile:     "/etc/zoneforge/token",
-		AdminSocket:   "/run/zoneforge/admin.sock",
+		Kind:           "Dataplane",
+		Mesh:           "default",
+		Name:           "web-1",
+		Service:        "web",
+		Document:       []byte(`{"networking": {"address": "10.0.0.1"}}`),
+		ControlPlanes:  []string{"zone.example.com:5678"},
+		CAFile:         "/etc/zoneforge/ca.pem",
+		TokenFile:      "/etc/zoneforge/token",
+		AdminSocket:    "/run/zoneforge/admin.sock",
+		MaxConnections: 1000,
 	}
 }
 
 func zoneIngress() Bootstrap {
 	b := sidecar()
 	b.Kind, b.Mesh, b.Name, b.Service = "ZoneIngress", "", "ingress-1", "zone-ingress"
-	b.ControlPlanes, b.ServerName = []string{"[::1]:5678"}, "zone.example.com"
+	b.ControlPlanes, b.ServerName, b.MaxConnections = []string{"[::1]:5678"}, "zone.example.com", 0
 	return b
 }
 

@@ -47,6 +47,9 @@ type Launch struct {
 	// Drain is how long open connections may go on after a stop; negative for not at all, 0 for the default.
 	Drain time.Duration
 
+	// MaxConnections is as in Bootstrap.
+	MaxConnections uint32
+
 	// Version of the software, of which the zone is told.
 	Version string
 
@@ -65,7 +68,7 @@ func (l Launch) Run(ctx context.Context) error {
 	b := Bootstrap{
 		SystemRoots: RootsFile(),
 		Kind:        document.Kind, Mesh: document.Mesh, Name: document.Name, Service: serviceOf(document),
-		ControlPlanes: l.Zone, ServerName: l.ServerName, Version: l.Version,
+		ControlPlanes: l.Zone, ServerName: l.ServerName, Version: l.Version, MaxConnections: l.MaxConnections,
 	}
 	if b.Document, err = resource.EncodeJSON(document); err != nil {
 		return fmt.Errorf("%w: %w", ErrInput, err)

@@ -18,7 +18,7 @@ import (
 const (
 	// watchInterval is how often an Envoy is asked whether it has its zone. One that lacks it twice in a row is told of: a restart of the
 	// zone is no news.
-	watchInterval = 15 * time.Second
+	watchInterval = 10 * time.Second
 	// An Envoy without its zone is told of again when half of what was left of its certificate has gone, within these bounds.
 	leastReminder, mostReminder = time.Minute, 6 * time.Hour
 	// urgentShare of its life is what a certificate has left when it is urgent to bring the zone back.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"math"
 
 	"github.com/spf13/cobra"
 
@@ -43,7 +44,7 @@ func newDataplane(streams cli.Streams) *cobra.Command {
 				File: settings.File, Select: settings.Select, In: streams.In,
 				Zone: settings.Zone, CAFile: settings.CAFile, ServerName: settings.ServerName, TokenFile: settings.TokenFile,
 				Envoy: settings.Envoy, EnvoyLog: settings.EnvoyLog, WorkDir: settings.WorkDir, Drain: drain,
-				Version: cli.Version, Stdout: streams.Out, Stderr: streams.Err, Log: log,
+				MaxConnections: uint32(min(settings.MaxConns, math.MaxUint32)), Version: cli.Version, Stdout: streams.Out, Stderr: streams.Err, Log: log,
 			}.Run(cmd.Context())
 			switch {
 			case errors.Is(err, dataplane.ErrInput):

@@ -3,7 +3,9 @@ package rest
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -133,5 +135,44 @@ func TestBodiesAreBounded(t *testing.T) {
 	}
 	if refusals[ReasonBodies] != 2 {
 		t.Errorf("%v", refusals)
+	}
+}
+
+// pieces notes the largest piece of an answer.
+type pieces struct {
+	*httptest.ResponseRecorder
+	largest int
+}
+
+func (p *pieces) Write(b []byte) (int, error) {
+	p.largest = max(p.largest, len(b))
+	return p.ResponseRecorder.Write(b)
+}
+
+// A long list is never in memory whole, so that many who read it slowly cost little.
+func TestListIsSentInPieces(t *testing.T) {
+	h := New(Config{Store: newStore(t), Authenticator: byName{}})
+	c := client{t, h}
+	var documents strings.Builder
+	documents.WriteString("type: Mesh\nname: default\n")
+	const n = 1000
+	for i := range n {
+		fmt.Fprintf(&documents, "---\ntype: Timeout\nmesh: default\nname: t-%d\nsources: [{match: {kuma.io/service: %s}}]\ndestinations: [{match: {kuma.io/service: '*'}}]\nconf: {connectTimeout: 5s}\n",
+			i, strings.Repeat("a", 200))
+	}
+	c.want(c.do("admin", "POST", "/v1/changes", ym, documents.String()), 200)
+	w := &pieces{ResponseRecorder: httptest.NewRecorder()}
+	r := httptest.NewRequest(http.MethodGet, "/v1/timeouts", nil)
+	r.Header.Set("Authorization", "viewer")
+	h.ServeHTTP(w, r)
+	var list struct {
+		Items    []json.RawMessage
+		Revision int64
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || len(list.Items) != n || list.Revision == 0 {
+		t.Errorf("%d items of revision %d: %v", len(list.Items), list.Revision, err)
+	}
+	if w.largest > listBuffer || w.Body.Len() < 5*listBuffer {
+		t.Errorf("%d bytes came in pieces of up to %d", w.Body.Len(), w.largest)
 	}
 }

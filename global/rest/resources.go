@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"bufio"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -30,23 +31,42 @@ func (a *api) list(w http.ResponseWriter, r *http.Request, _ Principal) *problem
 		mesh = r.URL.Query().Get("mesh")
 	}
 	snap := a.Store.Snapshot()
-	out := struct {
-		Items    []json.RawMessage `json:"items"`
-		Revision int64             `json:"revision"`
+	// One by one, so that many who read long lists slowly cost little memory.
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	out := bufio.NewWriterSize(w, listBuffer)
+	// What can't be written has no reader any more, which Write tells at the next item.
+	_, _ = out.WriteString(`{"items":[`)
+	rest := struct {
+		Revision int64 `json:"revision"`
 		// Unreadable are those of newer software, which hide no others.
 		Unreadable []unreadableJSON `json:"unreadable,omitempty"`
-	}{Items: []json.RawMessage{}, Revision: snap.Revision()}
+	}{Revision: snap.Revision()}
+	separator := ""
 	for e := range snap.Each(kind.Name, mesh) {
 		b, err := resource.EncodeJSON(e.Resource)
 		if err != nil {
-			out.Unreadable = append(out.Unreadable, unreadableJSON{keyJSON(e.Resource.Key), err.Error()})
+			rest.Unreadable = append(rest.Unreadable, unreadableJSON{keyJSON(e.Resource.Key), err.Error()})
 			continue
 		}
-		out.Items = append(out.Items, b)
+		_, _ = out.WriteString(separator)
+		if _, err := out.Write(b); err != nil {
+			return nil
+		}
+		separator = ","
 	}
-	writeJSON(w, http.StatusOK, out)
+	tail, err := json.Marshal(rest)
+	if err != nil { // texts and numbers can always be encoded
+		panic(http.ErrAbortHandler)
+	}
+	_, _ = out.WriteString("],")
+	_, _ = out.Write(append(tail[1:], '\n'))
+	_ = out.Flush()
 	return nil
 }
+
+// listBuffer is what is gathered of a list before it is sent, in bytes.
+const listBuffer = 32 << 10
 
 type unreadableJSON struct {
 	keyJSON
