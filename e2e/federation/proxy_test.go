@@ -263,10 +263,8 @@ func (p *proxy) take(stream adsStream, resp *discoveryv3.DeltaDiscoveryResponse)
 		p.history.Saw(s)
 	}
 	for _, name := range resp.GetRemovedResources() {
+		// Endpoints that are said to be gone are kept, as Envoy does: they go with their cluster.
 		delete(p.versions[typeURL], name)
-		if typeURL == typeEndpoint {
-			p.history.Assign(history.Assigned{Proxy: p.id, Name: name})
-		}
 		if p.held[typeURL+" "+name] {
 			p.history.Saw(history.Seen{Proxy: p.id, Stream: p.stream, Revision: revision, Resource: name, Policy: p.mesh() + "/pair"})
 		}

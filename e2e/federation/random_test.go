@@ -168,6 +168,8 @@ type walk struct {
 	epoch  string
 	// poisoned says that the breaker may be one that no zone can use.
 	poisoned bool
+	// damaged is when the disk of a zone was last, by zone.
+	damaged map[string]time.Time
 }
 
 // TestFederationUnderFaults changes resources under random faults, heals, and judges what happened.
@@ -184,7 +186,7 @@ func TestFederationUnderFaults(t *testing.T) {
 func underFaults(t *testing.T, seed int64, steps int) {
 	t.Logf("seed %d; again: %s=%d %s=%d go test ./e2e/federation -run TestFederationUnderFaults -count 1", seed, seedVariable, seed, stepsVariable, steps)
 	w := &walk{h: history.New(), rnd: rand.New(rand.NewPCG(uint64(seed), 0)), generation: map[string]int{"default": firstGeneration, tenant: firstOfTenant},
-		guests: map[string]*proxy{}}
+		guests: map[string]*proxy{}, damaged: map[string]time.Time{}}
 	t.Cleanup(func() {
 		log := ""
 		if w.federation != nil {
@@ -322,6 +324,7 @@ func (w *walk) step() (what string, err error) {
 			what += " on a damaged disk"
 			w.h.Fault("zone: start on a damaged disk")
 			s.damage(n / 3)
+			w.damaged[name] = time.Now()
 		} else {
 			w.h.Fault("zone: start")
 		}
@@ -429,8 +432,9 @@ func (w *walk) commit(mesh, name string, generation int, resources []map[string]
 // sample asks global and the zones themselves where they stand, and each zone for what it has of one mesh.
 func (w *walk) sample() {
 	for i, name := range w.names {
-		if s := w.status(name); s.Connected {
-			w.h.Sampled(history.Sample{Zone: name + " (by global)", Epoch: w.epoch, Revision: s.Revision})
+		// A zone that lost its disk begins from nothing, and what global says of its last life tells nothing.
+		if s := w.status(name); s.Connected && s.Since.After(w.damaged[name]) {
+			w.h.Sampled(history.Sample{Zone: name + " (by global)", Epoch: fmt.Sprint(w.epoch, w.damaged[name].UnixNano()), Revision: s.Revision})
 		}
 		mesh := []string{"default", tenant}[(w.sent+i)%2]
 		code, text, err := w.direct(http.MethodGet, fmt.Sprintf("/v1/zones/%s/dataplanes?mesh=%s", name, mesh), nil)
