@@ -9,6 +9,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/zoneforge/zoneforge/dataplane"
+	"github.com/zoneforge/zoneforge/e2e/fault"
 )
 
 // zoneReplicas is zone east in two replicas, each with a gateway that knows only it, at address 10 + i, and two sidecars of echo, at 31
@@ -16,6 +19,8 @@ import (
 type zoneReplicas struct {
 	*federation
 	grace time.Duration // of endpoints
+	// way is that of the second replica to global.
+	way *fault.Proxy
 }
 
 func zoneReplicaHost(i int) int { return []int{2, 6}[i] }
@@ -24,8 +29,10 @@ func zoneReplicaName(i int) string { return []string{"east", "east-b"}[i] }
 
 func startZoneReplicas(t *testing.T, grace time.Duration) zoneReplicas {
 	t.Helper()
-	f := zoneReplicas{newFederation(t), grace}
+	f := zoneReplicas{federation: newFederation(t), grace: grace}
 	f.write("gossip-keys", gossipKey(1)+"\n")
+	f.way = must(fault.Listen(f.at(1, kdsPort)))(t)
+	t.Cleanup(func() { _ = f.way.Close() })
 	f.startGlobal()
 	f.token("east", "zone", "east")
 	f.startReplica(0)
@@ -69,9 +76,12 @@ func (f zoneReplicas) edge(i int) string { return "http://" + f.at(10+i, 8080) +
 
 func (f zoneReplicas) startReplica(i int) {
 	f.t.Helper()
-	n, other := zoneReplicaHost(i), zoneReplicaHost(1-i)
+	n, other, global := zoneReplicaHost(i), zoneReplicaHost(1-i), f.at(1, kdsPort)
+	if i == 1 {
+		global = f.way.Addr()
+	}
 	f.run(zoneReplicaName(i), "zone", "run", "--name", "east", "--replica", zoneReplicaName(i), "--data-dir", f.path(zoneReplicaName(i)),
-		"--global", f.at(1, kdsPort), "--global-ca", f.path("global", "tls", "server-ca.crt"), "--token-file", f.path("tokens", "east"),
+		"--global", global, "--global-ca", f.path("global", "tls", "server-ca.crt"), "--token-file", f.path("tokens", "east"),
 		"--xds-address", f.at(n, xdsPort), "--rest-address", f.at(n, 5683), "--endpoint-grace", f.grace.String(),
 		"--gossip-address", f.at(n, gossipPort), "--gossip-join", f.at(other, gossipPort), "--gossip-key-file", f.path("gossip-keys"))
 }
@@ -264,6 +274,31 @@ func TestReplicasOfAZone(t *testing.T) {
 	for _, r := range requests {
 		r.noneLost(t)
 	}
+
+	// One that is cut off from global and behind the other lets no proxy in, so a proxy that tries it first goes to the other.
+	f.way.Blackhole()
+	f.apply(gatewayRoute("ahead", "", pathRule("/ahead")))
+	f.answers(newClient(t), http.StatusOK, "GET", f.edge(0)+"ahead")
+	f.figure(1, "replica_aside", 1)
+	before, err := f.zoneFigures(zoneReplicaHost(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	late, addresses := "", []string{f.at(zoneReplicaHost(0), xdsPort), f.at(zoneReplicaHost(1), xdsPort)}
+	for i := 0; late == ""; i++ {
+		b := dataplane.Bootstrap{Kind: "Dataplane", Mesh: "default", Name: fmt.Sprint("late-", i), Service: "late", Document: []byte("{}"), ControlPlanes: addresses,
+			CAFile: "/ca", TokenFile: "/token", AdminSocket: "/admin"}
+		if text := string(must(b.JSON())(t)); strings.Contains(text, "ipv4:"+addresses[1]) {
+			late = b.Name
+		}
+	}
+	args := f.proxyArgs("east", zoneReplicaHost(0), late, gatewayDocument("default", late, f.host(33)), f.token("late", "dataplane", "--mesh", "default", "--service", late))
+	f.run(late, append(args, "--zone", addresses[1])...)
+	f.figure(0, "proxies", before["zoneforge_zone_proxies"]+1)
+	f.way.Heal()
+	f.way.Drop()
+	f.figure(1, "replica_aside", 0)
+	f.settled("east", 5)
 
 	// A proxy that is killed is gone at once, at both.
 	f.kill("echo-1")

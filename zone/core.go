@@ -272,6 +272,9 @@ func (c *core) apply(a *kds.Apply) []*kdsv1.Rejection {
 		c.warnRejected(a.Position.Revision, r)
 	}
 	c.revisions.begin(a.Position.Epoch)
+	if c.siblings != nil {
+		c.siblings.at.Store(&a.Position)
+	}
 	c.applied, c.changed = &a.Position.Revision, true
 	c.heldRecords = int(a.Position.Digest.Count())
 	return rejected

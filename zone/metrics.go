@@ -68,6 +68,7 @@ type siblingsCollector struct{ siblings *siblings }
 var (
 	replicasDesc  = prometheus.NewDesc("zoneforge_zone_replicas", "Replicas of the zone that are alive as far as this one knows, itself included.", nil, nil)
 	claimsDesc    = prometheus.NewDesc("zoneforge_zone_replica_records", "Records that the replicas of the zone share: one for each, and for each proxy that serves.", nil, nil)
+	asideDesc     = prometheus.NewDesc("zoneforge_zone_replica_aside", "1 while this replica sends proxies to others, as it is cut off from global and behind them.", nil, nil)
 	exchangesDesc = prometheus.NewDesc("zoneforge_zone_replica_repairs_total", "Times that what another replica said was taken over by its difference: when one came, or what it sent was lost.", nil, nil)
 )
 
@@ -77,6 +78,11 @@ func (c siblingsCollector) Collect(ch chan<- prometheus.Metric) {
 	s := c.siblings.gossip.Stats()
 	ch <- prometheus.MustNewConstMetric(replicasDesc, prometheus.GaugeValue, float64(s.Members))
 	ch <- prometheus.MustNewConstMetric(claimsDesc, prometheus.GaugeValue, float64(s.Records))
+	aside := 0.0
+	if c.siblings.aside.on.Load() {
+		aside = 1
+	}
+	ch <- prometheus.MustNewConstMetric(asideDesc, prometheus.GaugeValue, aside)
 	ch <- prometheus.MustNewConstMetric(exchangesDesc, prometheus.CounterValue, float64(s.Repairs))
 }
 

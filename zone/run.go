@@ -112,7 +112,7 @@ func (z *Zone) Run(ctx context.Context) (err error) {
 		c.blank = &blank{lost: store.Recovered != "", given: map[string]bool{}, kept: map[string]bool{}}
 	}
 	c.load(held, good, at, registrations)
-	if c.siblings, err = z.join(store); err != nil {
+	if c.siblings, err = z.join(store, at); err != nil {
 		return err
 	}
 	if c.siblings != nil {
@@ -227,7 +227,11 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, machin
 	part("rest", quiet(func() { c.rest(ctx, z.cfg.Rests) }))
 	part("reports", quiet(func() { c.report.run(ctx, client) }))
 	part("server certificate", quiet(func() { cert.run(ctx) }))
-	part("xDS", func() error { return grpcServer.Serve(ports["xds"]) })
+	proxies := net.Listener(ports["xds"])
+	if c.siblings != nil {
+		proxies = asideListener{proxies, &c.siblings.aside}
+	}
+	part("xDS", func() error { return grpcServer.Serve(proxies) })
 	part("REST", func() error { return ignoreClosed(restServer.ServeTLS(ports["rest"], "", "")) })
 	// Registrations are written until the owner has said its last.
 	files, stopFiles := context.WithCancel(context.WithoutCancel(ctx))

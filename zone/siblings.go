@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -71,6 +72,10 @@ type introduction struct {
 	// has accepted it.
 	Identity string `json:"identity"`
 	Welcomed bool   `json:"welcomed"`
+	// Epoch and Revision are what it holds of global, and Connected says that it has a stream.
+	Epoch     string `json:"epoch,omitempty"`
+	Revision  uint64 `json:"revision,omitempty"`
+	Connected bool   `json:"connected,omitempty"`
 }
 
 // siblings are the other replicas of the zone.
@@ -87,12 +92,16 @@ type siblings struct {
 	mu   sync.Mutex
 	self introduction // guarded by mu
 
+	// at is what is held of global.
+	at    atomic.Pointer[kds.Position]
+	aside aside
+
 	// roster is for the owner of the state.
 	roster *replicas.Roster
 }
 
 // join makes this replica's part among the others; nil when it is alone. It starts nothing.
-func (z *Zone) join(store *disk.Store) (*siblings, error) {
+func (z *Zone) join(store *disk.Store, at kds.Position) (*siblings, error) {
 	if z.cfg.Gossip.Address == "" {
 		return nil, nil
 	}
@@ -105,8 +114,9 @@ func (z *Zone) join(store *disk.Store) (*siblings, error) {
 	}
 	s := &siblings{
 		name: z.cfg.Replica + "~" + strconv.FormatInt(time.Now().UnixNano(), 36), keyFile: z.cfg.Gossip.KeyFile, store: store, log: z.log,
-		met: make(chan struct{}), self: introduction{Replica: z.cfg.Replica, Identity: store.Identity}, roster: replicas.New(),
+		met: make(chan struct{}), self: introduction{Replica: z.cfg.Replica, Identity: store.Identity}, roster: replicas.New(), aside: aside{log: z.log},
 	}
+	s.at.Store(&at)
 	cfg.Name, cfg.Grace, cfg.Logger = s.name, z.cfg.EndpointGrace, z.log
 	if s.gossip, err = gossip.New(cfg); err != nil {
 		return nil, fmt.Errorf("zone: %w", err)
@@ -156,6 +166,8 @@ func (s *siblings) follow(ctx context.Context, c *core, client *stream.Client, m
 	meet := time.NewTimer(meetWithin)
 	defer meet.Stop()
 	meeting := meet.C
+	tell := time.NewTicker(tellEvery)
+	defer tell.Stop()
 	for {
 		members, changes, changed := s.gossip.Take()
 		claims := slices.DeleteFunc(changes, func(ch gossip.Change) bool {
@@ -181,6 +193,11 @@ func (s *siblings) follow(ctx context.Context, c *core, client *stream.Client, m
 				return err
 			}
 		}
+		self, err := s.progress(*s.at.Load(), client.Connected())
+		if err != nil {
+			return err
+		}
+		s.aside.judge(self, members, said, time.Now())
 		if len(said) > 0 && meeting != nil {
 			meeting = nil
 			close(s.met)
@@ -199,6 +216,7 @@ func (s *siblings) follow(ctx context.Context, c *core, client *stream.Client, m
 		}
 		select {
 		case <-changed:
+		case <-tell.C:
 		case <-meeting:
 			meeting = nil
 			close(s.met)

@@ -12,6 +12,7 @@ import (
 	"github.com/zoneforge/zoneforge/gossip"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
+	"github.com/zoneforge/zoneforge/sync/kds"
 	"github.com/zoneforge/zoneforge/xds/server"
 	"github.com/zoneforge/zoneforge/zone/admission"
 	"github.com/zoneforge/zoneforge/zone/disk"
@@ -38,7 +39,7 @@ func among(t *testing.T) *core {
 	t.Cleanup(func() { _ = store.Close() })
 	c, err := z.open(store)
 	if err == nil {
-		c.siblings, err = z.join(store)
+		c.siblings, err = z.join(store, kds.Position{})
 	}
 	if err != nil {
 		t.Fatal(err)
