@@ -206,6 +206,7 @@ func (b Bootstrap) ads() (*corev3.ApiConfigSource, error) {
 	args := map[string]*corev3.GrpcService_GoogleGrpc_ChannelArgs_Value{
 		"grpc.keepalive_time_ms":              integer(keepaliveTime.Milliseconds()),
 		"grpc.keepalive_timeout_ms":           integer(keepaliveTimeout.Milliseconds()),
+		"grpc.http2.ping_timeout_ms":          integer(keepaliveTimeout.Milliseconds()), // without it a zone that stands still, whose kernel answers, is noticed after a minute
 		"grpc.http2.max_pings_without_data":   integer(0),
 		"grpc.max_receive_message_length":     integer(-1),
 		"grpc.initial_reconnect_backoff_ms":   integer(200),

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -312,4 +313,26 @@ func TestReplicasOfAZone(t *testing.T) {
 		})
 	}
 	f.serving(1)
+}
+
+// TestPausedReplicaOfAZone lets a replica of a zone stand still: its connections stay open, and the other one takes it for dead. Its
+// proxies notice and go to the other one before their endpoints end there, and nothing is lost there, nor when it goes on.
+func TestPausedReplicaOfAZone(t *testing.T) {
+	f := startZoneReplicas(t, 30*time.Second)
+	f.see(6)
+	paused := f.holder()
+	requests, endpoints := f.send(f.edge(1-paused)), f.look(1-paused)
+	f.signal(zoneReplicaName(paused), syscall.SIGSTOP)
+	f.figure(1-paused, "replicas", 1)
+	f.figure(1-paused, "proxies", 3)
+	f.signal(zoneReplicaName(paused), syscall.SIGCONT)
+	f.see(6)
+	f.settled("east", 4)
+	f.serving(2)
+	f.apply(gatewayRoute("after", "", pathRule("/after")))
+	for i := range 2 {
+		f.answers(newClient(t), http.StatusOK, "GET", f.edge(i)+"after")
+	}
+	endpoints.allThere(t)
+	requests.noneLost(t)
 }
