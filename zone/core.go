@@ -77,6 +77,7 @@ type core struct {
 	settled   int
 	changed   bool // since the last status
 	graceEnds <-chan time.Time
+	grace     time.Duration
 	// back is when the last of the proxies known from disk came back.
 	back time.Time
 	// blank is not nil after the state was lost, until the grace ends: see there.
@@ -166,7 +167,7 @@ func (c *core) run(ctx context.Context, grace time.Duration) {
 	graceTimer, tidy := time.NewTimer(grace), time.NewTicker(tidyEvery)
 	defer graceTimer.Stop()
 	defer tidy.Stop()
-	c.graceEnds = graceTimer.C
+	c.graceEnds, c.grace = graceTimer.C, grace
 	longest := time.Now().Add(mostGraces * grace)
 	hold, status, rest := time.NewTimer(0), time.NewTimer(0), time.NewTimer(restAfter)
 	defer hold.Stop()
@@ -438,6 +439,9 @@ func (c *core) endGrace() {
 		if !c.state.Live(id) {
 			c.state.Unregister(id)
 			c.files.remove(id)
+			if c.siblings != nil {
+				c.siblings.gossip.Delete(proxyPart + id)
+			}
 			c.log.Info("proxy did not come back", zap.String("proxy", id))
 		}
 		forgive(p.debts)

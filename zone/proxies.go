@@ -241,6 +241,9 @@ func (c *core) disconnect(id string) {
 	for _, key := range p.secrets {
 		delete(c.usersOf[key], id)
 	}
+	if c.park(p) {
+		return
+	}
 	c.state.Unregister(id)
 	if c.siblings != nil {
 		c.siblings.gossip.Delete(proxyPart + id)

@@ -211,6 +211,7 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, machin
 	if s := c.siblings; s != nil {
 		part("gossip", func() error { return s.gossip.Run(ctx) })
 		part("keys of gossip", quiet(func() { s.gossip.FollowKeys(ctx, s.keyFile, keysEvery) }))
+		part("pulse", quiet(func() { s.pulse.run(ctx) }))
 		part("replicas", func() error { return s.follow(ctx, c, client, machine) })
 	}
 	part("global", func() error {

@@ -95,6 +95,7 @@ type siblings struct {
 	// at is what is held of global.
 	at    atomic.Pointer[kds.Position]
 	aside aside
+	pulse pulse
 
 	// roster is for the owner of the state.
 	roster *replicas.Roster
@@ -117,6 +118,7 @@ func (z *Zone) join(store *disk.Store, at kds.Position) (*siblings, error) {
 		met: make(chan struct{}), self: introduction{Replica: z.cfg.Replica, Identity: store.Identity}, roster: replicas.New(), aside: aside{log: z.log},
 	}
 	s.at.Store(&at)
+	s.pulse.beat(time.Now())
 	cfg.Name, cfg.Grace, cfg.Logger = s.name, z.cfg.EndpointGrace, z.log
 	if s.gossip, err = gossip.New(cfg); err != nil {
 		return nil, fmt.Errorf("zone: %w", err)
@@ -304,6 +306,7 @@ func (c *core) elsewhere(id string) bool {
 		forgive(r.debts)
 		delete(c.restored, id)
 	}
+	c.siblings.gossip.Delete(proxyPart + id) // what it said of a proxy that it doesn't have any more
 	if claimed {
 		c.state.Register(in.Proxy, false)
 		c.files.set(id, &held)

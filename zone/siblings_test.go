@@ -114,6 +114,57 @@ func TestProxyGoesBetweenReplicas(t *testing.T) {
 	}
 }
 
+// A replica that was paused finds all of its streams ended when it goes on, before it hears from others: it takes no endpoint away for
+// that until the grace ends.
+func TestPausedReplicaTakesNothingAway(t *testing.T) {
+	c := among(t)
+	c.grace = time.Millisecond
+	who := map[string]*admission.Proxy{}
+	for i, name := range []string{"moved", "dead"} {
+		spec := &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "10.0.0.1", Inbound: []*meshv1.Dataplane_Inbound{
+			{Port: 80, Tags: map[string]string{resource.TagService: name}}}}}
+		id := "Dataplane/default/" + name
+		who[id] = &admission.Proxy{ID: id, Kind: "Dataplane", Mesh: "default", Name: name, Dataplane: spec,
+			Resource: &resource.Resource{Key: resource.Key{Kind: "Dataplane", Mesh: "default", Name: name}, Spec: spec}, Hash: resource.Hash{byte(i)}}
+		c.connect(who[id], "")
+		c.progressed(id, server.Progress{Acked: 1})
+	}
+	c.flush()
+	now := time.Now()
+	c.siblings.pulse.last.Store(now.Add(-time.Minute).UnixNano())
+	c.siblings.pulse.beat(now)
+	for id := range who {
+		c.disconnect(id)
+	}
+	c.flush()
+	if n := c.state.Offer().Len(); n != 2 {
+		t.Fatalf("%d services are offered after the pause", n)
+	}
+	const moved = "Dataplane/default/moved"
+	b, err := json.Marshal(replicas.Claim{Stamp: uint64(now.Add(time.Second).UnixNano()), Registration: c.files.put(who[moved])})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.heard([]gossip.Change{{Record: gossip.Record{Owner: "b~1", Key: proxyPart + moved, Value: b}}})
+	<-c.graceEnds
+	c.endGrace()
+	c.flush()
+	if left := c.state.Proxies(false); len(left) != 1 || left[0] != moved {
+		t.Errorf("left are %v", left)
+	}
+	if snap, _ := c.siblings.gossip.Watch(); len(snap.Records) != 1 {
+		t.Errorf("it still claims %v", snap.Records)
+	}
+	// One that did not stand still takes the end of a stream for the end of the proxy.
+	c.siblings.pulse.until.Store(0)
+	c.connect(who["Dataplane/default/dead"], "")
+	c.progressed("Dataplane/default/dead", server.Progress{Acked: 1})
+	c.disconnect("Dataplane/default/dead")
+	if left := c.state.Proxies(false); len(left) != 1 {
+		t.Errorf("left are %v", left)
+	}
+}
+
 // What a dead replica said before, and what the disk holds, ends for a proxy that no replica has, and for no other.
 func TestGraceEndsForProxiesThatNobodyHas(t *testing.T) {
 	c := among(t)
