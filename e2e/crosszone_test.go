@@ -31,6 +31,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/zoneforge/zoneforge/dataplane"
+	"github.com/zoneforge/zoneforge/e2e/loopback"
 	"github.com/zoneforge/zoneforge/ingress"
 	"github.com/zoneforge/zoneforge/ir"
 	"github.com/zoneforge/zoneforge/pki"
@@ -209,9 +210,7 @@ func envoyBinary(t *testing.T) string {
 
 func freePort(t *testing.T) uint32 {
 	t.Helper()
-	lis := must(net.Listen("tcp", "127.0.0.1:0"))(t)
-	defer lis.Close()
-	return uint32(lis.Addr().(*net.TCPAddr).Port)
+	return must(loopback.Port())(t)
 }
 
 func all(routes ...ir.Route) []ir.VirtualHost {
