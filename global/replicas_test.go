@@ -23,8 +23,9 @@ func free(t *testing.T) string {
 	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
-// A zone is connected to one of two replicas, and the other knows of it whatever that one knows.
-func TestReplicasKnowEachOthersZones(t *testing.T) {
+// twoReplicas are the settings of two replicas on one etcd, which gossip.
+func twoReplicas(t *testing.T) (one, two Config) {
+	t.Helper()
 	endpoint, roots, _ := etcd(t)
 	keys := filepath.Join(t.TempDir(), "keys")
 	if err := os.WriteFile(keys, []byte(base64.StdEncoding.EncodeToString(make([]byte, 32))+"\n"), 0o600); err != nil {
@@ -37,7 +38,12 @@ func TestReplicasKnowEachOthersZones(t *testing.T) {
 		c.Gossip, c.PeerAddress = Gossip{Address: gossip[i], Join: []string{gossip[1-i]}, KeyFile: keys}, "127.0.0.1:0"
 		return c
 	}
-	first, second := cfg(0, "one"), cfg(1, "two")
+	return cfg(0, "one"), cfg(1, "two")
+}
+
+// A zone is connected to one of two replicas, and the other knows of it whatever that one knows.
+func TestReplicasKnowEachOthersZones(t *testing.T) {
+	first, second := twoReplicas(t)
 	one := start(t, first)
 	if err := os.MkdirAll(second.DataDir, 0o700); err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package global
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"os"
@@ -116,19 +115,7 @@ func TestKeyEncryptionKeyIsReplaced(t *testing.T) {
 
 // Replicas seal with one key: none seals anew before all have it first.
 func TestReplicasReplaceTheirKeyTogether(t *testing.T) {
-	endpoint, roots, _ := etcd(t)
-	keys := filepath.Join(t.TempDir(), "keys")
-	if err := os.WriteFile(keys, []byte(base64.StdEncoding.EncodeToString(make([]byte, 32))+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	gossip := []string{free(t), free(t)}
-	cfg := func(i int, name string) Config {
-		c := config(filepath.Join(t.TempDir(), name))
-		c.EtcdEndpoints, c.EtcdTLS, c.Replica = []string{endpoint}, EtcdTLS{CA: roots}, name
-		c.Gossip, c.PeerAddress = Gossip{Address: gossip[i], Join: []string{gossip[1-i]}, KeyFile: keys}, "127.0.0.1:0"
-		return c
-	}
-	first, second := cfg(0, "one"), cfg(1, "two")
+	first, second := twoReplicas(t)
 	one := start(t, first)
 	if err := os.MkdirAll(second.DataDir, 0o700); err != nil {
 		t.Fatal(err)

@@ -15,8 +15,9 @@ import (
 	"github.com/zoneforge/zoneforge/zone/identity"
 )
 
-// A proxy whose stream breaks and comes back at once never loses its endpoints; they go with the last stream.
-func TestEndpointsGoWithTheLastStream(t *testing.T) {
+// openCore is the core of a zone that has not begun, on a disk of its own.
+func openCore(t *testing.T) (*core, *disk.Store) {
+	t.Helper()
 	z, err := New(Config{Name: "east", DataDir: t.TempDir(), GlobalAddresses: []string{"g:1"}, GlobalCAFile: "c", TokenFile: "t"})
 	if err != nil {
 		t.Fatal(err)
@@ -25,11 +26,18 @@ func TestEndpointsGoWithTheLastStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer store.Close()
+	t.Cleanup(func() { _ = store.Close() })
 	c, err := z.open(store)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return c, store
+}
+
+// A proxy whose stream breaks and comes back at once never loses its endpoints; they go with the last stream.
+func TestEndpointsGoWithTheLastStream(t *testing.T) {
+	c, store := openCore(t)
+	var err error
 	c.identity, err = identity.New(identity.Config{Zone: "east", Store: store, Request: func(context.Context, string, []byte) error { return nil }})
 	if err != nil {
 		t.Fatal(err)

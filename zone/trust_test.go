@@ -18,25 +18,13 @@ import (
 	"github.com/zoneforge/zoneforge/sync/kds"
 	"github.com/zoneforge/zoneforge/xds/server"
 	"github.com/zoneforge/zoneforge/zone/admission"
-	"github.com/zoneforge/zoneforge/zone/disk"
 	"github.com/zoneforge/zoneforge/zone/identity"
 )
 
 // TestTrustFollowsAcknowledgements has a proxy acknowledge each step of a rotation, and reads what the zone says of it before and after.
 func TestTrustFollowsAcknowledgements(t *testing.T) {
-	z, err := New(Config{Name: "east", DataDir: t.TempDir(), GlobalAddresses: []string{"g:1"}, GlobalCAFile: "c", TokenFile: "t"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := disk.Open(z.cfg.DataDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
-	c, err := z.open(store)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, store := openCore(t)
+	var err error
 	root := func() pki.Authority {
 		a, err := pki.NewRoot(rand.Reader, time.Now(), "m", pki.Validity{})
 		if err != nil {
