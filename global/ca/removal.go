@@ -24,8 +24,6 @@ import (
 // longestToken is more than what a token of a zone may live for.
 const longestToken = 11 * 365 * 24 * time.Hour
 
-func removedZoneKey(zone string) resource.Key { return resource.Key{Kind: "RemovedZone", Name: zone} }
-
 // replaceSigned has a mesh get another root where zones were removed to which the one that signs may have given an intermediate, and notes
 // what each of them may have. ops are those that are to be committed with it, and next the root of the backend in use.
 func (a *Authorities) replaceSigned(snap *store.Snapshot, mesh string, backend *meshv1.Mesh_CertificateAuthority, next *x509.Certificate, ops []store.Op) ([]store.Op, error) {

@@ -19,6 +19,8 @@ import (
 	"github.com/zoneforge/zoneforge/resource"
 )
 
+func removedZoneKey(zone string) resource.Key { return resource.Key{Kind: "RemovedZone", Name: zone} }
+
 // remove deletes a Zone as the API does.
 func remove(t *testing.T, s *store.Store, zone string, at time.Time) {
 	t.Helper()
