@@ -24,8 +24,6 @@ import (
 )
 
 const (
-	seedVariable  = "ZONEFORGE_SEED"
-	stepsVariable = "ZONEFORGE_STEPS"
 	// fixedSeed and fixedSteps are those of a run without a seed of its own, as in CI.
 	fixedSeed  = 1
 	fixedSteps = 12
@@ -34,19 +32,6 @@ const (
 	// firstProcessGeneration is written into a header that a route sets, so that each answer tells which change it was served under.
 	firstProcessGeneration = 1
 )
-
-func number(t *testing.T, variable string, otherwise int64) int64 {
-	t.Helper()
-	text := os.Getenv(variable)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		t.Fatalf("%s: %v", variable, err)
-	}
-	return n
-}
 
 // ordeal is a federation of real processes under faults: two replicas of global on three members of etcd, two zones, and Envoys. The
 // gateway in east reaches the service near in both zones, and far in west alone. The routes of their names change together; the
@@ -68,11 +53,12 @@ type ordeal struct {
 // TestProcessesUnderFaults kills, pauses and cuts off real processes while the routes of a gateway change and requests go through it, and
 // judges what happened.
 func TestProcessesUnderFaults(t *testing.T) {
-	seed, steps := number(t, seedVariable, fixedSeed), int(number(t, stepsVariable, fixedSteps))
-	if os.Getenv(seedVariable) != "" {
-		steps = int(number(t, stepsVariable, seedSteps))
+	seeds, steps, err := history.Asked([]int64{fixedSeed}, fixedSteps, seedSteps)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Logf("seed %d; again: %s=%d %s=%d go test ./e2e -run TestProcessesUnderFaults -count 1", seed, seedVariable, seed, stepsVariable, steps)
+	seed := seeds[0]
+	t.Logf("seed %d; again: %s", seed, history.Again(seed, steps, "e2e", "TestProcessesUnderFaults"))
 	o := &ordeal{h: history.New(), rnd: rand.New(rand.NewPCG(uint64(seed), 0)), generation: firstProcessGeneration, kept: firstProcessGeneration, down: map[string]func(){},
 		stop: make(chan struct{})}
 	o.replicated = startReplicated(t, 2, 0)

@@ -102,7 +102,6 @@ type Addresses struct{ REST, KDS string }
 type Global struct {
 	cfg     Config
 	log     *zap.Logger
-	ready   chan struct{}
 	running atomic.Bool
 	metrics *metrics
 	// openCluster bounds the first answer of an etcd cluster; shorter in tests.
@@ -166,15 +165,12 @@ func New(cfg Config) (*Global, error) {
 		cfg.Logger = zap.NewNop()
 	}
 	return &Global{
-		cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), openCluster: defaultOpenCluster,
+		cfg: cfg, log: cfg.Logger, openCluster: defaultOpenCluster,
 		metrics: newMetrics(prometheus.NewRegistry()),
 	}, nil
 }
 
-// Ready closes when the replica serves REST and KDS.
-func (g *Global) Ready() <-chan struct{} { return g.ready }
-
-// Addresses are known when Ready is closed; empty before Run listens.
+// Addresses are known when the replica serves REST and KDS; empty before.
 func (g *Global) Addresses() Addresses {
 	g.mu.Lock()
 	defer g.mu.Unlock()

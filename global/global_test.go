@@ -65,14 +65,18 @@ func start(t *testing.T, cfg Config) *running {
 			t.Error(err)
 		}
 	})
-	select {
-	case <-g.Ready():
-	case err := <-ended:
-		stopped = true
-		cancel()
-		t.Fatalf("ended before it was ready: %v", err)
-	case <-time.After(time.Minute):
-		t.Fatal("not ready in a minute")
+	limit := time.NewTimer(time.Minute)
+	defer limit.Stop()
+	for g.Addresses() == (Addresses{}) {
+		select {
+		case err := <-ended:
+			stopped = true
+			cancel()
+			t.Fatalf("ended before it was ready: %v", err)
+		case <-limit.C:
+			t.Fatal("not ready in a minute")
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(r.file(filepath.Join("tls", "server-ca.crt")))

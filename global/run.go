@@ -97,9 +97,6 @@ func (g *Global) Run(ctx context.Context) error {
 		return err
 	}
 	defer kdsListener.Close()
-	g.mu.Lock()
-	g.addresses = Addresses{REST: restListener.Addr().String(), KDS: kdsListener.Addr().String()}
-	g.mu.Unlock()
 
 	// Health is told from the beginning, as opening a large store takes its time.
 	p := &parts{failed: make(chan error, 1)}
@@ -168,9 +165,12 @@ func (g *Global) Run(ctx context.Context) error {
 		Limits:  rest.Limits{Rate: g.cfg.Limits.RESTRate, Concurrency: g.cfg.Limits.RESTConcurrency, Refused: g.metrics.tooMuch},
 		Version: g.cfg.Version, Replica: g.cfg.Replica, Schema: g.cfg.Schema,
 	}))
-	g.log.Info("global is ready", zap.String("replica", g.cfg.Replica), zap.String("rest", g.Addresses().REST), zap.String("kds", g.Addresses().KDS),
+	at := Addresses{REST: restListener.Addr().String(), KDS: kdsListener.Addr().String()}
+	g.log.Info("global is ready", zap.String("replica", g.cfg.Replica), zap.String("rest", at.REST), zap.String("kds", at.KDS),
 		zap.Int64("revision", s.Snapshot().Revision()), zap.String("epoch", s.Epoch()))
-	close(g.ready)
+	g.mu.Lock()
+	g.addresses = at
+	g.mu.Unlock()
 
 	select {
 	case <-ctx.Done():

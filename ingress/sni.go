@@ -9,7 +9,6 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -47,9 +46,6 @@ const (
 // ServerNames matches every name of the grammar and nothing else that a proxy has.
 const ServerNames = "*" + suffix
 
-// ErrSNI says that a server name is not one of the grammar.
-var ErrSNI = errors.New("not a server name of a mesh")
-
 var base32Lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
 // Destination is a subset of a service of a mesh.
@@ -75,98 +71,6 @@ func (d Destination) SNI() (string, error) {
 		return "", fmt.Errorf("sni in mesh %q: the service is empty; set the tag %s", d.Mesh, resource.TagService)
 	}
 	return writeService(d.Service) + "." + subsetOf(d.Subset) + "." + writeMesh(d.Mesh) + suffix, nil
-}
-
-// Name is what a server name tells by itself.
-type Name struct {
-	// Mesh is empty where MeshHash is set, and likewise Service.
-	Mesh     string
-	MeshHash string
-
-	Service     string
-	ServiceHash string
-	// SubsetHash is empty where all endpoints are meant.
-	SubsetHash string
-}
-
-// Parse reads a server name in any case. Its error wraps ErrSNI and says which part is wrong.
-func Parse(sni string) (Name, error) {
-	var n Name
-	fail := func(format string, args ...any) (Name, error) {
-		return Name{}, fmt.Errorf("%w: %q: %s", ErrSNI, sni, fmt.Sprintf(format, args...))
-	}
-	if len(sni) > maxName {
-		return Name{}, fmt.Errorf("%w: it has %d bytes, more than %d", ErrSNI, len(sni), maxName)
-	}
-	name, ok := strings.CutSuffix(lower(sni), suffix)
-	if !ok {
-		return fail("it does not end in %q", suffix)
-	}
-	labels := strings.Split(name, ".")
-	if len(labels) < 3 {
-		return fail("it needs service, subset and mesh before %q", suffix)
-	}
-	for _, label := range labels {
-		if label == "" || len(label) > maxLabel {
-			return fail("label %q does not have 1 to %d bytes", label, maxLabel)
-		}
-	}
-	mesh, subset, service := labels[len(labels)-1], labels[len(labels)-2], labels[:len(labels)-2]
-
-	if subset != all {
-		if !isHash(subset, subsetLength) {
-			return fail("subset %q is neither %q nor a hash of %d characters", subset, all, subsetLength)
-		}
-		n.SubsetHash = subset
-	}
-	if hash, ok := strings.CutPrefix(mesh, hashMark); ok {
-		if !isHash(hash, hashLength) {
-			return fail("mesh %q is not a hash of %d characters", mesh, hashLength)
-		}
-		n.MeshHash = hash
-	} else if n.Mesh, ok = unescape(mesh); !ok || writeMesh(n.Mesh) != mesh {
-		return fail("mesh %q is not written as the grammar demands", mesh)
-	}
-	written := strings.Join(service, ".")
-	if hash, ok := strings.CutPrefix(written, hashMark); ok {
-		if !isHash(hash, hashLength) {
-			return fail("service %q is not a hash of %d characters", written, hashLength)
-		}
-		n.ServiceHash = hash
-		return n, nil
-	}
-	parts := make([]string, len(service))
-	for i, label := range service {
-		if parts[i], ok = unescape(label); !ok {
-			return fail("label %q holds an unknown escape", label)
-		}
-	}
-	// One destination has one spelling; without this check two names could lead to the same service.
-	if n.Service = strings.Join(parts, "_"); writeService(n.Service) != written {
-		return fail("service %q is not written as the grammar demands", written)
-	}
-	return n, nil
-}
-
-// Is tells whether n is the name of d.
-func (n Name) Is(d Destination) bool {
-	sni, err := d.SNI()
-	return err == nil && sni == n.String()
-}
-
-// String writes the name as it is on the wire.
-func (n Name) String() string {
-	service, subset, mesh := hashMark+n.ServiceHash, n.SubsetHash, hashMark+n.MeshHash
-	if n.Service != "" {
-		service = writeService(n.Service)
-	}
-	if subset == "" {
-		subset = all
-	}
-	if n.Mesh != "" {
-		mesh = writeMesh(n.Mesh)
-	}
-	return service + "." + subset + "." + mesh + suffix
 }
 
 func writeMesh(mesh string) string {
@@ -221,34 +125,6 @@ func escape(s string, oneLabel bool) (string, bool) {
 	return b.String(), true
 }
 
-func unescape(label string) (string, bool) {
-	var b strings.Builder
-	for i := 0; i < len(label); i++ {
-		c := label[i]
-		if c != escapeByte {
-			b.WriteByte(c)
-			continue
-		}
-		i++
-		if i == len(label) {
-			return "", false
-		}
-		switch label[i] {
-		case 'z':
-			b.WriteByte('z')
-		case 'd':
-			b.WriteByte('.')
-		case 'h':
-			b.WriteByte('-')
-		case 'u':
-			b.WriteByte('_')
-		default:
-			return "", false
-		}
-	}
-	return b.String(), true
-}
-
 func subsetOf(tags map[string]string) string {
 	var parts []string
 	for _, tag := range slices.Sorted(maps.Keys(tags)) {
@@ -272,18 +148,4 @@ func hashOf(length int, parts ...string) string {
 	return base32Lower.EncodeToString(h.Sum(nil))[:length]
 }
 
-func isHash(s string, length int) bool {
-	return len(s) == length && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz234567") == ""
-}
-
 func isAlphanumeric(c byte) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' }
-
-// lower changes ASCII only: strings.ToLower would turn the Kelvin sign into a k.
-func lower(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= 'A' && r <= 'Z' {
-			return r + 'a' - 'A'
-		}
-		return r
-	}, s)
-}

@@ -39,10 +39,10 @@ func TestSNIWire(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%s: got %s, want %s", c.d, got, c.want)
 		}
-		n, err := Parse(strings.ToUpper(got))
+		n, err := parse(strings.ToUpper(got))
 		if err != nil {
 			t.Errorf("parse %s: %v", got, err)
-		} else if !n.Is(c.d) {
+		} else if !n.is(c.d) {
 			t.Errorf("parse %s: %+v is not %s", got, n, c.d)
 		}
 	}
@@ -75,9 +75,9 @@ func TestParseRefuses(t *testing.T) {
 		strings.Repeat("a.", 130):  "more than 253",
 		strings.Repeat("a", 64) + ".all.default.mesh": "label",
 	} {
-		_, err := Parse(sni)
-		if !errors.Is(err, ErrSNI) || !strings.Contains(err.Error(), part) {
-			t.Errorf("%q: got %v, want ErrSNI about %q", sni, err, part)
+		_, err := parse(sni)
+		if !errors.Is(err, errSNI) || !strings.Contains(err.Error(), part) {
+			t.Errorf("%q: got %v, want errSNI about %q", sni, err, part)
 		}
 	}
 }
@@ -116,11 +116,11 @@ func checkRoundTrip(t *testing.T, d Destination) {
 	if len(sni) > maxName || !hostname.MatchString(sni) {
 		t.Fatalf("%s: %q is not a valid hostname", d, sni)
 	}
-	n, err := Parse(sni)
+	n, err := parse(sni)
 	if err != nil {
 		t.Fatalf("%s: %v", d, err)
 	}
-	if n.String() != sni || !n.Is(d) {
+	if n.String() != sni || !n.is(d) {
 		t.Fatalf("%s: %q came back as %q", d, sni, n)
 	}
 	if n.ServiceHash == "" && n.Service != d.Service || n.MeshHash == "" && n.Mesh != d.Mesh {
@@ -136,7 +136,7 @@ func FuzzSNI(f *testing.F) {
 	f.Add("zxok5mdxyfrfohiij3xgitsfuexu2dbfnu.all.zzoo.mesh", "zoo", "-a--b_", "", "")
 	f.Add("a\x00.all.m.mesh", "\xff", "K", "a", "*")
 	f.Fuzz(func(t *testing.T, sni, mesh, service, tag, value string) {
-		if n, err := Parse(sni); err == nil && n.String() != lower(sni) {
+		if n, err := parse(sni); err == nil && n.String() != lower(sni) {
 			t.Fatalf("%q parsed as %+v, which is written %q", sni, n, n)
 		}
 		if mesh != "" && service != "" {

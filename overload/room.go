@@ -8,9 +8,8 @@ type Room struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	taken   int64
-	of      map[string]int64
-	refused uint64
+	taken int64
+	of    map[string]int64
 }
 
 // NewRoom has room for so much of all clients, and of each.
@@ -23,7 +22,6 @@ func (r *Room) Enter(client string, n int64) (leave func(), ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.taken+n > r.most || r.of[client]+n > r.each {
-		r.refused++
 		return nil, false
 	}
 	r.taken += n
@@ -36,11 +34,4 @@ func (r *Room) Enter(client string, n int64) (leave func(), ok bool) {
 			delete(r.of, client)
 		}
 	}, true
-}
-
-// Refused counts how often there was no room.
-func (r *Room) Refused() uint64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.refused
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/zoneforge/zoneforge/ir"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
-	"github.com/zoneforge/zoneforge/resource"
 )
 
 // Defaults of Retry.
@@ -35,17 +34,6 @@ var (
 	httpDefaultConditions = []string{"connect-failure", "gateway-error", "refused-stream"}
 	grpcConditions        = []string{"cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"}
 )
-
-// RetryFor returns the most specific Retry of the mesh for a connection; nil when none matches. HTTPRetry, GRPCRetry and
-// ConnectAttempts read it by the destination's protocol.
-func RetryFor(policies []*resource.Resource, mesh string, source, destination map[string]string) *meshv1.Retry {
-	r := MostSpecificForConnection(policies, mesh, source, destination)
-	if r == nil {
-		return nil
-	}
-	spec, _ := r.Spec.(*meshv1.Retry)
-	return spec
-}
 
 // HTTPRetry returns how HTTP requests are repeated; nil when they aren't: without a policy, without its http section, or
 // with no attempt or condition left. Attempts don't count the first. Conditions that Envoy doesn't know are left out.

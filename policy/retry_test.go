@@ -96,7 +96,7 @@ func TestGRPCRetry(t *testing.T) {
 	}
 }
 
-func TestRetryFor(t *testing.T) {
+func TestMostSpecificRetry(t *testing.T) {
 	all := []tags{service("*")}
 	retry := func(name string, to tags, n uint32) *resource.Resource {
 		return &resource.Resource{
@@ -107,7 +107,7 @@ func TestRetryFor(t *testing.T) {
 	}
 	in := []*resource.Resource{retry("a", service("*"), 3), retry("b", service("api"), 7), retry("c", service("db"), 0)}
 	for to, want := range map[string]uint32{"api": 7, "web": 3, "db": 1} {
-		got := RetryFor(in, "default", service("web"), service(to))
+		got := MostSpecificForConnection(in, "default", service("web"), service(to)).Spec.(*meshv1.Retry)
 		if n := ConnectAttempts(got); n != want {
 			t.Errorf("%s: got %d attempts, want %d", to, n, want)
 		}
@@ -115,8 +115,10 @@ func TestRetryFor(t *testing.T) {
 			t.Errorf("%s: requests are repeated without a section of theirs", to)
 		}
 	}
-	none := RetryFor(in, "other", service("web"), service("api"))
-	if none != nil || HTTPRetry(none) != nil || GRPCRetry(none) != nil || ConnectAttempts(none) != 1 {
+	if none := MostSpecificForConnection(in, "other", service("web"), service("api")); none != nil {
 		t.Error("a policy of another mesh holds")
+	}
+	if HTTPRetry(nil) != nil || GRPCRetry(nil) != nil || ConnectAttempts(nil) != 1 {
+		t.Error("requests are repeated without a policy")
 	}
 }

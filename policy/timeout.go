@@ -6,7 +6,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
-	"github.com/zoneforge/zoneforge/resource"
 )
 
 // Defaults of Timeout.
@@ -32,17 +31,6 @@ type Timeouts struct {
 	StreamIdle time.Duration
 	// MaxStream is from start to end of a stream.
 	MaxStream time.Duration
-}
-
-// TimeoutsFor returns the timeouts of a connection: those of the most specific Timeout of the mesh, with the defaults for
-// what it leaves out. A less specific Timeout adds nothing, so that one resource tells all.
-func TimeoutsFor(policies []*resource.Resource, mesh string, source, destination map[string]string) Timeouts {
-	r := MostSpecificForConnection(policies, mesh, source, destination)
-	if r == nil {
-		return MergeTimeout(nil)
-	}
-	spec, _ := r.Spec.(*meshv1.Timeout)
-	return MergeTimeout(spec)
 }
 
 // MergeTimeout lays a Timeout over the defaults; nil gives the defaults. Durations that validation would have refused

@@ -73,11 +73,9 @@ func TestGRPCTimeouts(t *testing.T) {
 	}
 }
 
-func TestTimeoutsFor(t *testing.T) {
+// A less specific Timeout adds nothing, so that one resource tells all.
+func TestMostSpecificTimeout(t *testing.T) {
 	from, to := service("web"), service("api")
-	if got := TimeoutsFor(nil, "default", from, to); got != defaultTimeouts {
-		t.Errorf("without policies: got %+v, want the defaults", got)
-	}
 	in := []*resource.Resource{
 		timeout("all", []tags{service("*")}, []tags{service("*")}, &meshv1.Timeout_Conf{ConnectTimeout: durationpb.New(time.Second)}),
 		timeout("api", []tags{service("*")}, []tags{to}, &meshv1.Timeout_Conf{
@@ -88,7 +86,8 @@ func TestTimeoutsFor(t *testing.T) {
 	want := defaultTimeouts
 	want.Request = time.Minute // and nothing of the two others
 	for range 10 {
-		if got := TimeoutsFor(in, "default", from, to); got != want {
+		got := MergeTimeout(MostSpecificForConnection(in, "default", from, to).Spec.(*meshv1.Timeout))
+		if got != want {
 			t.Fatalf("got %+v, want %+v", got, want)
 		}
 		rand.Shuffle(len(in), func(i, j int) { in[i], in[j] = in[j], in[i] })

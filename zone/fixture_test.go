@@ -297,13 +297,17 @@ func startZone(t *testing.T, cfg zone.Config) running {
 		}
 	})}
 	t.Cleanup(r.stop)
-	select {
-	case <-z.Ready():
-	case err := <-done:
-		done <- nil
-		t.Fatalf("zone: %v", err)
-	case <-time.After(patience):
-		t.Fatal("zone is not ready")
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	for z.Addresses() == (zone.Addresses{}) {
+		select {
+		case err := <-done:
+			done <- nil
+			t.Fatalf("zone: %v", err)
+		case <-limit.C:
+			t.Fatal("zone is not ready")
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
 	return r
 }

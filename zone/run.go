@@ -238,12 +238,12 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, machin
 	files, stopFiles := context.WithCancel(context.WithoutCancel(ctx))
 	wg.Go(func() { c.files.run(files) })
 
-	z.mu.Lock()
-	z.addresses = Addresses{XDS: xdsListener.Addr().String(), REST: restListener.Addr().String()}
-	z.mu.Unlock()
 	serving.Store(true)
-	z.log.Info("zone control plane serves", zap.String("xds", z.addresses.XDS), zap.String("rest", z.addresses.REST), zap.String("version", z.cfg.Version))
-	close(z.ready)
+	at := Addresses{XDS: xdsListener.Addr().String(), REST: restListener.Addr().String()}
+	z.log.Info("zone control plane serves", zap.String("xds", at.XDS), zap.String("rest", at.REST), zap.String("version", z.cfg.Version))
+	z.mu.Lock()
+	z.addresses = at
+	z.mu.Unlock()
 
 	<-ctx.Done()
 	serving.Store(false)

@@ -85,7 +85,6 @@ type Addresses struct{ XDS, REST string }
 type Zone struct {
 	cfg     Config
 	log     *zap.Logger
-	ready   chan struct{}
 	running atomic.Bool
 
 	mu        sync.Mutex
@@ -140,14 +139,11 @@ func New(cfg Config) (*Zone, error) {
 		cfg.Logger = zap.NewNop()
 	}
 	return &Zone{
-		cfg: cfg, log: cfg.Logger.With(zap.String("zone", cfg.Name), zap.String("replica", cfg.Replica)), ready: make(chan struct{}),
+		cfg: cfg, log: cfg.Logger.With(zap.String("zone", cfg.Name), zap.String("replica", cfg.Replica)),
 	}, nil
 }
 
-// Ready closes when the zone serves xDS; what it serves may still be empty, see /readyz.
-func (z *Zone) Ready() <-chan struct{} { return z.ready }
-
-// Addresses are known once Ready has closed.
+// Addresses are known when the zone serves xDS; empty before. What it serves may still be empty, see /readyz.
 func (z *Zone) Addresses() Addresses {
 	z.mu.Lock()
 	defer z.mu.Unlock()

@@ -171,7 +171,7 @@ func (f *federation) startGlobal() {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	stop := run(f.t, "global", g.Run, g.Ready())
+	stop := run(f.t, "global", g.Run, func() bool { return g.Addresses() != global.Addresses{} })
 	f.global = &runningGlobal{g, stop}
 	f.rest.SetTarget(g.Addresses().REST)
 	for _, s := range f.zones {
@@ -185,7 +185,7 @@ func (s *site) start() {
 	if err != nil {
 		s.f.t.Fatal(err)
 	}
-	stop := run(s.f.t, "zone "+s.name, z.Run, z.Ready())
+	stop := run(s.f.t, "zone "+s.name, z.Run, func() bool { return z.Addresses() != zone.Addresses{} })
 	s.running = &runningZone{z, stop}
 	s.xds.SetTarget(z.Addresses().XDS)
 }
@@ -207,7 +207,7 @@ func (s *site) damage(n int) {
 }
 
 // run runs until the returned function is called, or the test ends.
-func run(t *testing.T, what string, run func(context.Context) error, ready <-chan struct{}) (stop func()) {
+func run(t *testing.T, what string, run func(context.Context) error, ready func() bool) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -219,13 +219,17 @@ func run(t *testing.T, what string, run func(context.Context) error, ready <-cha
 		}
 	})
 	t.Cleanup(stop)
-	select {
-	case <-ready:
-	case err := <-done:
-		done <- nil
-		t.Fatalf("%s ended before it was ready: %v", what, err)
-	case <-time.After(patience):
-		t.Fatalf("%s is not ready", what)
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	for !ready() {
+		select {
+		case err := <-done:
+			done <- nil
+			t.Fatalf("%s ended before it was ready: %v", what, err)
+		case <-limit.C:
+			t.Fatalf("%s is not ready", what)
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
 	return stop
 }

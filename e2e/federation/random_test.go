@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"os"
-	"strconv"
 	"testing"
 	"time"
 
@@ -15,29 +13,11 @@ import (
 	"github.com/zoneforge/zoneforge/e2e/history"
 )
 
-const (
-	seedVariable  = "ZONEFORGE_SEED"
-	stepsVariable = "ZONEFORGE_STEPS"
-	defaultSteps  = 50
-	// fixedSteps are those of a run with a fixed seed.
-	fixedSteps = 30
-)
+// fixedSteps are those of a run with a fixed seed, seedSteps those of a run with one that was asked for.
+const fixedSteps, seedSteps = 30, 50
 
 // fixedSeeds are those of a run without a seed of its own, as in CI: an etcd of global's own by the first, one apart by the second.
 var fixedSeeds = []int64{2, 5}
-
-func number(t *testing.T, variable string, otherwise int64) int64 {
-	t.Helper()
-	text := os.Getenv(variable)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		t.Fatalf("%s: %v", variable, err)
-	}
-	return n
-}
 
 // tenant is the mesh beside default: with the same names, and nothing in common.
 const tenant = "tenant"
@@ -174,17 +154,17 @@ type walk struct {
 
 // TestFederationUnderFaults changes resources under random faults, heals, and judges what happened.
 func TestFederationUnderFaults(t *testing.T) {
-	if os.Getenv(seedVariable) != "" {
-		underFaults(t, number(t, seedVariable, 0), int(number(t, stepsVariable, defaultSteps)))
-		return
+	seeds, steps, err := history.Asked(fixedSeeds, fixedSteps, seedSteps)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, seed := range fixedSeeds {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { underFaults(t, seed, int(number(t, stepsVariable, fixedSteps))) })
+	for _, seed := range seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { underFaults(t, seed, steps) })
 	}
 }
 
 func underFaults(t *testing.T, seed int64, steps int) {
-	t.Logf("seed %d; again: %s=%d %s=%d go test ./e2e/federation -run TestFederationUnderFaults -count 1", seed, seedVariable, seed, stepsVariable, steps)
+	t.Logf("seed %d; again: %s", seed, history.Again(seed, steps, "e2e/federation", "TestFederationUnderFaults"))
 	w := &walk{h: history.New(), rnd: rand.New(rand.NewPCG(uint64(seed), 0)), generation: map[string]int{"default": firstGeneration, tenant: firstOfTenant},
 		guests: map[string]*proxy{}, damaged: map[string]time.Time{}}
 	t.Cleanup(func() {

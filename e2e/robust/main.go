@@ -110,7 +110,7 @@ func suitesFor(ctx context.Context, only, out string, limit time.Duration, say i
 			cmd.Dir = s.dir
 			cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 			cmd.WaitDelay = 30 * time.Second
-			cmd.Env = append(os.Environ(), fmt.Sprintf("ZONEFORGE_SEED=%d", seed), history.OutVariable+"="+out)
+			cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", history.SeedVariable, seed), history.OutVariable+"="+out)
 			text, err := cmd.CombinedOutput()
 			n++
 			verdict := "ok"
@@ -121,7 +121,7 @@ func suitesFor(ctx context.Context, only, out string, limit time.Duration, say i
 				if err := errors.Join(os.MkdirAll(kept, 0o755), os.WriteFile(filepath.Join(kept, "test.txt"), text, 0o600)); err != nil {
 					return err
 				}
-				verdict += fmt.Sprintf("; see %s; again: ZONEFORGE_SEED=%d go test ./%s -run %s -count 1", kept, seed, s.dir, s.test)
+				verdict += fmt.Sprintf("; see %s; again: %s=%d go test ./%s -run %s -count 1", kept, history.SeedVariable, seed, s.dir, s.test)
 			}
 			fmt.Fprintf(say, "%s seed %d: %.0fs, %s\n", s.name, seed, time.Since(began).Seconds(), verdict)
 		}
