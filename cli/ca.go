@@ -30,8 +30,9 @@ type rotation struct {
 	} `json:"waiting"`
 	Without []string `json:"without"`
 	// RemovedZones are deleted Zones whose certificates are still trusted.
-	RemovedZones []string `json:"removedZones"`
-	Problem      string   `json:"problem"`
+	RemovedZones []string   `json:"removedZones"`
+	Problem      string     `json:"problem"`
+	SettlesAt    *time.Time `json:"settlesAt"`
 }
 
 // noPhase is that of a mesh whose one root signs.
@@ -116,6 +117,9 @@ func (r rotation) waits() string {
 			text += " (" + strings.Join(w.Proxies, ", ") + ")"
 		}
 		all = append(all, text)
+	}
+	if len(all) == 0 && r.SettlesAt != nil {
+		all = append(all, "connections that began before all had acknowledged this, until "+moment(r.SettlesAt))
 	}
 	return strings.Join(all, "; ")
 }

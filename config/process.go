@@ -88,6 +88,7 @@ type Global struct {
 	RESTConnections      int           `name:"rest-connections" default:"1024" usage:"connections of the REST API; beyond that the address with most of them loses its newest. 0 sets no bound"`
 	KDSConnections       int           `name:"kds-connections" default:"8192" usage:"connections of zones; beyond that the address with most of them loses its newest. 0 sets no bound"`
 	StreamRate           int           `name:"stream-rate" default:"60" usage:"streams a minute that one zone may begin, and those of half a minute at once; 0 sets no bound"`
+	RootSettle           time.Duration `name:"root-settle" default:"10s" usage:"how long a phase of a rotation of roots goes on once all proxies have acknowledged it, for connections that began before: at least as long as proxies try to connect"`
 	Gossip
 	Server
 	Log

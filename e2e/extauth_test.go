@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -19,18 +20,27 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// judge decides about requests: those with x-token: good pass. It holds requests while slow is set.
+// judge decides about requests: those with x-token: good pass. It holds requests while it is slow.
 type judge struct {
 	authv3.UnimplementedAuthorizationServer
 	asked atomic.Int64
 	// told is what the last request showed of itself.
 	told atomic.Value
-	slow atomic.Bool
+	// held closes when those that wait go on; nil while nobody has to wait.
+	held atomic.Pointer[chan struct{}]
 }
 
-func (j *judge) hold(ctx context.Context) {
-	if j.slow.Load() {
-		<-ctx.Done()
+// slow holds requests until quick is called, also those whose time is up: by gRPC the judge knows that time too, and an answer at
+// its end would race with the proxy's timer.
+func (j *judge) slow() (quick func()) {
+	held := make(chan struct{})
+	j.held.Store(&held)
+	return sync.OnceFunc(func() { j.held.Store(nil); close(held) })
+}
+
+func (j *judge) hold() {
+	if held := j.held.Load(); held != nil {
+		<-*held
 	}
 }
 
@@ -39,7 +49,7 @@ func (j *judge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	j.asked.Add(1)
 	body, _ := io.ReadAll(r.Body) // what is missing shows below
 	j.told.Store(fmt.Sprintf("%s %s host=%s token=%s secret=%s body=%s", r.Method, r.URL, r.Host, r.Header.Get("X-Token"), r.Header.Get("X-Secret"), body))
-	j.hold(r.Context())
+	j.hold()
 	switch r.Header.Get("X-Token") {
 	case "good":
 		w.Header().Set("X-Subject", "ann")
@@ -56,12 +66,12 @@ func (j *judge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // Check answers as one by gRPC does.
-func (j *judge) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+func (j *judge) Check(_ context.Context, r *authv3.CheckRequest) (*authv3.CheckResponse, error) {
 	j.asked.Add(1)
 	h := r.GetAttributes().GetRequest().GetHttp()
 	j.told.Store(fmt.Sprintf("%s %s tier=%s token=%s secret=%s body=%s", h.GetMethod(), h.GetPath(), r.GetAttributes().GetContextExtensions()["tier"],
 		h.GetHeaders()["x-token"], h.GetHeaders()["x-secret"], h.GetRawBody()))
-	j.hold(ctx)
+	j.hold()
 	header := func(name, value string) []*corev3.HeaderValueOption {
 		return []*corev3.HeaderValueOption{{Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD}}
 	}
@@ -206,9 +216,10 @@ func TestExtAuth(t *testing.T) {
 			}
 		}
 	}
-	j.slow.Store(true)
+	quick := j.slow()
+	defer quick()
 	fails("too slow")
-	j.slow.Store(false)
+	quick()
 	f.answers(client, http.StatusOK, "GET", url("/http"), "X-Token", "good")
 	f.answers(client, http.StatusOK, "GET", url("/grpc"), "X-Token", "good")
 	stop()

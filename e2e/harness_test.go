@@ -275,7 +275,7 @@ func (f *federation) await(what string, ok func() error) {
 // globalArgs are those of a global at the first address.
 func (f *federation) globalArgs(more ...string) []string {
 	return append([]string{"global", "run", "--data-dir", f.path("global"), "--rest-address", f.at(1, restPort), "--kds-address", f.at(1, kdsPort),
-		"--heartbeat-interval", "1s"}, more...)
+		"--heartbeat-interval", "1s", "--root-settle", "1s"}, more...)
 }
 
 func (f *federation) startGlobal() {

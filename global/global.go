@@ -93,6 +93,8 @@ type Config struct {
 	Limits Limits
 	// HeartbeatInterval of KDS streams; default that of sync/kds.
 	HeartbeatInterval time.Duration
+	// RootSettle is how long phases of rotations of roots go on once all have acknowledged them: see ca.NewRotator.
+	RootSettle time.Duration
 }
 
 // Addresses are those that a replica listens on, as host:port.
@@ -145,6 +147,9 @@ func New(cfg Config) (*Global, error) {
 	}
 	if cfg.HeartbeatInterval < 0 {
 		wrong("the heartbeat interval %s is negative", cfg.HeartbeatInterval)
+	}
+	if cfg.RootSettle < 0 {
+		wrong("the time in which a rotation of roots settles, %s, is negative", cfg.RootSettle)
 	}
 	cfg.Domain = cmp.Or(cfg.Domain, "zoneforge")
 	if _, err := pki.NewTrustDomain("zone", "mesh", cfg.Domain); err != nil {

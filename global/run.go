@@ -135,7 +135,7 @@ func (g *Global) Run(ctx context.Context) error {
 		return err
 	}
 	back.start("zones", registry.Run)
-	rotator := ca.NewRotator(authorities, standings{registry})
+	rotator := ca.NewRotator(authorities, standings{registry}, g.cfg.RootSettle)
 	back.start("rotation of roots", rotator.Run)
 	others, err := g.join(back, s, registry, key, ports)
 	if err != nil {

@@ -23,6 +23,7 @@ func (c *core) trust() []*kdsv1.Status_Trust {
 	}
 	out := make([]*kdsv1.Status_Trust, len(rotations))
 	used := make([]map[[32]byte]bool, len(rotations))
+	holders := make([]uint32, len(rotations))
 	index := make(map[string]int, len(rotations))
 	for i, r := range rotations {
 		out[i], used[i], index[r.Mesh] = &kdsv1.Status_Trust{Mesh: r.Mesh}, map[[32]byte]bool{}, i
@@ -47,12 +48,14 @@ func (c *core) trust() []*kdsv1.Status_Trust {
 			continue
 		}
 		if p.built == nil {
+			holders[i]++
 			behind(i, p.who.Name)
 			continue
 		}
 		if !slices.Contains(p.built.Secrets, identity.BundleName) {
 			continue
 		}
+		holders[i]++
 		for _, key := range p.secrets {
 			if s := c.secrets[key]; s != nil && s.of.Certificate != nil && s.of.Certificate.Root != [32]byte{} {
 				used[i][s.of.Certificate.Root] = true
@@ -65,11 +68,13 @@ func (c *core) trust() []*kdsv1.Status_Trust {
 	for id := range c.restored {
 		if known, ok := c.state.Proxy(id); ok {
 			if i, rotates := index[known.Mesh]; rotates {
+				holders[i]++
 				behind(i, known.Name)
 			}
 		}
 	}
 	for i, t := range out {
+		t.Proxies = &holders[i]
 		slices.Sort(t.Waiting)
 		t.Waiting = t.Waiting[:min(len(t.Waiting), maxWaiting)]
 		for _, print := range slices.SortedFunc(maps.Keys(used[i]), func(a, b [32]byte) int { return slices.Compare(a[:], b[:]) }) {

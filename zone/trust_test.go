@@ -102,7 +102,7 @@ func TestTrustFollowsAcknowledgements(t *testing.T) {
 			for _, p := range one.GetTrusted() {
 				got += " " + name(p)
 			}
-			got += fmt.Sprintf(", %d behind%q, ", one.GetBehind(), one.GetWaiting())
+			got += fmt.Sprintf(", %d of %d behind%q, ", one.GetBehind(), one.GetProxies(), one.GetWaiting())
 			used := map[string]bool{}
 			for _, p := range one.GetUsed() {
 				used[name(p)] = true
@@ -126,17 +126,17 @@ func TestTrustFollowsAcknowledgements(t *testing.T) {
 	acks()
 	says("with one root", "")
 	trust(old, next)
-	says("before the proxy has both", `m trusts old next, 1 behind["web-1"], map[old:true]`)
+	says("before the proxy has both", `m trusts old next, 1 of 1 behind["web-1"], map[old:true]`)
 	acks()
-	says("when it has both", `m trusts old next, 0 behind[], map[old:true]`)
+	says("when it has both", `m trusts old next, 0 of 1 behind[], map[old:true]`)
 	signs = next
 	trust(next, old)
 	acks()
-	says("before there are new certificates", `m trusts next old, 0 behind[], map[old:true]`)
+	says("before there are new certificates", `m trusts next old, 0 of 1 behind[], map[old:true]`)
 	issued()
-	says("before the proxy has its own", `m trusts next old, 1 behind["web-1"], map[next:true]`)
+	says("before the proxy has its own", `m trusts next old, 1 of 1 behind["web-1"], map[next:true]`)
 	acks()
-	says("when it has", `m trusts next old, 0 behind[], map[next:true]`)
+	says("when it has", `m trusts next old, 0 of 1 behind[], map[next:true]`)
 	trust(next)
 	says("at the end", "")
 
@@ -144,7 +144,7 @@ func TestTrustFollowsAcknowledgements(t *testing.T) {
 	trust(next, old)
 	acks()
 	c.restored["Dataplane/m/web-1"] = &proxy{id: id}
-	says("while a proxy is not back", `m trusts next old, 1 behind["web-1"], map[next:true]`)
+	says("while a proxy is not back", `m trusts next old, 1 of 2 behind["web-1"], map[next:true]`)
 	c.endGrace()
-	says("when it will not come back", `m trusts next old, 0 behind[], map[next:true]`)
+	says("when it will not come back", `m trusts next old, 0 of 1 behind[], map[next:true]`)
 }

@@ -60,7 +60,7 @@ func newGlobalOf(c config.Global, log *zap.Logger) (*global.Global, error) {
 		KeyEncryptionKeyFile: c.KeyEncryptionKeyFile,
 		RESTAddress:          c.RESTAddress, KDSAddress: c.KDSAddress,
 		Hosts: c.Hosts, TLSCertFile: c.TLSCertFile, TLSKeyFile: c.TLSKeyFile,
-		Domain: c.Domain, TrustLoopback: c.TrustLoopback, Replica: c.Replica, Version: cli.Version, Logger: log,
+		Domain: c.Domain, TrustLoopback: c.TrustLoopback, Replica: c.Replica, Version: cli.Version, RootSettle: c.RootSettle, Logger: log,
 		Gossip: global.Gossip{Address: c.GossipAddress, Advertise: c.GossipAdvertise, Join: c.GossipJoin, KeyFile: c.GossipKeyFile}, PeerAddress: c.PeerAddress,
 		HeartbeatInterval: c.HeartbeatInterval, Schema: xds.Schema{},
 		Limits: global.Limits{RESTRate: c.RESTRate, RESTConcurrency: c.RESTConcurrency, RESTConnections: c.RESTConnections, KDSConnections: c.KDSConnections, StreamRate: c.StreamRate},

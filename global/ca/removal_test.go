@@ -44,8 +44,8 @@ func TestRemovedZoneLosesItsRoots(t *testing.T) {
 	first := func() *x509.Certificate { return bundleOf(t, s, "m").Roots()[0] }
 	step := func() Rotation {
 		t.Helper()
-		r := NewRotator(newAuthorities(t, s), f)
-		if err := errors.Join(r.a.EnsureMesh(testContext(t), "m"), r.a.EnsureMesh(testContext(t), "plain"), r.advance(testContext(t), "m")); err != nil {
+		r := NewRotator(newAuthorities(t, s), f, 0)
+		if err := errors.Join(r.a.EnsureMesh(testContext(t), "m"), r.a.EnsureMesh(testContext(t), "plain"), advanced(t, r)); err != nil {
 			t.Fatal(err)
 		}
 		is, err := r.Rotation("m")
@@ -106,7 +106,7 @@ func TestRemovedZoneLosesItsRoots(t *testing.T) {
 	if err := a.EnsureMesh(testContext(t), "later"); err != nil {
 		t.Fatal(err)
 	}
-	if is, err := NewRotator(a, f).Rotation("later"); err != nil || is.Phase != PhaseNone || len(is.RemovedZones) != 0 {
+	if is, err := NewRotator(a, f, 0).Rotation("later"); err != nil || is.Phase != PhaseNone || len(is.RemovedZones) != 0 {
 		t.Errorf("%+v %v", is, err)
 	}
 }
@@ -131,10 +131,10 @@ func TestRemovedZoneUnderAProvidedRoot(t *testing.T) {
 	}
 	apply(t, s, mesh("m", provided()))
 	provide()
-	r := NewRotator(a, f)
+	r := NewRotator(a, f, 0)
 	step := func() Rotation {
 		t.Helper()
-		if err := errors.Join(a.EnsureMesh(testContext(t), "m"), r.advance(testContext(t), "m")); err != nil {
+		if err := errors.Join(a.EnsureMesh(testContext(t), "m"), advanced(t, r)); err != nil {
 			t.Fatal(err)
 		}
 		is, err := r.Rotation("m")

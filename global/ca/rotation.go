@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -57,6 +58,8 @@ type Standing struct {
 	// Behind counts the proxies that have not acknowledged what is newest; Waiting names some.
 	Behind  int
 	Waiting []string
+	// Idle says that no proxy has roots of the mesh, so that no connection was made by them.
+	Idle bool
 }
 
 // Zones tell how far they have come; global/zones.Registry does. Safe for concurrent use.
@@ -83,9 +86,14 @@ type Rotation struct {
 	RemovedZones []string `json:"removedZones,omitempty"`
 	// Problem is why the root of the backend in use can't be used.
 	Problem string `json:"problem,omitempty"`
+	// SettlesAt is when connections that may have begun before everybody had acknowledged the phase are made or given up; absent before that,
+	// and where nobody makes any.
+	SettlesAt time.Time `json:"settlesAt,omitzero"`
 
 	// next is what the phase ends with, once nobody is waited for.
 	next []*x509.Certificate
+	// idle says that no proxy has roots of the mesh.
+	idle bool
 }
 
 // Root of a bundle, in the JSON of the REST API.
@@ -108,12 +116,47 @@ type Waiting struct {
 // Rotator moves meshes from root to root, as zones acknowledge. What it has come to is in the store alone, so that any replica
 // goes on with it after a crash. Safe for concurrent use.
 type Rotator struct {
-	a     *Authorities
-	zones Zones
+	a      *Authorities
+	zones  Zones
+	settle time.Duration
+
+	mu sync.Mutex
+	// settled are the meshes of which a phase is acknowledged by all.
+	settled map[string]settling
 }
 
-// NewRotator starts nothing.
-func NewRotator(a *Authorities, zones Zones) *Rotator { return &Rotator{a: a, zones: zones} }
+// settling is how a phase that all have acknowledged comes to rest.
+type settling struct {
+	phase Phase
+	root  Fingerprint
+	at    time.Time
+}
+
+// NewRotator starts nothing. Settle is how long a phase goes on once all have acknowledged it: a connection that began before shows, and
+// checks, certificates by what was so at its beginning, and may get to a proxy that has gone on. A replica that takes over waits for it anew.
+func NewRotator(a *Authorities, zones Zones, settle time.Duration) *Rotator {
+	return &Rotator{a: a, zones: zones, settle: settle, settled: map[string]settling{}}
+}
+
+// settles is when the phase of a mesh comes to rest. Proxies that acknowledge later, as they join or come back, don't move it.
+func (r *Rotator) settles(is *Rotation) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known := r.settled[is.Mesh]
+	root := Fingerprint(sha256.Sum256(is.next[0].Raw))
+	if known.phase == is.Phase && known.root == root {
+		return known.at
+	}
+	if len(is.Waiting) > 0 {
+		return time.Time{}
+	}
+	now := settling{phase: is.Phase, root: root, at: r.a.now()}
+	if !is.idle {
+		now.at = now.at.Add(r.settle)
+	}
+	r.settled[is.Mesh] = now
+	return now.at
+}
 
 // gather is how long what zones say is gathered, while some mesh has several roots.
 const gather = 5 * time.Millisecond
@@ -124,6 +167,12 @@ func (r *Rotator) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		changed, snap := r.zones.Changed(), r.a.store.Snapshot()
 		var again <-chan time.Time
+		least := time.Duration(0)
+		soonest := func(d time.Duration) {
+			if d > 0 && (least == 0 || d < least) {
+				least, again = d, time.After(d)
+			}
+		}
 		rotating := false
 		for e := range snap.Each("TrustBundle", "") {
 			mesh := e.Resource.Mesh
@@ -132,16 +181,17 @@ func (r *Rotator) Run(ctx context.Context) error {
 				continue
 			}
 			rotating = true
-			err := r.advance(ctx, mesh)
+			rests, err := r.advance(ctx, mesh)
 			switch {
 			case err == nil:
 				delete(failed, mesh)
+				soonest(rests)
 			case ctx.Err() == nil:
 				if failed[mesh] != err.Error() {
 					failed[mesh] = err.Error()
 					r.a.log.Warn("rotation of the root does not go on", zap.String("mesh", mesh), zap.Error(err))
 				}
-				again = time.After(retryAfter)
+				soonest(retryAfter)
 			}
 		}
 		if !rotating {
@@ -161,16 +211,19 @@ func (r *Rotator) Run(ctx context.Context) error {
 	return nil
 }
 
-// advance ends the phase of a mesh where nobody is waited for.
-func (r *Rotator) advance(ctx context.Context, mesh string) error {
+// advance ends the phase of a mesh where nobody is waited for, and says how long it has to settle before.
+func (r *Rotator) advance(ctx context.Context, mesh string) (rests time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, retryAfter)
 	defer cancel()
 	var did Phase
-	err := r.a.converge(ctx, "rotation of the root of mesh "+mesh, func(snap *store.Snapshot) ([]store.Op, error) {
+	err = r.a.converge(ctx, "rotation of the root of mesh "+mesh, func(snap *store.Snapshot) ([]store.Op, error) {
 		is, err := r.rotation(snap, mesh)
-		did = PhaseNone
+		did, rests = PhaseNone, 0
 		if err != nil || len(is.next) == 0 || len(is.Waiting) > 0 {
 			return nil, err
+		}
+		if rests = is.SettlesAt.Sub(r.a.now()); rests > 0 {
+			return nil, nil
 		}
 		did = is.Phase
 		ops := r.a.rebundle(snap, mesh, is.next, nil)
@@ -189,7 +242,7 @@ func (r *Rotator) advance(ctx context.Context, mesh string) error {
 	if err == nil && did != PhaseNone {
 		r.a.log.Info("phase of the rotation of a root has ended", zap.String("mesh", mesh), zap.String("phase", string(did)))
 	}
-	return err
+	return max(rests, 0), err
 }
 
 // rotation says where the rotation of a mesh stands. Without an error its problem is empty.
@@ -233,7 +286,9 @@ func (r *Rotator) rotation(snap *store.Snapshot, mesh string) (Rotation, error) 
 		return is, nil
 	}
 	wanted := Fingerprint(sha256.Sum256(roots[at].Raw))
+	is.idle = true
 	for _, z := range r.zones.Standings(mesh) {
+		is.idle = is.idle && z.Idle
 		if slices.Contains(is.Without, z.Zone) {
 			continue
 		}
@@ -241,6 +296,7 @@ func (r *Rotator) rotation(snap *store.Snapshot, mesh string) (Rotation, error) 
 			is.Waiting = append(is.Waiting, Waiting{Zone: z.Zone, Reason: reason, Proxies: z.Waiting})
 		}
 	}
+	is.SettlesAt = r.settles(&is)
 	return is, nil
 }
 

@@ -118,11 +118,11 @@ func TestRotation(t *testing.T) {
 			// step is one attempt of a replica that was just started.
 			step := func() Rotation {
 				t.Helper()
-				r := NewRotator(newAuthorities(t, s), f)
+				r := NewRotator(newAuthorities(t, s), f, 0)
 				if err := r.a.EnsureMesh(testContext(t), "m"); err != nil {
 					t.Fatal(err)
 				}
-				if err := r.advance(testContext(t), "m"); err != nil {
+				if err := advanced(t, r); err != nil {
 					t.Fatal(err)
 				}
 				is, err := r.Rotation("m")
@@ -133,7 +133,7 @@ func TestRotation(t *testing.T) {
 			}
 			switch way {
 			case "the same backend":
-				if err := NewRotator(newAuthorities(t, s), f).Begin(testContext(t), "m"); err != nil {
+				if err := NewRotator(newAuthorities(t, s), f, 0).Begin(testContext(t), "m"); err != nil {
 					t.Fatal(err)
 				}
 			case "another backend":
@@ -201,6 +201,78 @@ func TestRotation(t *testing.T) {
 	}
 }
 
+// TestPhasesSettle holds that connections which began before all had acknowledged a phase have their time, and that proxies that come later don't
+// prolong it.
+func TestPhasesSettle(t *testing.T) {
+	s, _ := newStore(t)
+	apply(t, s, mesh("m", builtin()))
+	f := newFleet(t, s, "east", "west")
+	clock := now
+	a, err := New(Config{Store: s, Domain: "example.org", Now: func() time.Time { return clock }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := NewRotator(a, f, 10*time.Second)
+	step := func(when string, settles time.Duration, phase Phase, waiting int) {
+		t.Helper()
+		rests, err := r.advance(testContext(t), "m")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if is, err := r.Rotation("m"); err != nil || rests != settles || is.Phase != phase || len(is.Waiting) != waiting || settles > 0 && !is.SettlesAt.Equal(clock.Add(settles)) {
+			t.Fatalf("%s: settles for %s, %+v, %v", when, rests, is, err)
+		}
+	}
+	if err := a.EnsureMesh(testContext(t), "m"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Begin(testContext(t), "m"); err != nil {
+		t.Fatal(err)
+	}
+	step("begun", 0, PhaseTrust, 2)
+	f.takes(t, s, "east")
+	step("one trusts", 0, PhaseTrust, 1)
+	f.takes(t, s, "west")
+	step("all trust", 10*time.Second, PhaseTrust, 0)
+	clock = clock.Add(9 * time.Second)
+	f.set("west", func(z *Standing) { z.Behind = 1 })
+	step("a proxy joins", 0, PhaseTrust, 1)
+	f.set("west", func(z *Standing) { z.Behind = 0 })
+	step("it has both", time.Second, PhaseTrust, 0)
+	clock = clock.Add(time.Second)
+	step("settled", 0, PhaseReissue, 2)
+	f.reissues(t, s, "east")
+	f.reissues(t, s, "west")
+	step("all have reissued", 10*time.Second, PhaseReissue, 0)
+	clock = clock.Add(10 * time.Second)
+	step("settled again", 0, PhaseNone, 0)
+
+	// Where nobody makes a connection, none can have begun.
+	for _, z := range []string{"east", "west"} {
+		f.set(z, func(z *Standing) { z.Idle = true })
+	}
+	if err := r.Begin(testContext(t), "m"); err != nil {
+		t.Fatal(err)
+	}
+	f.takes(t, s, "east")
+	f.takes(t, s, "west")
+	step("trusted by zones without proxies", 0, PhaseReissue, 2)
+	f.set("west", func(z *Standing) { z.Idle = false })
+	f.reissues(t, s, "east")
+	f.reissues(t, s, "west")
+	step("reissued with a proxy", 10*time.Second, PhaseReissue, 0)
+}
+
+// advanced ends a phase that needs no time to settle.
+func advanced(t *testing.T, r *Rotator) error {
+	t.Helper()
+	rests, err := r.advance(testContext(t), "m")
+	if rests != 0 {
+		t.Errorf("the phase has to settle for %s", rests)
+	}
+	return err
+}
+
 // checkSigner asks for an intermediate, which must be below a root.
 func checkSigner(t *testing.T, a *Authorities, root *x509.Certificate) {
 	t.Helper()
@@ -232,11 +304,11 @@ func TestRotationGoesOnByItself(t *testing.T) {
 	apply(t, s, mesh("m", builtin()))
 	f := newFleet(t, s, "east", "west")
 	core, logs := observer.New(zap.InfoLevel)
-	a, err := New(Config{Store: s, Domain: "example.org", Now: func() time.Time { return now }, Logger: zap.New(core)})
+	a, err := New(Config{Store: s, Domain: "example.org", Logger: zap.New(core)}) // by the real clock, as phases settle
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := NewRotator(a, f)
+	r := NewRotator(a, f, time.Millisecond)
 	background(t, a.Run)
 	background(t, r.Run)
 	await(t, s, BundleKey("m"), true)

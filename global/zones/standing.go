@@ -21,6 +21,8 @@ type Standing struct {
 	// Behind counts proxies that have not acknowledged what is newest, and Waiting names some.
 	Behind  int
 	Waiting []string
+	// Idle says that no proxy has roots of the mesh, so that no connection was made by them.
+	Idle bool
 }
 
 // Standings are those of all enabled Zones, ordered by name.
@@ -43,6 +45,7 @@ func (z *zone) standing(name, mesh string) Standing {
 		out.Problem = "it was not connected since global started"
 		return out
 	}
+	out.Idle = true
 	trusted, used, replicas := map[[sha256.Size]byte]int{}, map[[sha256.Size]byte]bool{}, 0
 	for _, rep := range z.sorted() {
 		if !rep.connected() {
@@ -59,9 +62,11 @@ func (z *zone) standing(name, mesh string) Standing {
 		}
 		maps.Copy(used, prints(t.GetUsed()))
 		out.Behind += int(t.GetBehind())
+		out.Idle = out.Idle && t.Proxies != nil && t.GetProxies() == 0
 		out.Waiting = append(out.Waiting, t.GetWaiting()...)
 	}
 	if replicas == 0 {
+		out.Idle = false
 		out.Problem = "it is not connected"
 		for _, rep := range z.current() {
 			out.Problem = "it is not connected since " + rep.since.UTC().Format(time.RFC3339)

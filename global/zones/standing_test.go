@@ -25,6 +25,10 @@ func TestStandings(t *testing.T) {
 		}
 		return &kdsv1.Status{Trust: []*kdsv1.Status_Trust{{Mesh: "other"}, one}}
 	}
+	holds := func(proxies uint32, s *kdsv1.Status) *kdsv1.Status {
+		s.Trust[1].Proxies = &proxies
+		return s
+	}
 	here := func(name string, s *kdsv1.Status) *replica {
 		return &replica{name: name, version: "1.2", session: &session{}, status: s}
 	}
@@ -34,12 +38,16 @@ func TestStandings(t *testing.T) {
 		problem          string
 		trusted, used    string
 		behind, waitings int
+		idle             bool
 	}{
 		"one replica":                      {replicas: []*replica{here("a", says("m", 0, "on", "o"))}, trusted: "no", used: "o"},
 		"two that differ":                  {replicas: []*replica{here("a", says("m", 1, "on", "n")), here("b", says("m", 2, "o", "o"))}, trusted: "o", used: "no", behind: 3, waitings: 2},
 		"one of another replica's":         {replicas: []*replica{{name: "a", peer: "global-2", status: says("m", 0, "on", "n")}}, trusted: "no", used: "n"},
 		"one that went beside one that is": {replicas: []*replica{here("a", says("m", 0, "on", "n")), {name: "b", status: says("m", 0, "o", "o")}}, trusted: "no", used: "n"},
 		"one that has said nothing":        {replicas: []*replica{here("a", says("m", 0, "on", "n")), here("b", says("x", 0, "", ""))}, problem: "its replica b, of version 1.2, has not said which roots it trusts"},
+		"two without proxies":              {replicas: []*replica{here("a", holds(0, says("m", 0, "on", "n"))), here("b", holds(0, says("m", 0, "on", "n")))}, trusted: "no", used: "n", idle: true},
+		"one with a proxy":                 {replicas: []*replica{here("a", holds(0, says("m", 0, "on", "n"))), here("b", holds(1, says("m", 0, "on", "n")))}, trusted: "no", used: "n"},
+		"gone without proxies":             {replicas: []*replica{{name: "a", since: since, status: holds(0, says("m", 0, "on", "n"))}}, problem: "it is not connected since 2026-01-02T03:04:05Z"},
 		"gone":                             {replicas: []*replica{{name: "a", since: since, status: says("m", 0, "on", "n")}}, problem: "it is not connected since 2026-01-02T03:04:05Z"},
 	} {
 		z := newZone()
@@ -55,7 +63,7 @@ func TestStandings(t *testing.T) {
 			slices.Sort(out)
 			return strings.Join(out, "")
 		}
-		if got.Zone != "east" || got.Problem != c.problem || first(got.Trusted) != c.trusted || first(got.Used) != c.used || got.Behind != c.behind || len(got.Waiting) != c.waitings {
+		if got.Zone != "east" || got.Problem != c.problem || first(got.Trusted) != c.trusted || first(got.Used) != c.used || got.Behind != c.behind || got.Idle != c.idle || len(got.Waiting) != c.waitings {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}

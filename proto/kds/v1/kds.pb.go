@@ -2145,7 +2145,9 @@ type Status_Trust struct {
 	// Proxies that have not acknowledged the newest roots and certificates, or are not back yet since the zone started.
 	Behind uint32 `protobuf:"varint,4,opt,name=behind,proto3" json:"behind,omitempty"`
 	// Names of some of them.
-	Waiting       []string `protobuf:"bytes,5,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	Waiting []string `protobuf:"bytes,5,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	// Proxies that have roots of the mesh. Software that does not say it leaves it out.
+	Proxies       *uint32 `protobuf:"varint,6,opt,name=proxies,proto3,oneof" json:"proxies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2213,6 +2215,13 @@ func (x *Status_Trust) GetWaiting() []string {
 		return x.Waiting
 	}
 	return nil
+}
+
+func (x *Status_Trust) GetProxies() uint32 {
+	if x != nil && x.Proxies != nil {
+		return *x.Proxies
+	}
+	return 0
 }
 
 // ProxyNack is one rejection by a proxy.
@@ -2686,7 +2695,7 @@ const file_kds_v1_kds_proto_rawDesc = "" +
 	"\adeletes\x18\x04 \x03(\v2\x15.zoneforge.kds.v1.KeyR\adeletes\"`\n" +
 	"\tReportAck\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x127\n" +
-	"\brejected\x18\x02 \x03(\v2\x1b.zoneforge.kds.v1.RejectionR\brejected\"\xc5\x06\n" +
+	"\brejected\x18\x02 \x03(\v2\x1b.zoneforge.kds.v1.RejectionR\brejected\"\xf1\x06\n" +
 	"\x06Status\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
 	"\aproxies\x18\x02 \x01(\rR\aproxies\x12\x14\n" +
@@ -2695,13 +2704,16 @@ const file_kds_v1_kds_proto_rawDesc = "" +
 	"\brejected\x18\x05 \x03(\v2\x1b.zoneforge.kds.v1.RejectionR\brejected\x121\n" +
 	"\x04live\x18\x06 \x03(\v2\x1d.zoneforge.kds.v1.Status.LiveR\x04live\x124\n" +
 	"\x05times\x18\a \x01(\v2\x1e.zoneforge.kds.v1.Status.TimesR\x05times\x124\n" +
-	"\x05trust\x18\b \x03(\v2\x1e.zoneforge.kds.v1.Status.TrustR\x05trust\x1a{\n" +
+	"\x05trust\x18\b \x03(\v2\x1e.zoneforge.kds.v1.Status.TrustR\x05trust\x1a\xa6\x01\n" +
 	"\x05Trust\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x18\n" +
 	"\atrusted\x18\x02 \x03(\fR\atrusted\x12\x12\n" +
 	"\x04used\x18\x03 \x03(\fR\x04used\x12\x16\n" +
 	"\x06behind\x18\x04 \x01(\rR\x06behind\x12\x18\n" +
-	"\awaiting\x18\x05 \x03(\tR\awaiting\x1a\xb2\x01\n" +
+	"\awaiting\x18\x05 \x03(\tR\awaiting\x12\x1d\n" +
+	"\aproxies\x18\x06 \x01(\rH\x00R\aproxies\x88\x01\x01B\n" +
+	"\n" +
+	"\b_proxies\x1a\xb2\x01\n" +
 	"\tProxyNack\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x14\n" +
 	"\x05proxy\x18\x02 \x01(\tR\x05proxy\x12\x19\n" +
@@ -2888,6 +2900,7 @@ func file_kds_v1_kds_proto_init() {
 		(*Query_DescribeDataplane_)(nil),
 		(*Query_CheckUp_)(nil),
 	}
+	file_kds_v1_kds_proto_msgTypes[26].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
