@@ -30,7 +30,7 @@ type finding struct {
 }
 
 const (
-	// maxSkew is how far clocks may be apart: identities are backdated by minutes, and tokens may live for seconds.
+	// maxSkew is how far clocks may be apart: certificates bear two hours, but tokens may live for seconds.
 	maxSkew = 5 * time.Second
 	// endsSoon is how long before its end a certificate is told of, or a quarter of its life where that is shorter: all that renew by
 	// themselves do so before.

@@ -21,7 +21,7 @@ const (
 	watchInterval = 10 * time.Second
 	// An Envoy without its zone is told of again when half of what was left of its certificate has gone, within these bounds.
 	leastReminder, mostReminder = time.Minute, 6 * time.Hour
-	// urgentShare of its life is what a certificate has left when it is urgent to bring the zone back.
+	// urgentShare of what it had when the zone was missed is what a certificate has left when it is urgent to bring the zone back.
 	urgentShare = 4
 	// maxCertificates bounds an answer of the admin socket, in bytes; it is read piece by piece.
 	maxCertificates = 64 << 20
@@ -82,7 +82,7 @@ func (w *zoneWatch) look(ctx context.Context, now time.Time) {
 	case now.Before(w.again):
 		return
 	}
-	from, until, err := w.identity(ctx)
+	until, err := w.identity(ctx)
 	if err != nil {
 		w.log.Warn("the ends of certificates can't be learnt", zap.Error(err))
 	}
@@ -93,7 +93,7 @@ func (w *zoneWatch) look(ctx context.Context, now time.Time) {
 		left := until.Sub(now)
 		w.again = now.Add(min(max(left/2, leastReminder), mostReminder))
 		fields = append(fields, zap.Time("until", until))
-		if left <= until.Sub(from)/urgentShare {
+		if left <= until.Sub(w.since)/urgentShare {
 			say = w.log.Error
 		}
 	}
@@ -119,18 +119,18 @@ func (w *zoneWatch) connected(ctx context.Context) (bool, error) {
 	return value != "0", nil
 }
 
-// identity is the life of the certificate of the mesh that ends first; zero where Envoy has none.
-func (w *zoneWatch) identity(ctx context.Context) (from, until time.Time, err error) {
+// identity is the end of the certificate of the mesh that ends first; zero where Envoy has none.
+func (w *zoneWatch) identity(ctx context.Context) (until time.Time, err error) {
 	body, err := w.get(ctx, "/certs")
 	if err != nil {
-		return from, until, err
+		return until, err
 	}
 	defer body.Close()
 	// There is an entry for each cluster, so they are looked at one by one.
 	decoder := json.NewDecoder(io.LimitReader(body, maxCertificates))
 	for range 3 { // {, "certificates", [
 		if _, err := decoder.Token(); err != nil {
-			return from, until, fmt.Errorf("Envoy's list of certificates: %w", err)
+			return until, fmt.Errorf("Envoy's list of certificates: %w", err)
 		}
 	}
 	for decoder.More() {
@@ -139,20 +139,19 @@ func (w *zoneWatch) identity(ctx context.Context) (from, until time.Time, err er
 				Names []struct {
 					URI string `json:"uri"`
 				} `json:"subject_alt_names"`
-				From  time.Time `json:"valid_from"`
 				Until time.Time `json:"expiration_time"`
 			} `json:"cert_chain"`
 		}
 		if err := decoder.Decode(&entry); err != nil {
-			return from, until, fmt.Errorf("Envoy's list of certificates: %w", err)
+			return until, fmt.Errorf("Envoy's list of certificates: %w", err)
 		}
 		for _, c := range entry.Chain {
 			if len(c.Names) == 1 && strings.HasPrefix(c.Names[0].URI, "spiffe://") && (until.IsZero() || c.Until.Before(until)) {
-				from, until = c.From, c.Until
+				until = c.Until
 			}
 		}
 	}
-	return from, until, nil
+	return until, nil
 }
 
 func (w *zoneWatch) get(ctx context.Context, path string) (io.ReadCloser, error) {

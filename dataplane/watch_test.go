@@ -77,12 +77,12 @@ func TestZoneWatch(t *testing.T) {
 	connected = true
 	expect(watchInterval, "the zone control plane is back")
 
-	entry := func(name, from, until string) string {
-		return fmt.Sprintf(`{"ca_cert":[{"expiration_time":"2036-03-01T00:00:00Z"}],"cert_chain":[{"subject_alt_names":[%s],"valid_from":"2026-03-01T%s:00Z","expiration_time":"2026-03-01T%s:00Z"}]}`, name, from, until)
+	entry := func(name, until string) string {
+		return fmt.Sprintf(`{"ca_cert":[{"expiration_time":"2036-03-01T00:00:00Z"}],"cert_chain":[{"subject_alt_names":[%s],"expiration_time":"2026-03-01T%s:00Z"}]}`, name, until)
 	}
 	certificates = `{"certificates":[` + strings.Join([]string{
-		entry(`{"uri":"spiffe://east.default.mesh/web"}`, "12:00", "16:00"), entry(`{"uri":"spiffe://east.default.mesh/web"}`, "12:00", "15:00"),
-		entry(`{"dns":"www.example.com"}`, "01:00", "13:00"), `{"ca_cert":[],"cert_chain":[]}`}, ",") + `]}`
+		entry(`{"uri":"spiffe://east.default.mesh/web"}`, "16:00"), entry(`{"uri":"spiffe://east.default.mesh/web"}`, "15:00"),
+		entry(`{"dns":"www.example.com"}`, "13:00"), `{"ca_cert":[],"cert_chain":[]}`}, ",") + `]}`
 	connected = false
 	now = time.Date(2026, 3, 1, 13, 0, 0, 0, time.UTC)
 	expect(0, "")

@@ -66,6 +66,7 @@ type federation struct {
 	dir     string
 	network string // such as 127.70.3
 	running map[string]*process
+	clocks  map[string]*timepiece
 	api     *http.Client
 	sites   *sites
 }
@@ -82,7 +83,7 @@ type process struct {
 
 func newFederation(t *testing.T) *federation {
 	t.Helper()
-	f := &federation{t: t, dir: t.TempDir(), running: map[string]*process{}}
+	f := &federation{t: t, dir: t.TempDir(), running: map[string]*process{}, clocks: map[string]*timepiece{}}
 	f.claimNetwork()
 	t.Cleanup(f.stop)
 	return f
@@ -138,7 +139,7 @@ func (f *federation) run(name string, args ...string) *process {
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
-	spawn <- func() { started <- p.cmd.Start() }
+	spawn <- func() { started <- f.begin(p) }
 	if err := <-started; err != nil {
 		f.t.Fatal(err)
 	}

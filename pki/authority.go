@@ -20,8 +20,9 @@ const (
 	// IntermediateLifetime is the default lifetime of an intermediate, and so the longest outage of the global control
 	// plane that a zone survives.
 	IntermediateLifetime = 30 * 24 * time.Hour
-	// Backdate is by how much certificates start before they are made by default, for clocks that are slow.
-	Backdate = time.Minute
+	// Backdate is by how much certificates start before they are made by default, so that the clock of who makes them may be an hour
+	// ahead, and that of who checks them an hour behind.
+	Backdate = 2*time.Hour + 5*time.Minute
 )
 
 var (

@@ -55,7 +55,7 @@ func TestChain(t *testing.T) {
 	root := newRoot(t)
 	r := root.Certificate
 	if r.MaxPathLen != 1 || r.KeyUsage != x509.KeyUsageCertSign|x509.KeyUsageCRLSign || r.Subject.CommonName != "mesh default" ||
-		!r.NotAfter.Equal(clock.Add(RootLifetime)) || !r.NotBefore.Equal(clock.Add(-time.Minute)) {
+		!r.NotAfter.Equal(clock.Add(RootLifetime)) || !r.NotBefore.Equal(clock.Add(-Backdate)) {
 		t.Errorf("root: path length %d, usage %b, %s, %s to %s", r.MaxPathLen, r.KeyUsage, r.Subject, r.NotBefore, r.NotAfter)
 	}
 	east, td := newZone(t, root, "east")
@@ -68,7 +68,7 @@ func TestChain(t *testing.T) {
 	if len(s.Chain) != 2 || len(leaf.URIs) != 1 || leaf.URIs[0].String() != "spiffe://east.default.mesh.local/back_end.v1" {
 		t.Errorf("chain of %d, URIs %v", len(s.Chain), leaf.URIs)
 	}
-	if !leaf.NotAfter.Equal(clock.Add(24*time.Hour)) || !leaf.NotBefore.Equal(clock.Add(-time.Minute)) {
+	if !leaf.NotAfter.Equal(clock.Add(24*time.Hour)) || !leaf.NotBefore.Equal(clock.Add(-Backdate)) {
 		t.Errorf("leaf from %s to %s", leaf.NotBefore, leaf.NotAfter)
 	}
 	bundle := must(NewBundle(root.Certificate))(t)
@@ -78,7 +78,7 @@ func TestChain(t *testing.T) {
 	}
 	_, err := Verify(chain, bundle, clock.Add(25*time.Hour))
 	wantErr(t, err, ErrExpired)
-	_, err = Verify(chain, bundle, clock.Add(-2*time.Minute))
+	_, err = Verify(chain, bundle, clock.Add(-Backdate-time.Minute))
 	wantErr(t, err, ErrNotYetValid)
 	_, err = Verify(chain, must(NewBundle(newRoot(t).Certificate))(t), clock)
 	wantErr(t, err, ErrUntrusted)
@@ -195,6 +195,28 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// Root, intermediate and SVID are made by three clocks, of which each is right or an hour wrong, and so is that of who checks them.
+func TestClocksMayBeAnHourWrong(t *testing.T) {
+	wrong := []time.Duration{-time.Hour, 0, time.Hour}
+	for _, global := range wrong {
+		root := must(NewRoot(rand.Reader, clock.Add(global), "default", Validity{}))(t)
+		bundle := must(NewBundle(root.Certificate))(t)
+		for _, zone := range wrong {
+			key := must(NewKey(rand.Reader))(t)
+			td := must(NewTrustDomain("east", "default", "local"))(t)
+			csr := must(NewRequest(rand.Reader, key, td))(t)
+			signed := must(SignIntermediate(rand.Reader, clock.Add(global), root, td, csr, Validity{}))(t)
+			east := must(LoadIntermediate(EncodeCertificates(signed...), key, td, bundle, clock.Add(zone)))(t)
+			s := must(NewSVID(rand.Reader, clock.Add(zone), east, ID{TrustDomain: td, Service: "web"}, Validity{}))(t)
+			for _, peer := range wrong {
+				if _, err := Verify(s.Chain, bundle, clock.Add(peer)); err != nil {
+					t.Errorf("global by %s, zone by %s, peer by %s: %v", global, zone, peer, err)
+				}
+			}
+		}
+	}
+}
+
 func TestLoadRoot(t *testing.T) {
 	root, other := newRoot(t), newRoot(t)
 	east, _ := newZone(t, root, "east")
@@ -216,7 +238,7 @@ func TestLoadRoot(t *testing.T) {
 		"broken":         {[]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), keyPEM, clock, ErrMalformed},
 		"other key":      {certPEM, must(other.Key.PEM())(t), clock, ErrKeyMismatch},
 		"expired":        {certPEM, keyPEM, clock.Add(2 * RootLifetime), ErrExpired},
-		"early":          {certPEM, keyPEM, clock.Add(-time.Hour), ErrNotYetValid},
+		"early":          {certPEM, keyPEM, clock.Add(-Backdate - time.Hour), ErrNotYetValid},
 		"intermediate":   {EncodeCertificates(east.Certificate, root.Certificate), must(east.Key.PEM())(t), clock, ErrNotCA},
 		"unrelated":      {EncodeCertificates(root.Certificate, east.Certificate), keyPEM, clock, ErrNotCA},
 		"ed25519":        {certPEM, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: edKey}), clock, ErrUnsupportedKey},

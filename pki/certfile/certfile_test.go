@@ -101,7 +101,7 @@ func TestLoadErrors(t *testing.T) {
 		"swapped":   {key, cert, clock, pki.ErrMalformed},
 		"other key": {cert, filepath.Join(other, ServerKeyFile), clock, pki.ErrKeyMismatch},
 		"expired":   {cert, key, clock.Add(2 * pki.ServerLifetime), pki.ErrExpired},
-		"early":     {cert, key, clock.Add(-time.Hour), pki.ErrNotYetValid},
+		"early":     {cert, key, clock.Add(-pki.Backdate - time.Hour), pki.ErrNotYetValid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := Load(c.cert, c.key, c.now); !errors.Is(err, c.want) {

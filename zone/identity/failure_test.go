@@ -168,7 +168,7 @@ func TestSlowClockAtStart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		chain, err := pki.SignIntermediate(rand.Reader, time.Now().Add(time.Hour), w.signs, td, csr, pki.Validity{})
+		chain, err := pki.SignIntermediate(rand.Reader, time.Now().Add(pki.Backdate+59*time.Minute), w.signs, td, csr, pki.Validity{})
 		if err != nil {
 			t.Fatal(err)
 		}
