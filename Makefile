@@ -58,7 +58,7 @@ redis:
 # The end-to-end tests run after the others and alone: they are about the time that requests take, too.
 test: tools-test ## all tests, with the real Envoy and an embedded etcd
 	go test -timeout 30m $$(go list ./... | grep -v '/e2e$$')
-	go test -timeout 30m ./e2e
+	go test -timeout 60m ./e2e
 
 demo: build tools ## run the whole federation on this machine; Ctrl-C ends it
 	bin/zoneforge demo

@@ -51,7 +51,7 @@ func (f *federation) startTLSTalker(address, name string, chain, key []byte) {
 // converse sends a word over a connection and reads the answer to its end.
 func converse(conn net.Conn) (string, error) {
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(answerTime)); err != nil {
 		return "", err
 	}
 	if _, err := io.WriteString(conn, "hello"); err != nil {
@@ -66,7 +66,7 @@ func converse(conn net.Conn) (string, error) {
 
 // overTLS talks to a server name at an address; serial is that of the certificate it was shown.
 func overTLS(address string, config *tls.Config) (answer string, serial int64, err error) {
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", address, config)
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: answerTime}, "tcp", address, config)
 	if err != nil {
 		return "", 0, err
 	}

@@ -58,7 +58,7 @@ conf:
 	const ecdsa12, rsa12 = tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
 	dial := func(config *tls.Config) (tls.ConnectionState, error) {
 		config.InsecureSkipVerify = true
-		conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", f.at(10, 8443), config)
+		conn, err := tls.DialWithDialer(&net.Dialer{Timeout: answerTime}, "tcp", f.at(10, 8443), config)
 		if err != nil {
 			return tls.ConnectionState{}, err
 		}

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -20,7 +19,7 @@ type strange struct{ function, request, told string }
 
 // churnClient keeps connections, and believes whatever certificate it is shown.
 func churnClient() *http.Client {
-	return &http.Client{Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	return &http.Client{Timeout: answerTime, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{ServerName: "api.example.com", InsecureSkipVerify: true}}}
 }
 
@@ -98,7 +97,7 @@ func TestEveryAnswerIsExplained(t *testing.T) {
 		next := 1 - now[i]
 		changing.Store(fmt.Sprintf("change %d was on its way, of %s to %d", n, all[i].name, next))
 		f.post(all[i].documents[next], all[i].documents[now[i]])
-		f.settled("east", churnProxies)
+		f.acknowledged("east", churnProxies)
 		now[i] = next
 		settling = append(settling, i)
 		if len(settling) > 3 {

@@ -5,13 +5,12 @@ import (
 	"net"
 	"net/http"
 	"testing"
-	"time"
 )
 
 // clientAt sends its requests from an address.
 func clientAt(t *testing.T, address string) *http.Client {
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
-	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: dialer.DialContext}}
+	return &http.Client{Timeout: answerTime, Transport: &http.Transport{DisableKeepAlives: true, DialContext: dialer.DialContext}}
 }
 
 // TestClientAddress lets clients pass by where they come from, whatever they claim.

@@ -122,7 +122,7 @@ func showing(sni string, certificates []tls.Certificate) *tls.Config {
 
 // throughTLS is a client at a port of the edge for a server name, which shows a certificate where one is given.
 func (f *federation) throughTLS(sni string, port int, certificates ...tls.Certificate) *http.Client {
-	c := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+	c := &http.Client{Timeout: answerTime, Transport: &http.Transport{DisableKeepAlives: true,
 		TLSClientConfig: showing(sni, certificates),
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, f.at(10, port))
@@ -205,7 +205,7 @@ func TestClientCertificates(t *testing.T) {
 			return err
 		}
 		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(answerTime)); err != nil {
 			return err
 		}
 		if _, err := fmt.Fprint(conn, "GET /raw HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +52,7 @@ func (f *federation) setClock(name string, by time.Duration) {
 // the machine's, judge the certificates.
 func TestClocks(t *testing.T) {
 	f := newFederation(t)
+	f.heartbeat = "5s" // no stream ends where a busy machine is silent for a while
 	f.setClock("global", time.Hour)
 	f.setClock("east", time.Hour)
 	f.setClock("west", -time.Hour)
@@ -78,8 +80,11 @@ func TestClocks(t *testing.T) {
 	for _, service := range []string{"near", "far"} {
 		f.answers(client, http.StatusOK, "GET", url(service))
 	}
-	ahead := f.fails(1, []string{"clock"}, "doctor")
-	f.says(ahead, "zone west", "2h0m0s behind global's")
+	// It says by how much at least, so less what asking takes.
+	ahead := f.fails(1, []string{"clock", "zone west"}, "doctor")
+	if !regexp.MustCompile(`(2h0m0s|1h59m\d+s) behind global's`).MatchString(ahead) {
+		t.Errorf("it doesn't say how far west is behind: %s", ahead)
+	}
 
 	// All of them jump, and everything is signed anew by the clocks of now.
 	near, far := f.send(url("near")), f.send(url("far"))

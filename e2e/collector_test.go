@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 )
 
 // otelCollector is the OpenTelemetry Collector, which prints what it is sent.
@@ -54,7 +53,7 @@ service:
 		_ = cmd.Wait() // it was killed
 	})
 	f.await("the collector", func() error {
-		conn, err := net.DialTimeout("tcp", c.endpoint, time.Second)
+		conn, err := net.DialTimeout("tcp", c.endpoint, answerTime)
 		if err == nil {
 			_ = conn.Close()
 		}

@@ -68,7 +68,7 @@ func TestConnectionLimit(t *testing.T) {
 		if err != nil {
 			return nil, err
 		}
-		if err = conn.SetDeadline(time.Now().Add(10 * time.Second)); err == nil {
+		if err = conn.SetDeadline(time.Now().Add(answerTime)); err == nil {
 			_, err = fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: one.example.com\r\n\r\n")
 		}
 		if err == nil {
@@ -89,14 +89,14 @@ func TestConnectionLimit(t *testing.T) {
 	}
 	secure := func(sni string) func() (net.Conn, error) {
 		return func() (net.Conn, error) {
-			return tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", f.at(10, 8443), &tls.Config{ServerName: sni, InsecureSkipVerify: true})
+			return tls.DialWithDialer(&net.Dialer{Timeout: answerTime}, "tcp", f.at(10, 8443), &tls.Config{ServerName: sni, InsecureSkipVerify: true})
 		}
 	}
 	for name, c := range map[string]struct {
 		limit int
 		dial  func() (net.Conn, error)
 	}{
-		"http":  {3, func() (net.Conn, error) { return net.DialTimeout("tcp", f.at(10, 8080), 5*time.Second) }},
+		"http":  {3, func() (net.Conn, error) { return net.DialTimeout("tcp", f.at(10, 8080), answerTime) }},
 		"https": {2, secure("one.example.com")},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -201,12 +201,12 @@ func TestProxiesInFront(t *testing.T) {
 	}
 	// behind is a request over a connection that begins with some bytes.
 	behind := func(port int, preamble string) (string, error) {
-		conn, err := net.DialTimeout("tcp", f.at(10, port), 5*time.Second)
+		conn, err := net.DialTimeout("tcp", f.at(10, port), answerTime)
 		if err != nil {
 			return "", err
 		}
 		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(answerTime)); err != nil {
 			return "", err
 		}
 		if _, err := fmt.Fprint(conn, preamble+"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); err != nil {

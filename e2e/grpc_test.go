@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -131,7 +130,7 @@ conf:
 		protocols := &http.Protocols{}
 		protocols.SetHTTP2(true)
 		protocols.SetUnencryptedHTTP2(true)
-		client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{Protocols: protocols, TLSClientConfig: &tls.Config{ServerName: "api.example.com", InsecureSkipVerify: true}}}
+		client := &http.Client{Timeout: answerTime, Transport: &http.Transport{Protocols: protocols, TLSClientConfig: &tls.Config{ServerName: "api.example.com", InsecureSkipVerify: true}}}
 		t.Cleanup(client.CloseIdleConnections)
 		r, a, err := ask(client, "GET", c.url+"/echo", "Host", "api.example.com")
 		if err != nil || r.Proto != c.protocol || a.Workload != "echo" {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -54,10 +55,21 @@ func TestMain(m *testing.M) {
 
 // Ports are the same in every test; the addresses differ, as if each process had a machine of its own.
 const (
-	restPort  = 5682
-	kdsPort   = 5685
-	xdsPort   = 5678
-	awaitTime = 30 * time.Second
+	restPort = 5682
+	kdsPort  = 5685
+	xdsPort  = 5678
+)
+
+// No test knows how fast the machine is: these bounds are met where something is wrong alone.
+const (
+	// awaitTime is how long a condition may take to hold.
+	awaitTime = 2 * time.Minute
+	// answerTime is how long an answer that must come may take.
+	answerTime = time.Minute
+	// endTime is how long a process may take to end by itself.
+	endTime = time.Minute
+	// applyTime is how long a change may take to be live, as an argument.
+	applyTime = "2m"
 )
 
 // federation is a global with zones and proxies, all real processes on a loopback network of its own.
@@ -67,8 +79,10 @@ type federation struct {
 	network string // such as 127.70.3
 	running map[string]*process
 	clocks  map[string]*timepiece
-	api     *http.Client
-	sites   *sites
+	// heartbeat is global's interval; a second where it is empty.
+	heartbeat string
+	api       *http.Client
+	sites     *sites
 }
 
 // process is one of them, with its output in a file.
@@ -117,7 +131,13 @@ func (f *federation) write(name, text string) string {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		f.t.Fatal(err)
 	}
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	// In one step, as a process may be reading it.
+	whole := path + ".next"
+	err := os.WriteFile(whole, []byte(text), 0o600)
+	if err == nil {
+		err = os.Rename(whole, path)
+	}
+	if err != nil {
 		f.t.Fatal(err)
 	}
 	return path
@@ -175,7 +195,7 @@ func (f *federation) end(name string) int {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 	select {
 	case <-p.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(endTime):
 		_ = p.cmd.Process.Kill()
 		<-p.done
 		f.t.Errorf("%s did not end", name)
@@ -212,7 +232,7 @@ func (f *federation) stop() {
 		_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	}
 	// One bound for all, so that a test that fails doesn't take minutes.
-	limit := time.NewTimer(20 * time.Second)
+	limit := time.NewTimer(endTime)
 	defer limit.Stop()
 	for _, name := range names {
 		p := f.running[name]
@@ -276,7 +296,7 @@ func (f *federation) await(what string, ok func() error) {
 // globalArgs are those of a global at the first address.
 func (f *federation) globalArgs(more ...string) []string {
 	return append([]string{"global", "run", "--data-dir", f.path("global"), "--rest-address", f.at(1, restPort), "--kds-address", f.at(1, kdsPort),
-		"--heartbeat-interval", "1s", "--root-settle", "1s"}, more...)
+		"--heartbeat-interval", cmp.Or(f.heartbeat, "1s"), "--root-settle", "1s"}, more...)
 }
 
 func (f *federation) startGlobal() {
@@ -330,6 +350,9 @@ func (f *federation) cli(args ...string) string {
 	if err != nil {
 		f.t.Fatalf("zoneforge %s: %v", strings.Join(args, " "), err)
 	}
+	if slices.Contains(args, "--wait") {
+		f.inForce()
+	}
 	return out
 }
 
@@ -360,13 +383,13 @@ func (f *federation) says(text string, words ...string) {
 // apply applies documents and waits until the last proxy has them.
 func (f *federation) apply(documents ...string) {
 	f.t.Helper()
-	f.cli("apply", "--wait", "--timeout", "30s", "-f", f.write("apply.yaml", strings.Join(documents, "\n---\n")))
+	f.cli("apply", "--wait", "--timeout", applyTime, "-f", f.write("apply.yaml", strings.Join(documents, "\n---\n")))
 }
 
 // refusesToApply applies documents that must fail as a whole, or in a zone.
 func (f *federation) refusesToApply(words []string, documents ...string) string {
 	f.t.Helper()
-	return f.fails(1, words, "apply", "--wait", "--timeout", "30s", "-f", f.write("refused.yaml", strings.Join(documents, "\n---\n")))
+	return f.fails(1, words, "apply", "--wait", "--timeout", applyTime, "-f", f.write("refused.yaml", strings.Join(documents, "\n---\n")))
 }
 
 // token keeps a token in a file.
@@ -444,7 +467,7 @@ func (f *federation) restAt(n int, method, path string, body io.Reader) (int, []
 		}
 		pool := x509.NewCertPool()
 		pool.AppendCertsFromPEM(roots)
-		f.api = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
+		f.api = &http.Client{Timeout: answerTime, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
 		f.t.Cleanup(f.api.CloseIdleConnections)
 	}
 	token, err := os.ReadFile(f.path("global", "admin-token"))
@@ -466,8 +489,34 @@ func (f *federation) restAt(n int, method, path string, body io.Reader) (int, []
 	return response.StatusCode, out, err
 }
 
-// settled waits until all of a zone's proxies, of which there are n, have all of the newest revision.
+// settled waits until all of a zone's proxies, of which there are n, have all of the newest revision in force.
 func (f *federation) settled(zone string, n int) {
+	f.t.Helper()
+	f.acknowledged(zone, n)
+	f.inForce()
+}
+
+// inForce waits until no Envoy has a listener or a cluster on its way: what is acknowledged may still wait for a route table, a secret or
+// endpoints. From then on each new request meets it, as a worker takes what it was told before it reads from a connection that came later.
+func (f *federation) inForce() {
+	f.t.Helper()
+	for _, name := range f.names() {
+		socket := f.path("run", name, "admin.sock")
+		if _, err := os.Stat(socket); err != nil {
+			continue // it runs no Envoy, or none yet
+		}
+		f.await("what "+name+" was told to be in force", func() error {
+			text, err := adminGet(socket, `/stats?filter=^(listener_manager\.total_listeners_warming|cluster_manager\.warming_clusters)$`)
+			if err == nil && strings.Count(text, ": 0\n") != 2 {
+				err = errors.New(text)
+			}
+			return err
+		})
+	}
+}
+
+// acknowledged waits until they have acknowledged it.
+func (f *federation) acknowledged(zone string, n int) {
 	f.t.Helper()
 	f.await("proxies of "+zone, func() error {
 		s, err := f.status(zone)
@@ -508,92 +557,6 @@ func gatewayDocument(mesh, name, address string) string {
 func permit(mesh, name, from, to, action string) string {
 	return fmt.Sprintf("type: TrafficPermission\nmesh: %s\nname: %s\nsources: [{match: {kuma.io/service: %q}}]\ndestinations: [{match: {kuma.io/service: %q}}]\nconf: {action: %s}\n",
 		mesh, name, from, to, action)
-}
-
-// answer is what a workload says of a request.
-type answer struct {
-	Workload string
-	Method   string
-	Path     string
-	Query    string
-	Host     string
-	Header   http.Header
-	// Text is the body, whoever wrote it.
-	Text string `json:"-"`
-}
-
-// workload answers at an address with what it sees. Handlers for paths may be given.
-func (f *federation) workload(address, name string, handlers map[string]http.HandlerFunc) {
-	f.t.Helper()
-	l, err := f.listen(address)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	s := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if h := handlers[r.URL.Path]; h != nil {
-			h(w, r)
-			return
-		}
-		w.Header().Set("X-Workload", name)
-		_ = json.NewEncoder(w).Encode(answer{Workload: name, Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Host: r.Host, Header: r.Header})
-	})}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = s.Serve(l) }()
-	f.t.Cleanup(func() { _ = s.Close(); <-done })
-}
-
-// client of a test: it keeps no connection, so that each request meets what is in force now.
-func newClient(t *testing.T) *http.Client {
-	c := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	t.Cleanup(c.CloseIdleConnections)
-	return c
-}
-
-// ask sends a request and reads what the workload answered, where it answered.
-func ask(client *http.Client, method, url string, header ...string) (*http.Response, answer, error) {
-	r, err := http.NewRequestWithContext(context.Background(), method, url, nil)
-	if err != nil {
-		return nil, answer{}, err
-	}
-	for i := 0; i+1 < len(header); i += 2 {
-		if header[i] == "Host" {
-			r.Host = header[i+1]
-			continue
-		}
-		r.Header.Add(header[i], header[i+1])
-	}
-	return answerTo(client, r)
-}
-
-// answerTo sends a request, and reads what the workload answered, where it answered.
-func answerTo(client *http.Client, r *http.Request) (*http.Response, answer, error) {
-	response, err := client.Do(r)
-	if err != nil {
-		return nil, answer{}, err
-	}
-	defer response.Body.Close()
-	var a answer
-	body, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode == http.StatusOK && response.Header.Get("X-Workload") != "" {
-		err = json.Unmarshal(body, &a)
-	}
-	a.Text = string(body)
-	return response, a, err
-}
-
-// answers waits for a status, as Envoy's workers take a change over a moment after it was acknowledged.
-func (f *federation) answers(client *http.Client, status int, method, url string, header ...string) (out answer) {
-	f.t.Helper()
-	f.await(method+" "+url, func() error {
-		r, a, err := ask(client, method, url, header...)
-		if err == nil && r.StatusCode != status {
-			err = fmt.Errorf("status %d, want %d", r.StatusCode, status)
-		}
-		out = a
-		return err
-	})
-	return out
 }
 
 // writeFile is for goroutines, which must not end the test.

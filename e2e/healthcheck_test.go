@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -20,7 +19,7 @@ import (
 
 func healthCheck(conf string) string {
 	return "type: HealthCheck\nmesh: default\nname: echo\nsources: [{match: {kuma.io/service: '*'}}]\ndestinations: [{match: {kuma.io/service: echo}}]\n" +
-		"conf:\n  interval: 100ms\n  noTrafficInterval: 100ms\n  timeout: 1s\n  unhealthyThreshold: 2\n  healthyThreshold: 1\n" + conf
+		"conf:\n  interval: 100ms\n  noTrafficInterval: 100ms\n  timeout: 20s\n  unhealthyThreshold: 2\n  healthyThreshold: 1\n" + conf
 }
 
 // TestHealthCheck has a gateway ask endpoints whether they are well: requests that would be answered don't tell.
@@ -127,7 +126,7 @@ func TestGRPCHealthCheck(t *testing.T) {
 	gives := func(want codes.Code) {
 		t.Helper()
 		f.await("an answer of "+want.String(), func() error {
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), answerTime)
 			defer cancel()
 			// Requests ask about the server as a whole, which is well all the time.
 			if _, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}); status.Code(err) != want {

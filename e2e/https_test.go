@@ -65,7 +65,7 @@ func TestHTTPSGateway(t *testing.T) {
 	f := startEdge(t)
 	plain := newClient(t)
 	secure := func(sni string) *http.Client {
-		c := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
+		c := &http.Client{Timeout: answerTime, Transport: &http.Transport{
 			// The certificate itself is looked at.
 			TLSClientConfig: &tls.Config{ServerName: sni, InsecureSkipVerify: true},
 			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {

@@ -56,7 +56,7 @@ func TestOIDC(t *testing.T) {
 	pool := ca.pool()
 	// browser keeps cookies, which it shares with the others; it knows the shop's host at one of the gateways.
 	browser := func(gateway int, jar http.CookieJar, follow bool) *http.Client {
-		c := &http.Client{Jar: jar, Timeout: 20 * time.Second, Transport: &http.Transport{
+		c := &http.Client{Jar: jar, Timeout: answerTime, Transport: &http.Transport{
 			DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool},
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				if address == "shop.example.com:443" {

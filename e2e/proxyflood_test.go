@@ -23,7 +23,7 @@ func TestProxyTakesNoMoreConnections(t *testing.T) {
 	f.settled("east", 4)
 	f.answers(newClient(t), http.StatusOK, "GET", "http://"+f.at(12, 8080)+"/")
 	request := func(c net.Conn) error {
-		if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(answerTime)); err != nil {
 			return err
 		}
 		if _, err := fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: edge\r\n\r\n"); err != nil {
@@ -40,7 +40,7 @@ func TestProxyTakesNoMoreConnections(t *testing.T) {
 		return err
 	}
 	open := func() (net.Conn, error) {
-		c, err := net.DialTimeout("tcp", f.at(12, 8080), 10*time.Second)
+		c, err := net.DialTimeout("tcp", f.at(12, 8080), answerTime)
 		if err != nil {
 			return nil, err
 		}

@@ -155,7 +155,7 @@ func (f *replicated) refusesWrites(i, status int, code string) {
 	if err != nil || got != status || problem.Code != code || problem.Mend == "" {
 		f.t.Errorf("%s answered a change with %d %s %v, want %d %s", replicaName(i), got, body, err, status, code)
 	}
-	if took := time.Since(began); took > 15*time.Second {
+	if took := time.Since(began); took > answerTime/2 {
 		f.t.Errorf("%s refused a change only after %s", replicaName(i), took)
 	}
 }
@@ -272,7 +272,7 @@ func (f *federation) send(url string) *sending {
 	s := &sending{stop: make(chan struct{})}
 	for range 2 {
 		s.wg.Go(func() {
-			client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{}}
+			client := &http.Client{Timeout: answerTime, Transport: &http.Transport{}}
 			defer client.CloseIdleConnections()
 			pace := time.NewTicker(5 * time.Millisecond)
 			defer pace.Stop()
@@ -375,7 +375,7 @@ func (f *federation) zoneFigures(n int) (map[string]float64, error) {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(roots)
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool}}}
+	client := &http.Client{Timeout: answerTime, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool}}}
 	defer client.CloseIdleConnections()
 	families, err := scrape(client, "https://"+f.at(n, 5683)+"/metrics")
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 )
 
 const bytesGateway = `type: MeshGateway
@@ -84,7 +83,7 @@ func TestTCPAndTLSListeners(t *testing.T) {
 	says(f.at(10, 5432), "v2: hello")
 	byName("a.pass.example.com", "own: hello", 13)
 	byName("b.pass.example.com", "wide: hello", 14)
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{ServerName: "api.example.com", InsecureSkipVerify: true}}}
+	client := &http.Client{Timeout: answerTime, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{ServerName: "api.example.com", InsecureSkipVerify: true}}}
 	if a := f.answers(client, http.StatusOK, "GET", "https://"+f.at(10, 8443)+"/x", "Host", "api.example.com"); a.Workload != "echo" {
 		t.Errorf("HTTPS beside TLS is answered by %q", a.Workload)
 	}

@@ -28,13 +28,13 @@ func TestConnectionsByAddress(t *testing.T) {
 
 	// from says who answers a client of an address.
 	from := func(n int, address string) (string, error) {
-		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(f.host(n))}}
+		d := net.Dialer{Timeout: answerTime, LocalAddr: &net.TCPAddr{IP: net.ParseIP(f.host(n))}}
 		conn, err := d.Dial("tcp", address)
 		if err != nil {
 			return "", err
 		}
 		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(answerTime)); err != nil {
 			return "", err
 		}
 		if _, err := io.WriteString(conn, "hello"); err != nil {
