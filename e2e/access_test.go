@@ -17,7 +17,7 @@ func TestAccessTogether(t *testing.T) {
 	inside, outside := clientAt(t, f.host(80)), clientAt(t, f.host(90))
 	f.apply(secretDocument("staff", []byte(htpasswd("ann", "pw"))), secretDocument("partners", []byte("acme: k1\nzeta: k2\n")),
 		gatewayRoute("all", "",
-			guarded("/all", fmt.Sprintf("{extAuth: {http: {target: {url: 'http://%s'}, requestHeaders: [x-token, x-secret], backendHeaders: [x-subject]}}}, {apiKey: {secret: partners, allowedClients: [acme], clientHeader: x-secret}}, "+
+			guarded("/all", fmt.Sprintf("{extAuth: {http: {target: {url: 'http://%s'}, requestHeaders: [x-token, x-secret], backendHeaders: [x-subject]}, timeout: 10s}}, {apiKey: {secret: partners, allowedClients: [acme], clientHeader: x-secret}}, "+
 				"{basicAuth: {secret: staff, usernameHeader: x-user}}, {clientAddress: {allow: [%s]}}", f.at(40, 9000), f.host(80)))+
 				"      - matches: [{path: {match: PREFIX, value: /v2}}]\n"+toV2))
 	user, key, token := basic("ann", "pw"), []string{"X-Api-Key", "k1"}, []string{"X-Token", "good"}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // TestGatewayAnswers has a real gateway rewrite, redirect, copy and answer by itself.
@@ -73,8 +74,12 @@ func TestGatewayAnswers(t *testing.T) {
 			t.Fatalf("a copied request was answered by %q: %v", a.Workload, err)
 		}
 	}
-	for range 10 {
-		<-copied
+	for n := range 10 {
+		select {
+		case <-copied:
+		case <-time.After(awaitTime):
+			t.Fatalf("%d copies of 10 requests", n)
+		}
 	}
 	if n := copies.Load(); n != 10 {
 		t.Errorf("%d copies of 10 requests", n)

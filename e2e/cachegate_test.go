@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -33,6 +34,14 @@ func TestCacheBehindTokens(t *testing.T) {
 	}
 	public := at("/public", "public, max-age=600")
 	asks("the first", public, 200, "MISS", 1, bearer("ada", time.Hour)...)
+	// It may still be on its way into the cache when the client has it.
+	f.await("an answer that is kept", func() error {
+		r, _, err := send(client, "GET", public, nil, bearer("ada", time.Hour)...)
+		if err == nil && r.Header.Get("X-Cache") != "HIT" {
+			err = fmt.Errorf("%v", r)
+		}
+		return err
+	})
 	asks("the same user", public, 200, "HIT", 0, bearer("ada", time.Hour)...)
 	asks("another user", public, 200, "HIT", 0, bearer("bob", time.Hour)...)
 	// A cache says MISS of all that it did not give.
@@ -77,18 +86,25 @@ func TestCacheOfAWorkload(t *testing.T) {
 		}
 		return nil
 	})
-	before, _, _ := o.seen()
-	status, first := get(at(edge, "/page", "max-age=600"), "pages.example.com")
-	if status != "MISS" {
+	if status, _ := get(at(edge, "/page", "max-age=600"), "pages.example.com"); status != "MISS" {
 		t.Errorf("the first request: %s", status)
 	}
+	first := ""
+	f.await("an answer that is kept", func() (err error) {
+		var status string
+		if status, first = get(at(edge, "/page", "max-age=600"), "pages.example.com"); status != "HIT" {
+			err = errors.New(status)
+		}
+		return err
+	})
+	before, _, _ := o.seen()
 	for _, from := range []string{edge, sidecar, edge} {
 		if status, body := get(at(from, "/page", "max-age=600"), "pages.example.com"); status != "HIT" || body != first {
 			t.Errorf("from %s: %s, %q after %q", from, status, body, first)
 		}
 	}
-	if after, _, _ := o.seen(); after != before+1 {
-		t.Errorf("%d requests reached the workload, want one", after-before)
+	if after, _, _ := o.seen(); after != before {
+		t.Errorf("%d requests reached the workload for what is kept", after-before)
 	}
 	if status, body := get(at(sidecar, "/page", "max-age=600"), "other.example.com"); status != "MISS" || body == first {
 		t.Errorf("another host: %s %q", status, body)

@@ -153,7 +153,7 @@ func policyChurns(f *federation) []churn {
 		beyond("breaker", "CircuitBreaker", "thresholds: {maxRequests: 1000}"),
 		beyond("timeout", "Timeout", "connectTimeout: 3s, http: {requestTimeout: 9s}"),
 		beyond("retry", "Retry", "http: {numRetries: 2}"),
-		beyond("health", "HealthCheck", "interval: 1s, timeout: 1s, unhealthyThreshold: 3, healthyThreshold: 1, http: {path: /}"),
+		beyond("health", "HealthCheck", "interval: 1s, timeout: 20s, unhealthyThreshold: 3, healthyThreshold: 1, http: {path: /}"),
 		beyond("injection", "FaultInjection", "delay: {value: 1ms, percentage: 100}"),
 		beyond("log", "TrafficLog", "backend: churn"),
 		{name: "locality", documents: [2]string{base("locality"), base("locality") + "---\n" + strings.Replace(locality("  localFirst: false\n  weights: {east: 1}\n"), "name: echo", "name: churn-locality", 1)},

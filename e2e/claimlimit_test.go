@@ -13,7 +13,7 @@ func TestRateLimitByClaim(t *testing.T) {
 	client := newClient(t)
 	keys := newIssuer(t)
 	f.apply(gatewayRoute("claims", "", limitRule("/", "{type: JWT, jwt: {providers: {shop: {issuer: shop, localJwks: {inline: '"+base64.StdEncoding.EncodeToString(keys.jwks())+"'}}}}}, "+
-		"{rateLimit: {requests: 2, interval: 10m, keys: [{claim: sub}]}}")))
+		"{rateLimit: {requests: 2, interval: 24h, keys: [{claim: sub}]}}")))
 	url := "http://" + f.at(10, 8080) + "/"
 	token := func(c claims) []string {
 		return []string{"Authorization", "Bearer " + keys.sign(c.with(claims{"iss": "shop", "exp": time.Now().Add(time.Hour).Unix()}))}

@@ -97,7 +97,7 @@ func (z *zone) OnProgress(server.ProxyID, server.Progress) {
 // await blocks until a proxy acknowledged a revision.
 func (z *zone) await(t *testing.T, id server.ProxyID, revision uint64) {
 	t.Helper()
-	deadline := time.After(60 * time.Second)
+	deadline := time.After(awaitTime)
 	for {
 		st, _ := z.server.Status(id)
 		if st.Acked >= revision {
@@ -189,7 +189,7 @@ func (z *zone) start(t *testing.T, kind, name string) server.ProxyID {
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		timer := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
+		timer := time.AfterFunc(endTime, func() { _ = cmd.Process.Kill() })
 		_ = cmd.Wait()
 		timer.Stop()
 		if t.Failed() {
@@ -236,7 +236,7 @@ func sidecar(port, workload uint32, authorization ir.Authorization) *ir.Proxy {
 			Forward: &ir.Forward{Clusters: []ir.WeightedCluster{{Cluster: "workload", Weight: 1}}, Timeout: 15 * time.Second},
 		})}},
 		Clusters: []ir.Cluster{{
-			Name: "workload", Protocol: ir.HTTP1, ConnectTimeout: 5 * time.Second,
+			Name: "workload", Protocol: ir.HTTP1, ConnectTimeout: 15 * time.Second,
 			Static: &ir.Endpoint{Address: "127.0.0.1", Port: workload},
 		}},
 	}
@@ -255,7 +255,7 @@ func gateway(port uint32, sni string) *ir.Proxy {
 			Forward: &ir.Forward{Clusters: []ir.WeightedCluster{{Cluster: "echo", Weight: 1}}, Timeout: 15 * time.Second},
 		})}},
 		Clusters: []ir.Cluster{{
-			Name: "echo", Protocol: ir.HTTP1, ConnectTimeout: 5 * time.Second, EndpointsName: ingress.EndpointsName(sni, ingress.ClientView),
+			Name: "echo", Protocol: ir.HTTP1, ConnectTimeout: 15 * time.Second, EndpointsName: ingress.EndpointsName(sni, ingress.ClientView),
 			TLS: &ir.UpstreamTLS{
 				Certificate: svid, Validation: bundle, SNI: sni,
 				SANs: []ir.TextMatch{{Kind: ir.TextRegex, Value: `spiffe://[^./]+\.default\.zoneforge/echo`}},
@@ -325,24 +325,36 @@ func TestOneRequestCrossesTwoZones(t *testing.T) {
 	west.await(t, ingressID, 1)
 	east.await(t, edgeID, 1)
 
-	plain := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{}}
+	plain := &http.Client{Timeout: answerTime, Transport: &http.Transport{}}
 	t.Cleanup(plain.CloseIdleConnections)
 	target := fmt.Sprintf("http://127.0.0.1:%d/", gatewayPort)
-	code, body := get(t, plain, target)
-	if code != http.StatusOK || !strings.Contains(body, "URI=spiffe://east.default.zoneforge/edge") {
-		t.Fatalf("across zones: %d %q", code, body)
+	// A listener may wait for its routes when all was acknowledged.
+	until(t, func() error {
+		code, body, err := get(plain, target)
+		if err == nil && (code != http.StatusOK || !strings.Contains(body, "URI=spiffe://east.default.zoneforge/edge")) {
+			err = fmt.Errorf("across zones: %d %q", code, body)
+		}
+		return err
+	})
+	answers := func(want int) {
+		t.Helper()
+		until(t, func() error {
+			code, _, err := get(plain, target)
+			if err == nil && code != want {
+				err = fmt.Errorf("%d, want %d", code, want)
+			}
+			return err
+		})
 	}
-
-	// Envoy acknowledges before its workers have taken a change over, so the older answer may come for a moment.
 	permit(2, allow, deny)
 	west.await(t, echoID, 2)
-	until(t, func() bool { code, _ := get(t, plain, target); return code == http.StatusForbidden })
+	answers(http.StatusForbidden)
 	permit(3, allow)
 	west.await(t, echoID, 3)
-	until(t, func() bool { code, _ := get(t, plain, target); return code == http.StatusOK })
+	answers(http.StatusOK)
 
 	direct := func(chain [][]byte, key any) (int, error) {
-		client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
+		client := &http.Client{Timeout: answerTime, Transport: &http.Transport{
 			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 				return (&net.Dialer{}).DialContext(ctx, network, fmt.Sprintf("127.0.0.1:%d", ingressPort))
 			},
@@ -405,21 +417,29 @@ func raw(chain []*x509.Certificate) [][]byte {
 	return out
 }
 
-func get(t *testing.T, client *http.Client, url string) (int, string) {
-	t.Helper()
+func get(client *http.Client, url string) (int, string, error) {
 	resp, err := client.Get(url)
 	if err != nil {
-		t.Fatal(err)
+		return 0, "", err
 	}
 	defer resp.Body.Close()
-	return resp.StatusCode, string(must(io.ReadAll(resp.Body))(t))
+	body, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(body), err
 }
 
-func until(t *testing.T, ok func() bool) {
+func until(t *testing.T, ok func() error) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); {
-		if time.Now().After(deadline) {
-			t.Fatal("it did not come to pass")
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(awaitTime); ; {
+		err := ok()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal(err)
 		}
 	}
 }

@@ -43,7 +43,7 @@ func TestEndpointPoliciesChangeUnderTraffic(t *testing.T) {
 	changes := []string{
 		balanced("{random: {}}"), breakerHead + "    thresholds: {maxRequests: 100}\n", healthCheck("  http: {path: /health}\n"),
 		locality("  localFirst: false\n"), balanced("{maglev: {}}"), breakerHead + "    detectors: {totalErrors: {}}\n", healthCheck(""),
-		timeoutOf("{connectTimeout: 2s, http: {idleTimeout: 1m}}"), "type: Retry\nmesh: default\nname: echo\nsources: [{match: {kuma.io/service: '*'}}]\n" +
+		timeoutOf("{connectTimeout: 20s, http: {idleTimeout: 1m}}"), "type: Retry\nmesh: default\nname: echo\nsources: [{match: {kuma.io/service: '*'}}]\n" +
 			"destinations: [{match: {kuma.io/service: echo}}]\nconf: {http: {numRetries: 0}, budget: {percent: 10}}\n",
 		balanced("{leastRequest: {}, slowStart: {window: 1s}}"), locality("  weights: {east: 2}\n  failoverThreshold: 50\n"), balanced("{roundRobin: {}}"),
 	}

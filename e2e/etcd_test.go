@@ -55,9 +55,13 @@ func TestMembersOfEtcd(t *testing.T) {
 	f.etcd.Kill(2)
 	f.isNotReady(0, "the store does not answer")
 	f.refusesWrites(0, http.StatusServiceUnavailable, "store_unavailable")
-	if s, err := f.status("east"); err != nil || !s.Connected || s.Proxies != 2 {
-		t.Errorf("%+v %v", s, err)
-	}
+	f.await("the zone's state", func() error {
+		s, err := f.status("east")
+		if err == nil && (!s.Connected || s.Proxies != 2) {
+			err = fmt.Errorf("%+v", s)
+		}
+		return err
+	})
 	done(f.etcd.Run(1))
 	done(f.etcd.Run(2))
 	f.isReady(0)

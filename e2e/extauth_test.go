@@ -141,15 +141,19 @@ func TestExtAuth(t *testing.T) {
 	j, stop := startJudges(f)
 	byHTTP := fmt.Sprintf("http: {target: {url: 'http://%s'}, pathPrefix: /check, requestHeaders: [x-token], backendHeaders: [x-subject], clientHeaders: [x-reason]}", f.at(40, 9000))
 	const byGRPC = "grpc: {target: {destination: {kuma.io/service: authz}}, requestHeaders: [x-token], contextExtensions: {tier: gold}}"
-	f.apply(gatewayRoute("asked", "",
-		guarded("/http", "{type: EXT_AUTH, extAuth: {"+byHTTP+", timeout: 500ms, body: {maxBytes: 16}}}")+
-			guarded("/http-open", "{extAuth: {"+byHTTP+", timeout: 500ms, failOpen: true}}")+
-			guarded("/grpc", "{extAuth: {"+byGRPC+", timeout: 500ms, statusOnError: 503, body: {maxBytes: 4, allowPartial: true}}}")+
-			guarded("/grpc-open", "{extAuth: {"+byGRPC+", timeout: 500ms, failOpen: true}}")+
-			"      - matches: [{path: {match: PREFIX, value: /free}}]\n"+toV2))
-	for _, path := range []string{"/http", "/grpc"} {
-		f.answers(client, http.StatusOK, "GET", url(path), "X-Token", "good")
+	within := func(timeout string) {
+		t.Helper()
+		f.apply(gatewayRoute("asked", "",
+			guarded("/http", "{type: EXT_AUTH, extAuth: {"+byHTTP+", timeout: "+timeout+", body: {maxBytes: 16}}}")+
+				guarded("/http-open", "{extAuth: {"+byHTTP+", timeout: "+timeout+", failOpen: true}}")+
+				guarded("/grpc", "{extAuth: {"+byGRPC+", timeout: "+timeout+", statusOnError: 503, body: {maxBytes: 4, allowPartial: true}}}")+
+				guarded("/grpc-open", "{extAuth: {"+byGRPC+", timeout: "+timeout+", failOpen: true}}")+
+				"      - matches: [{path: {match: PREFIX, value: /free}}]\n"+toV2))
+		for _, path := range []string{"/http", "/grpc"} {
+			f.answers(client, http.StatusOK, "GET", url(path), "X-Token", "good")
+		}
 	}
+	within("20s")
 
 	for _, c := range []struct {
 		path   string
@@ -216,6 +220,7 @@ func TestExtAuth(t *testing.T) {
 			}
 		}
 	}
+	within("500ms")
 	quick := j.slow()
 	defer quick()
 	fails("too slow")

@@ -3,6 +3,7 @@ package e2e
 import (
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
@@ -34,13 +35,14 @@ func TestExtProc(t *testing.T) {
 	f.startProxy("east", 2, "processor", sidecarDocument("default", "processor", f.host(33), inboundOf("processor", "grpc", f.host(33), 9000, "")),
 		f.token("processor", "dataplane", "--mesh", "default", "--service", "processor"))
 	f.settled("east", 4)
-	outside := "target: {url: 'http://" + f.at(62, 9000) + "'}, "
+	const long = "20s"
+	outside := "target: {url: 'http://" + f.at(62, 9000) + "'}, timeout: " + long + ", "
 	f.apply(startBodies(f),
 		bodiesRoute("bodies", "{extProc: {"+outside+"request: {body: BUFFERED}, response: {headers: SEND, body: BUFFERED}, mutations: {allow: ['x-.*', content-length], deny: [x-other]}}}"),
 		bodiesRoute("streamed", "{extProc: {"+outside+"request: {headers: SKIP, body: STREAMED}}}"),
-		bodiesRoute("mesh", "{type: EXT_PROC, extProc: {target: {destination: {kuma.io/service: processor}}, request: {headers: SEND}}}"),
-		bodiesRoute("open", "{extProc: {"+outside+"request: {headers: SEND}, failOpen: true, timeout: 300ms}}"),
-		bodiesRoute("nobody", "{extProc: {target: {url: 'http://"+f.at(63, 9000)+"'}, request: {headers: SEND}}}"),
+		bodiesRoute("mesh", "{type: EXT_PROC, extProc: {target: {destination: {kuma.io/service: processor}}, request: {headers: SEND}, timeout: "+long+"}}"),
+		bodiesRoute("open", "{extProc: {"+strings.Replace(outside, long, "300ms", 1)+"request: {headers: SEND}, failOpen: true}}"),
+		bodiesRoute("nobody", "{extProc: {target: {url: 'http://"+f.at(63, 9000)+"'}, request: {headers: SEND}, timeout: "+long+"}}"),
 		bodiesRoute("late", "{extProc: {target: {destination: {kuma.io/service: processor}}, request: {headers: SEND}, timeout: 300ms}}"))
 
 	r := f.posts(client, url("/bodies/raw"), "abc", http.StatusOK, "ABC!")

@@ -18,15 +18,20 @@ import (
 
 // overQUIC is a client that speaks HTTP/3 alone, at a port of the edge for a server name.
 func (f *federation) overQUIC(sni string, port int, certificates ...tls.Certificate) *http.Client {
+	return f.overQUICWithin(answerTime, sni, port, certificates...)
+}
+
+// overQUICWithin gives up where nothing is heard for so long: nothing else tells that a port has no QUIC.
+func (f *federation) overQUICWithin(silence time.Duration, sni string, port int, certificates ...tls.Certificate) *http.Client {
 	transport := &http3.Transport{
 		TLSClientConfig: showing(sni, certificates),
-		QUICConfig:      &quic.Config{HandshakeIdleTimeout: 3 * time.Second},
+		QUICConfig:      &quic.Config{HandshakeIdleTimeout: silence},
 		Dial: func(ctx context.Context, _ string, c *tls.Config, q *quic.Config) (*quic.Conn, error) {
 			return quic.DialAddr(ctx, f.at(10, port), c, q)
 		},
 	}
 	f.t.Cleanup(func() { _ = transport.Close() })
-	return &http.Client{Timeout: 20 * time.Second, Transport: transport}
+	return &http.Client{Timeout: answerTime, Transport: transport}
 }
 
 // TestHTTP3 speaks HTTP/3 to an HTTPS listener: the same routes and certificates as over TCP, told to clients by Alt-Svc.
@@ -122,12 +127,12 @@ conf:
 		return err
 	})
 	// The listener beside it, which doesn't ask for it, has no HTTP/3.
-	if r, _, err := ask(f.overQUIC("www.example.com", 8443), "GET", "https://www.example.com/"); err == nil {
+	if r, _, err := ask(f.overQUICWithin(3*time.Second, "www.example.com", 8443), "GET", "https://www.example.com/"); err == nil {
 		t.Errorf("a listener without http3 answers %d", r.StatusCode)
 	}
 	f.apply(gateway(""))
 	f.await("the end of HTTP/3", func() error {
-		if r, _, err := ask(f.overQUIC("api.example.com", 8443), "GET", api+"/"); err == nil {
+		if r, _, err := ask(f.overQUICWithin(3*time.Second, "api.example.com", 8443), "GET", api+"/"); err == nil {
 			return fmt.Errorf("status %d", r.StatusCode)
 		}
 		return nil

@@ -82,7 +82,7 @@ func serve(t *testing.T, address string, handler http.Handler, certificate *tls.
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}}
+	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: handler}}
 	if certificate != nil {
 		s.TLS = &tls.Config{Certificates: []tls.Certificate{*certificate}}
 		s.StartTLS()
@@ -181,7 +181,7 @@ func TestJWT(t *testing.T) {
 	}
 
 	shopProvider := func(more string) string {
-		return "shop: {issuer: https://issuer.example.com, audiences: [shop, other], remoteJwks: {httpUri: {uri: https://issuer.example.com/keys, cluster: issuer, timeout: 5s}, cacheDuration: 2s}" + more + "}"
+		return "shop: {issuer: https://issuer.example.com, audiences: [shop, other], remoteJwks: {httpUri: {uri: https://issuer.example.com/keys, cluster: issuer, timeout: 20s}, cacheDuration: 2s}" + more + "}"
 	}
 	rule := func(path, jwt string) string {
 		return fmt.Sprintf("      - matches: [{path: {match: PREFIX, value: %s}}]\n        filters: [{type: JWT, jwt: {%s}}]\n%s", path, jwt, toV1)
@@ -301,9 +301,8 @@ func TestJWT(t *testing.T) {
 	shop.rotate("two")
 	renewed := shop.sign(base)
 	f.answers(client, http.StatusOK, "GET", url("/shop"), "Authorization", "Bearer "+renewed)
-	if status, body, err := said(client, url("/shop"), "Authorization", "Bearer "+good); err != nil || status != http.StatusUnauthorized {
-		t.Errorf("a token of a key that is gone: %d %s %v", status, body, err)
-	}
+	// One worker has the new key, and so does the other soon.
+	f.answers(client, http.StatusUnauthorized, "GET", url("/shop"), "Authorization", "Bearer "+good)
 
 	f.apply(gatewayRoute("busy", "", rule("/busy", "providers: {"+shopProvider("")+"}")))
 	f.answers(client, http.StatusOK, "GET", url("/busy"), "Authorization", "Bearer "+renewed)

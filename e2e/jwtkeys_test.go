@@ -106,9 +106,7 @@ func TestJWTKeysAway(t *testing.T) {
 	serve(t, f.host(60)+":8081", shop, nil)
 	for _, gateway := range []int{10, 11} {
 		answers("the new key", gateway, 200, "", of(shop, "shop")...)
-		if err := ask(gateway, "/shop", 401, "Jwks doesn't have key", old...); err != nil {
-			t.Errorf("a token of the key that is gone: %v", err)
-		}
+		answers("the end of the key that is gone", gateway, 401, "Jwks doesn't have key", old...)
 	}
 
 	// A cluster that nobody is: said where policies are looked at, and closed to all until there is one.

@@ -60,8 +60,8 @@ func TestKilledAtRandom(t *testing.T) {
 			results <- result{n, err}
 		}
 	}()
-	last, failed := -1, 0
-	pause := time.NewTimer(0)
+	last, failed, kills := -1, 0, 0
+	pause, armed := time.NewTimer(awaitTime), false
 	for open := true; open; {
 		select {
 		case r, more := <-results:
@@ -70,6 +70,11 @@ func TestKilledAtRandom(t *testing.T) {
 			}
 			if r.err == nil {
 				last = r.n
+				// The next kill comes after a change, however long a start takes: else none might ever come through.
+				if !armed {
+					armed = true
+					pause.Reset(time.Duration(min(kills, 1)*random.IntN(600)) * time.Millisecond)
+				}
 				break
 			}
 			failed++
@@ -85,12 +90,12 @@ func TestKilledAtRandom(t *testing.T) {
 			name := []string{"global", "east", "east-edge"}[random.IntN(3)]
 			f.kill(name)
 			start[name]()
-			pause.Reset(time.Duration(100+random.IntN(500)) * time.Millisecond)
+			kills, armed = kills+1, false
 		}
 	}
-	t.Logf("%d of %d changes failed, the last one that was committed is %d", failed, changes, last)
-	if last < 0 {
-		t.Fatal("no change came through")
+	t.Logf("%d of %d changes failed, the last one that was committed is %d; %d kills", failed, changes, last, kills)
+	if last < 0 || kills == 0 {
+		t.Fatal("no change came through, or nothing was killed")
 	}
 
 	f.await("global", func() error {

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -19,7 +18,7 @@ import (
 
 // adminGet reads from an Envoy's admin socket.
 func adminGet(socket, path string) (string, error) {
-	c := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+	c := &http.Client{Timeout: answerTime, Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
 		}}}
@@ -97,10 +96,13 @@ func TestMetrics(t *testing.T) {
 		}
 		return nil
 	})
-	families, err := scrape(client, "http://"+f.at(31, 5671)+"/stats")
-	if err != nil || labelsOf(families["envoy_server_uptime"].GetMetric()[0])["service"] != "echo" {
-		t.Errorf("the sidecar's metrics: %v %v", families["envoy_server_uptime"], err)
-	}
+	f.await("the metrics of the sidecar", func() error {
+		families, err := scrape(client, "http://"+f.at(31, 5671)+"/stats")
+		if err == nil && (families["envoy_server_uptime"] == nil || labelsOf(families["envoy_server_uptime"].GetMetric()[0])["service"] != "echo") {
+			err = fmt.Errorf("%v", families["envoy_server_uptime"])
+		}
+		return err
+	})
 
 	t.Run("nothing else of the admin interface", func(t *testing.T) {
 		for _, path := range []string{"/", "/config_dump", "/stats/prometheus", "/stats/../config_dump", "/stats/..%2fconfig_dump", "/quitquitquit", "/metrics", "//stats/config_dump"} {
@@ -144,11 +146,11 @@ func TestMetrics(t *testing.T) {
 			t.Error("plaintext is answered")
 		}
 		scraper := f.identity("east", 2, "default", "scraper", 61)
-		stranger := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: scraper.withoutCertificate(), DisableKeepAlives: true}}
+		stranger := &http.Client{Timeout: answerTime, Transport: &http.Transport{TLSClientConfig: scraper.withoutCertificate(), DisableKeepAlives: true}}
 		if _, err := scrape(stranger, target); err == nil {
 			t.Error("a scraper without a certificate is answered")
 		}
-		known := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: scraper.config(), DisableKeepAlives: true}}
+		known := &http.Client{Timeout: answerTime, Transport: &http.Transport{TLSClientConfig: scraper.config(), DisableKeepAlives: true}}
 		f.await("metrics with a certificate", func() error { _, err := scrape(known, target); return err })
 		f.apply(permit("default", "no-scraper", "scraper", "dataplane-metrics", "DENY"))
 		f.await("the permission", func() error {

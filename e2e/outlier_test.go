@@ -36,14 +36,14 @@ func TestOutlierDetectors(t *testing.T) {
 	}
 
 	t.Run("share of failures", func(t *testing.T) {
-		f.apply(breakerHead + out + "    detectors: {failure: {requestVolume: 5, minimumHosts: 3, threshold: 40}}\n")
+		f.apply(breakerHead + out + "    detectors: {failure: {requestVolume: 1, minimumHosts: 3, threshold: 40}}\n")
 		well()
 		members[0].status.Store(http.StatusInternalServerError)
 		f.reaches(client, url, members[1].name, members[2].name)
 		well()
 	})
 	t.Run("too few endpoints to compare", func(t *testing.T) {
-		f.apply(breakerHead + out + "    detectors: {failure: {requestVolume: 5, minimumHosts: 4, threshold: 40}}\n")
+		f.apply(breakerHead + out + "    detectors: {failure: {requestVolume: 1, minimumHosts: 4, threshold: 40}}\n")
 		well()
 		members[0].status.Store(http.StatusInternalServerError)
 		kept(t)
@@ -51,14 +51,14 @@ func TestOutlierDetectors(t *testing.T) {
 	})
 	t.Run("standard deviation", func(t *testing.T) {
 		// Of rates 0, 100 and 100 the mean is 67 and the deviation 47.
-		f.apply(breakerHead + out + "    detectors: {standardDeviation: {requestVolume: 5, minimumHosts: 3, factor: 1.2}}\n")
+		f.apply(breakerHead + out + "    detectors: {standardDeviation: {requestVolume: 1, minimumHosts: 3, factor: 1.2}}\n")
 		well()
 		members[0].status.Store(http.StatusInternalServerError)
 		f.reaches(client, url, members[1].name, members[2].name)
 		well()
 	})
 	t.Run("a deviation that is allowed", func(t *testing.T) {
-		f.apply(breakerHead + out + "    detectors: {standardDeviation: {requestVolume: 5, minimumHosts: 3, factor: 1.9}}\n")
+		f.apply(breakerHead + out + "    detectors: {standardDeviation: {requestVolume: 1, minimumHosts: 3, factor: 1.9}}\n")
 		well()
 		members[0].status.Store(http.StatusInternalServerError)
 		kept(t)
@@ -88,7 +88,7 @@ func TestOutlierDetectors(t *testing.T) {
 		}
 		breaker := func(detector string) string {
 			return "type: CircuitBreaker\nmesh: default\nname: outside\nsources: [{match: {kuma.io/service: '*'}}]\ndestinations: [{match: {kuma.io/service: outside}}]\n" +
-				"conf: {interval: 500ms, baseEjectionTime: 30s, maxEjectionPercent: 100, splitExternalAndLocalErrors: true, detectors: {" + detector + "}}\n"
+				"conf: {interval: 500ms, baseEjectionTime: 200s, maxEjectionPercent: 100, splitExternalAndLocalErrors: true, detectors: {" + detector + "}}\n"
 		}
 		f.apply(address("lives", 50, 8081), address("dead", 51, port), breaker("totalErrors: {consecutive: 3}"),
 			gatewayRoute("outside", "", "      - matches: [{path: {match: PREFIX, value: /outside}}]\n        filters: [{rewrite: {replacePrefixMatch: /}}]\n        backends: [{destination: {kuma.io/service: outside}}]\n"))

@@ -122,9 +122,12 @@ func TestPorts(t *testing.T) {
 	wantProcess := func(name string, pid int, want ...string) {
 		t.Helper()
 		slices.Sort(want)
-		if got := listening(t, pid); !slices.Equal(got, want) {
-			t.Errorf("%s listens on %q, want %q", name, got, want)
-		}
+		f.await("ports of "+name, func() error {
+			if got := listening(t, pid); !slices.Equal(got, want) {
+				return fmt.Errorf("it listens on %q, want %q", got, want)
+			}
+			return nil
+		})
 	}
 	pid := func(name string) int { return f.running[name].cmd.Process.Pid }
 	wantProcess("global", pid("global"), at(1, named["global REST"]), at(1, named["global KDS"]))
@@ -191,7 +194,7 @@ func TestPorts(t *testing.T) {
 }
 
 func dialTLS(address string, config *tls.Config) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
 	defer cancel()
 	return (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", address)
 }
@@ -199,12 +202,12 @@ func dialTLS(address string, config *tls.Config) (net.Conn, error) {
 // plaintext is the first line that a port answers to a request without TLS.
 func plaintext(t *testing.T, address string) string {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
+	conn, err := net.DialTimeout("tcp", address, answerTime)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(answerTime)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.WriteString(conn, "GET /healthz HTTP/1.0\r\n\r\n"); err != nil {

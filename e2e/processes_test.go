@@ -161,7 +161,7 @@ func route(name, service string, generation int) string {
 // Envoy's workers, so that no answer may be of an older generation than the one before, whether it came by near or far: these are one
 // change.
 func (o *ordeal) request(sender int) {
-	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxConnsPerHost: 1}}
+	client := &http.Client{Timeout: answerTime, Transport: &http.Transport{MaxConnsPerHost: 1}}
 	defer client.CloseIdleConnections()
 	connection, answered, last := 0, 0, map[string]int{}
 	name := func() string { return fmt.Sprintf("sender %d over connection %d", sender, connection) }

@@ -71,10 +71,13 @@ func TestProxyTemplate(t *testing.T) {
 	t.Run("only the zone can know", func(t *testing.T) {
 		f.refusesToApply([]string{"ProxyTemplate default/echo", "what becomes of cluster", "ConnectTimeout"},
 			proxyTemplate("echo", "echo", "  modifications:\n    - cluster: {operation: patch, match: {origin: inbound}, value: {connect_timeout: 0s}}\n"))
-		s, err := f.status("east")
-		if err != nil || len(s.Rejected) != 1 || s.Rejected[0].Name != "echo" || len(s.Nacks) != 0 {
-			t.Errorf("%+v %v", s, err)
-		}
+		f.await("the template's status", func() error {
+			s, err := f.status("east")
+			if err == nil && (len(s.Rejected) != 1 || s.Rejected[0].Name != "echo" || len(s.Nacks) != 0) {
+				err = fmt.Errorf("%+v", s)
+			}
+			return err
+		})
 		// All else works, and goes on to change.
 		f.cli("apply", "-f", f.write("more.yaml", gatewayRoute("more", "", "      - matches: [{path: {match: PREFIX, value: /more}}]\n        filters: [{directResponse: {status: 202}}]\n")))
 		f.answers(client, http.StatusAccepted, "GET", url("/more"))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -35,9 +36,12 @@ func TestPortsOfReplicas(t *testing.T) {
 		n := replicaHost(i)
 		want := []string{"tcp " + f.at(n, restPort), "tcp " + f.at(n, kdsPort), "tcp " + f.at(n, peerPort), "tcp " + f.at(n, gossipPort), "udp " + f.at(n, gossipPort)}
 		slices.Sort(want)
-		if got := listening(t, f.running[replicaName(i)].cmd.Process.Pid); !slices.Equal(got, want) {
-			t.Errorf("%s listens on %q, want %q", replicaName(i), got, want)
-		}
+		f.await("ports of "+replicaName(i), func() error {
+			if got := listening(t, f.running[replicaName(i)].cmd.Process.Pid); !slices.Equal(got, want) {
+				return fmt.Errorf("it listens on %q, want %q", got, want)
+			}
+			return nil
+		})
 	}
 
 	// Between replicas: TLS 1.3 alone, and a certificate of a replica.
@@ -63,12 +67,14 @@ func TestPortsOfReplicas(t *testing.T) {
 	ping := "\x00\x82\xa5SeqNo\x01\xa4Node\xa0"
 	const encrypted = 10 // how memberlist begins what it encrypts
 	for network, message := range map[string]string{"tcp": exchange, "udp": ping} {
-		conn, err := net.DialTimeout(network, gossip, 5*time.Second)
+		conn, err := net.DialTimeout(network, gossip, answerTime)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		// No answer is what a ping shall get; the end of an exchange comes.
+		wait := map[string]time.Duration{"tcp": answerTime, "udp": 2 * time.Second}[network]
+		if err := conn.SetDeadline(time.Now().Add(wait)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := io.WriteString(conn, message); err != nil {

@@ -62,7 +62,7 @@ func (f *federation) rotated(not string) (fingerprint string) {
 
 // admits asks a sidecar for an answer by a certificate, whoever the sidecar is.
 func (f *federation) admits(by tls.Certificate, n int) error {
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
+	client := &http.Client{Timeout: answerTime, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
 		InsecureSkipVerify: true, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &by, nil },
 	}}}
 	r, _, err := ask(client, http.MethodGet, "https://"+f.at(n, 15006)+"/")
@@ -191,12 +191,20 @@ func TestRootRotation(t *testing.T) {
 		})
 	}
 	held()
-	f.says(f.cli("ca", "status"), "default", "trust", "next", "west: it is not connected since")
+	f.await("word of why it waits", func() error {
+		if out := f.cli("ca", "status"); !strings.Contains(out, "west: it is not connected since") || !strings.Contains(out, "trust") || !strings.Contains(out, "next") {
+			return errors.New(out)
+		}
+		return nil
+	})
 	f.fails(1, []string{"the rotation of its root waits for zone west", "--without west"}, "doctor")
-	if code, body, err := f.rest(http.MethodGet, "/metrics", nil); err != nil || code != http.StatusOK ||
-		!strings.Contains(string(body), `zoneforge_root_rotation_waiting_zones{mesh="default",phase="trust"} 1`) {
-		t.Errorf("%d %v", code, err)
-	}
+	f.await("the metric of who waits", func() error {
+		code, body, err := f.rest(http.MethodGet, "/metrics", nil)
+		if err == nil && (code != http.StatusOK || !strings.Contains(string(body), `zoneforge_root_rotation_waiting_zones{mesh="default",phase="trust"} 1`)) {
+			err = fmt.Errorf("status %d, and the metric is another", code)
+		}
+		return err
+	})
 	f.kill("global")
 	f.startGlobal()
 	held()

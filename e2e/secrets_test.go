@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -15,7 +16,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/zoneforge/zoneforge/resource"
 )
@@ -168,10 +168,17 @@ func TestSecretsAreShownNowhere(t *testing.T) {
 	// On disk they are sealed, but for the one file of a zone that docs/security.md names.
 	for _, dir := range []string{"global", "east", "run"} {
 		err := filepath.WalkDir(f.path(dir), func(path string, entry fs.DirEntry, err error) error {
+			// Their owners run, so one that was there may be gone.
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
 			if err != nil || !entry.Type().IsRegular() || path == f.path("east", "state.db") {
 				return err
 			}
 			text, err := os.ReadFile(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
 			if found := planted.foundIn(string(text)); err == nil && len(found) > 0 {
 				t.Errorf("%s holds %q", path, found)
 			}
@@ -192,7 +199,7 @@ func (f *federation) zoneMetrics(zone string, n int) string {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(roots)
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool}}}
+	client := &http.Client{Timeout: answerTime, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool}}}
 	r, err := client.Get("https://" + f.at(n, 5683) + "/metrics")
 	if err != nil {
 		f.t.Fatal(err)

@@ -51,7 +51,7 @@ func (f *federation) server(name, address string, cmd *exec.Cmd) {
 	}()
 	f.running[name] = p
 	f.await(name, func() error {
-		c, err := net.DialTimeout("tcp", address, time.Second)
+		c, err := net.DialTimeout("tcp", address, answerTime)
 		if err == nil {
 			err = c.Close()
 		}
@@ -76,9 +76,17 @@ func (f *federation) startRateLimitService(host string) {
 }
 
 // TestSharedRateLimit has gateways of two zones count by one envoyproxy/ratelimit with a Redis. A day's limits are counted by the
-// calendar, so only a run over midnight, UTC, could find the count at its beginning.
+// calendar, so it begins after midnight, UTC, where that is near.
 func TestSharedRateLimit(t *testing.T) {
 	f := startEdge(t)
+	f.await("a day that goes on", func() error {
+		const enough = time.Minute
+		now := time.Now().UTC()
+		if left := now.Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now); left < enough {
+			return fmt.Errorf("it ends in %s", left)
+		}
+		return nil
+	})
 	host := f.host(40)
 	f.startRedis(host)
 	f.startRateLimitService(host)

@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// stopLimit bounds how long a control plane may take to end after SIGTERM: requests have 5 s, streams as long again.
-const stopLimit = 15 * time.Second
+// stopLimit bounds how long a control plane may take to end after SIGTERM: requests have 5 s, streams as long again, and the rest is a busy
+// machine's. What waits for an etcd or a peer that says nothing would take longer than a process has to end.
+const stopLimit = 30 * time.Second
 
 // TestStopsInOrder ends global and a zone by SIGTERM, again and again, while requests go through a gateway and changes are applied. None
 // of the requests is lost, and each change that was acknowledged is there.
@@ -88,7 +89,7 @@ func TestStopsInOrder(t *testing.T) {
 	f.settled("east", 3)
 	requests.noneLost(t)
 	// The zone was told why its stream ended.
-	f.says(f.said("east"), "this replica of global is shutting down")
+	f.logs("east", "this replica of global is shutting down")
 }
 
 // TestStopIsBounded stops a global whose etcd stands still, in the middle of a change. It ends in time, and promises nothing.

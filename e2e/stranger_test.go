@@ -33,9 +33,9 @@ func (f *federation) logs(name string, words ...string) {
 func TestWrongTokens(t *testing.T) {
 	f := newFederation(t)
 	f.startGlobal()
-	short := f.token("short", "user", "short", "--role", "viewer", "--ttl", "1s")
 	expired := f.token("expired", "dataplane", "--ttl", "1s")
 	expiredZone := f.token("expired-zone", "zone", "east", "--ttl", "1s")
+	short := f.token("short", "user", "short", "--role", "viewer", "--ttl", "1s") // the last of them to end
 	viewer := f.token("viewer", "user", "eve", "--role", "viewer")
 	writer := f.token("writer", "user", "walt", "--role", "writer", "--mesh", "default")
 	f.startZone("east", 2)

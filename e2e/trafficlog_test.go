@@ -18,6 +18,7 @@ type lineServer struct {
 	mu    sync.Mutex
 	lines []string
 	conns []net.Conn
+	ended bool
 	l     net.Listener
 }
 
@@ -36,7 +37,9 @@ func (f *federation) startLines(address string) *lineServer {
 				return
 			}
 			s.mu.Lock()
-			s.conns = append(s.conns, conn)
+			if s.conns = append(s.conns, conn); s.ended {
+				_ = conn.Close() // it was taken in the instant of the end
+			}
 			s.mu.Unlock()
 			go func() {
 				for lines := bufio.NewScanner(conn); lines.Scan(); {
@@ -54,6 +57,7 @@ func (s *lineServer) stop() {
 	_ = s.l.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.ended = true
 	for _, c := range s.conns {
 		_ = c.Close()
 	}
@@ -130,10 +134,10 @@ func TestTrafficLog(t *testing.T) {
 			lines, _ := fileLines(file)
 			return anyHolds(lines, `"GET /side HTTP/1.1" 200`, `"client" "echo" "`+f.host(40)+`"`)
 		})
-		if _, err := saysHello(f.at(40, 7002)); err != nil {
-			t.Fatal(err)
-		}
 		f.await("the connection's line", func() error {
+			if _, err := saysHello(f.at(40, 7002)); err != nil {
+				return err
+			}
 			lines, _ := fileLines(file)
 			return anyHolds(lines, f.host(40)+"(client)->", "(db) took", "received: 5 bytes")
 		})

@@ -225,7 +225,7 @@ func (f zoneReplicas) rotate() {
 // TestReplicasOfAZone rotates the key of gossip of a zone in replicas, kills one of them, and restarts both in order. Their proxies go to
 // the other one; no request is lost, and no gateway ever misses an endpoint.
 func TestReplicasOfAZone(t *testing.T) {
-	f := startZoneReplicas(t, 3*time.Second)
+	f := startZoneReplicas(t, 10*time.Second)
 	f.see(6)
 	f.serving(2)
 	requests := []*sending{f.send(f.edge(0)), f.send(f.edge(1))}
@@ -318,7 +318,7 @@ func TestReplicasOfAZone(t *testing.T) {
 // TestPausedReplicaOfAZone lets a replica of a zone stand still: its connections stay open, and the other one takes it for dead. Its
 // proxies notice and go to the other one before their endpoints end, and nothing is lost by that, nor when it goes on.
 func TestPausedReplicaOfAZone(t *testing.T) {
-	f := startZoneReplicas(t, 30*time.Second)
+	f := startZoneReplicas(t, awaitTime)
 	f.see(6)
 	requests := []*sending{f.send(f.edge(0)), f.send(f.edge(1))}
 	endpoints := []*looking{f.look(0), f.look(1)}
