@@ -12,8 +12,12 @@ import (
 const (
 	// trimInterval is how often is looked whether there is anything to give back, which takes some microseconds.
 	trimInterval = 5 * time.Second
-	// fewFiles is how much of the program may stay in memory, in bytes. At rest it needs half of that.
-	fewFiles = 5 << 20
+	// fewFiles is how much of the program may stay in memory, in bytes. At rest it needs less.
+	fewFiles = 4 << 20
+	// muchFree is how much memory of no file must have come for the heap to be looked through for what can be given back, in bytes.
+	muchFree = 512 << 10
+	// mostPauses is for how many looks one whose work always needs more than that is left alone.
+	mostPauses = 12
 	// smallHeap is how far the heap may grow over what is in use before it is collected, in percent: there is little in it, so
 	// that collecting is cheap, and it would otherwise double.
 	smallHeap = 50
@@ -21,11 +25,18 @@ const (
 
 // keepSmall keeps the launcher's memory as small as its work, until ctx ends: there is one of it beside each Envoy. The program
 // holds the control planes, too, and starting it touches most of it; what isn't used again is of no use to this process. A scrape
-// touches a fifth of it. Giving that back takes a few milliseconds.
+// touches a fifth of it. Giving that back takes some hundred microseconds, and a few milliseconds with the heap.
 func keepSmall(ctx context.Context, log *zap.Logger) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(smallHeap)
 	}
+	program, err := openProgram()
+	if err != nil {
+		log.Warn("memory of the program can't be given back", zap.Error(err))
+		return
+	}
+	defer program.close()
+	t := trimmer{resident: program.resident, drop: program.drop, free: debug.FreeOSMemory}
 	ticker := time.NewTicker(trimInterval)
 	defer ticker.Stop()
 	for {
@@ -34,14 +45,40 @@ func keepSmall(ctx context.Context, log *zap.Logger) {
 			return
 		case <-ticker.C:
 		}
-		files, err := residentFiles()
-		if err == nil && files > fewFiles {
-			debug.FreeOSMemory()
-			err = dropProgram()
-		}
-		if err != nil {
+		if err := t.look(); err != nil {
 			log.Warn("memory of the program can't be given back", zap.Error(err))
 			return
 		}
 	}
+}
+
+// trimmer decides what is given back when.
+type trimmer struct {
+	// resident is how much memory is resident: of no file, and of files.
+	resident   func() (own, files int64, err error)
+	free       func()
+	drop       func() error
+	least      int64 // what was resident of no file when the heap was given back last
+	pause, due int   // looks to leave out after the next time, and now
+}
+
+func (t *trimmer) look() error {
+	if t.due > 0 {
+		t.due--
+		return nil
+	}
+	own, files, err := t.resident()
+	if err != nil || files <= fewFiles {
+		t.pause = 0
+		return err
+	}
+	if own > t.least+muchFree {
+		t.free()
+		if t.least, _, err = t.resident(); err != nil {
+			return err
+		}
+	}
+	t.pause = min(2*t.pause+1, mostPauses)
+	t.due = t.pause
+	return t.drop()
 }

@@ -2,57 +2,101 @@ package dataplane
 
 import (
 	"bufio"
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 )
 
-// residentFiles is how much of this process's resident memory is mapped from files, in bytes.
-func residentFiles() (int64, error) {
-	data, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		return 0, err
-	}
-	var size, resident, files int64 // in pages
-	if _, err := fmt.Sscan(string(data), &size, &resident, &files); err != nil {
-		return 0, fmt.Errorf("/proc/self/statm: %q: %w", data, err)
-	}
-	return files * int64(os.Getpagesize()), nil
+// program is what this process has mapped of the files of its program and its libraries.
+type program struct {
+	// statm stays open, so that a look is a system call.
+	statm int
+	// text are the mappings that nothing was written to. They are there from the beginning to the end, and found only once: listing
+	// them takes milliseconds and a megabyte of the program.
+	text [][2]uintptr
 }
 
-// dropProgram takes the code and the constants of the program and of its libraries out of this process's resident memory. They are
+func openProgram() (*program, error) {
+	fd, err := syscall.Open("/proc/self/statm", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("/proc/self/statm: %w", err)
+	}
+	p := &program{statm: fd}
+	if p.text, err = unwritten(); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *program) close() { _ = syscall.Close(p.statm) }
+
+// resident is how much of this process's memory is resident, in bytes: of no file, and of files.
+func (p *program) resident() (own, files int64, err error) {
+	var buffer [128]byte
+	n, err := syscall.Pread(p.statm, buffer[:], 0)
+	if err != nil {
+		return 0, 0, fmt.Errorf("/proc/self/statm: %w", err)
+	}
+	// In pages: the size, what is resident, and what of that is mapped from files.
+	fields := bytes.Fields(buffer[:n])
+	if len(fields) < 3 {
+		return 0, 0, fmt.Errorf("/proc/self/statm: %q has no third field", buffer[:n])
+	}
+	all, err := strconv.ParseInt(string(fields[1]), 10, 64)
+	if err == nil {
+		files, err = strconv.ParseInt(string(fields[2]), 10, 64)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("/proc/self/statm: %w", err)
+	}
+	page := int64(os.Getpagesize())
+	return (all - files) * page, files * page, nil
+}
+
+// drop takes the code and the constants of the program and of its libraries out of this process's resident memory. They are
 // mapped from their files, so what is needed next comes back from the page cache, 64 KiB at a time, at the cost of a minor fault.
-func dropProgram() error {
+func (p *program) drop() error {
+	for _, m := range p.text {
+		// A huge page of which little is needed would bring 2 MiB back. A kernel without them refuses this, and has no need of it.
+		_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, m[0], m[1]-m[0], syscall.MADV_NOHUGEPAGE)
+		if _, _, errno := syscall.Syscall(syscall.SYS_MADVISE, m[0], m[1]-m[0], syscall.MADV_DONTNEED); errno != 0 {
+			return fmt.Errorf("madvise: %w", errno)
+		}
+	}
+	return nil
+}
+
+// unwritten lists the mappings of files that can't be written, and were not before that was forbidden.
+func unwritten() ([][2]uintptr, error) {
 	maps, err := os.Open("/proc/self/smaps")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer maps.Close()
-	var from, to uintptr
+	var out [][2]uintptr
+	var m [2]uintptr
 	droppable := false
-	for lines := bufio.NewScanner(maps); ; {
-		if !lines.Scan() {
-			return lines.Err()
-		}
+	lines := bufio.NewScanner(maps)
+	for lines.Scan() && err == nil {
 		line := lines.Text()
 		// A mapping begins with a line such as "00400000-018f6000 r-xp 00000000 fe:00 9995216   /usr/bin/zoneforge"; lines such as
 		// "Anonymous:   4 kB" follow, that one with what was written to it: dropping that would undo the writing.
 		written, isWritten := strings.CutPrefix(line, "Anonymous:")
 		switch {
 		case isWritten && droppable && strings.TrimSpace(written) == "0 kB":
-			// A huge page of which little is needed would bring 2 MiB back. A kernel without them refuses this, and has no need of it.
-			_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, from, to-from, syscall.MADV_NOHUGEPAGE)
-			if _, _, errno := syscall.Syscall(syscall.SYS_MADVISE, from, to-from, syscall.MADV_DONTNEED); errno != 0 {
-				return fmt.Errorf("madvise: %w", errno)
-			}
+			out = append(out, m)
 		case !strings.Contains(line, ":") || strings.HasSuffix(strings.Fields(line)[0], ":"):
 		default:
 			fields := strings.Fields(line)
-			if _, err := fmt.Sscanf(fields[0], "%x-%x", &from, &to); err != nil {
-				return fmt.Errorf("/proc/self/smaps: %q: %w", line, err)
+			if _, err = fmt.Sscanf(fields[0], "%x-%x", &m[0], &m[1]); err != nil {
+				err = fmt.Errorf("/proc/self/smaps: %q: %w", line, err)
 			}
 			droppable = (fields[1] == "r--p" || fields[1] == "r-xp") && strings.HasPrefix(fields[len(fields)-1], "/")
 		}
 	}
+	return out, errors.Join(err, lines.Err(), maps.Close())
 }

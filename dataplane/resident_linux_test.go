@@ -20,15 +20,20 @@ func TestDroppedProgramStillWorks(t *testing.T) {
 		}
 		return string(text)
 	}
+	p, err := openProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
 	files := func() int64 {
-		n, err := residentFiles()
+		_, n, err := p.resident()
 		if err != nil {
 			t.Fatal(err)
 		}
 		return n
 	}
 	want, before := read(), files()
-	if err := dropProgram(); err != nil {
+	if err := p.drop(); err != nil {
 		t.Fatal(err)
 	}
 	after := files()

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -138,20 +139,25 @@ func label(w *bufio.Writer, r io.Reader, labels string) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 0, 64<<10), maxSample)
 	for lines.Scan() {
-		line := lines.Text()
-		i := strings.IndexAny(line, "{ ")
-		if line == "" || line[0] == '#' || i < 0 || labels == "" {
-			_, _ = w.WriteString(line)
+		line := lines.Bytes()
+		i := bytes.IndexAny(line, "{ ")
+		if len(line) == 0 || line[0] == '#' || i < 0 || labels == "" {
+			_, _ = w.Write(line)
 		} else {
-			_, _ = w.WriteString(line[:i] + "{" + labels)
-			switch rest := line[i:]; {
+			rest := line[i:]
+			_, _ = w.Write(line[:i])
+			_ = w.WriteByte('{')
+			_, _ = w.WriteString(labels)
+			switch {
 			case rest[0] == ' ':
-				_, _ = w.WriteString("}" + rest)
-			case strings.HasPrefix(rest, "{}"):
-				_, _ = w.WriteString(rest[1:])
+				_ = w.WriteByte('}')
+			case bytes.HasPrefix(rest, []byte("{}")):
+				rest = rest[1:]
 			default:
-				_, _ = w.WriteString("," + rest[1:])
+				_ = w.WriteByte(',')
+				rest = rest[1:]
 			}
+			_, _ = w.Write(rest)
 		}
 		// A writer keeps its first error.
 		if err := w.WriteByte('\n'); err != nil {

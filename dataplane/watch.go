@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -30,9 +29,11 @@ const (
 // zoneWatch tells when an Envoy goes on without its zone control plane, and for how long it can: its certificates are renewed by
 // the zone alone.
 type zoneWatch struct {
-	admin *http.Client
-	zone  string
-	log   *zap.Logger
+	// connected is 0 while Envoy has no stream to its zone.
+	connected *adminStat
+	admin     *http.Client
+	zone      string
+	log       *zap.Logger
 
 	// since is when the zone was missed first; zero while it is there.
 	since time.Time
@@ -45,7 +46,7 @@ func newZoneWatch(adminSocket, zone string, log *zap.Logger) *zoneWatch {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", adminSocket)
 	}
-	return &zoneWatch{zone: zone, log: log, admin: &http.Client{
+	return &zoneWatch{zone: zone, log: log, connected: newAdminStat(adminSocket, "control_plane.connected_state"), admin: &http.Client{
 		Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
 	}}
 }
@@ -54,6 +55,7 @@ func newZoneWatch(adminSocket, zone string, log *zap.Logger) *zoneWatch {
 func (w *zoneWatch) run(ctx context.Context) {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
+	defer w.connected.close()
 	for {
 		select {
 		case <-ctx.Done():
@@ -66,11 +68,11 @@ func (w *zoneWatch) run(ctx context.Context) {
 
 // look asks once. An Envoy that doesn't answer starts or ends, of which its supervisor tells.
 func (w *zoneWatch) look(ctx context.Context, now time.Time) {
-	connected, err := w.connected(ctx)
+	connected, err := w.connected.value(ctx)
 	switch {
 	case err != nil:
 		return
-	case connected:
+	case connected != 0:
 		if w.told {
 			w.log.Info("the zone control plane is back", zap.Duration("away", now.Sub(w.since).Round(time.Second)))
 		}
@@ -98,25 +100,6 @@ func (w *zoneWatch) look(ctx context.Context, now time.Time) {
 		}
 	}
 	say("the zone control plane is away: the proxy goes on with what it has, until its certificate ends", fields...)
-}
-
-// connected tells whether Envoy has a stream to its zone.
-func (w *zoneWatch) connected(ctx context.Context) (bool, error) {
-	const stat = "control_plane.connected_state"
-	body, err := w.get(ctx, "/stats?filter="+url.QueryEscape(`^control_plane\.connected_state$`))
-	if err != nil {
-		return false, err
-	}
-	defer body.Close()
-	text, err := io.ReadAll(io.LimitReader(body, maxStats))
-	if err != nil {
-		return false, err
-	}
-	value, ok := strings.CutPrefix(strings.TrimSpace(string(text)), stat+": ")
-	if !ok {
-		return false, fmt.Errorf("Envoy does not tell %s", stat)
-	}
-	return value != "0", nil
 }
 
 // identity is the end of the certificate of the mesh that ends first; zero where Envoy has none.

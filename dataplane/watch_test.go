@@ -25,6 +25,7 @@ func TestZoneWatch(t *testing.T) {
 		}
 		if r.URL.Query().Get("filter") == `^control_plane\.connected_state$` {
 			fmt.Fprintf(w, "control_plane.connected_state: %d\n", state)
+			_ = http.NewResponseController(w).Flush() // in a chunk, as Envoy does
 		}
 	})
 	mux.HandleFunc("/certs", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, certificates) })
