@@ -182,7 +182,7 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, machin
 	}
 	quiet := func(run func()) func() error { return func() error { run(); return nil } }
 
-	grpcServer := grpc.NewServer(
+	grpcServer := grpc.NewServer(server.Option(),
 		grpc.Creds(credentials.NewTLS(cert.config())), grpc.MaxRecvMsgSize(maxRequest),
 		grpc.ReadBufferSize(0), grpc.SharedWriteBuffer(true), grpc.WriteBufferSize(writeBuffer), grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
 		grpc.ConnectionTimeout(handshake), grpc.MaxConcurrentStreams(streamsPerConnection), grpc.MaxHeaderListSize(64<<10), grpc.HeaderTableSize(0),

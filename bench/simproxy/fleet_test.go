@@ -67,7 +67,7 @@ func (z *zone) start() {
 		z.t.Fatal(err)
 	}
 	z.address = listener.Addr().String()
-	z.grpc = grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: z.tls.TLS.Certificates})))
+	z.grpc = grpc.NewServer(server.Option(), grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: z.tls.TLS.Certificates})))
 	z.xds.Register(z.grpc)
 	go func(g *grpc.Server) { _ = g.Serve(listener) }(z.grpc)
 }

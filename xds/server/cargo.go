@@ -3,9 +3,6 @@ package server
 import (
 	"cmp"
 	"slices"
-	"strconv"
-
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
 	"github.com/zoneforge/zoneforge/xds"
 )
@@ -48,32 +45,4 @@ func (c cargo) names() []string {
 		out = append(out, i.name)
 	}
 	return out
-}
-
-// alone says whether a response of incremental ADS is nothing but the endpoints of one service, as nearly all are that are sent while
-// endpoints come and go. Those are the same message for all proxies, and their nonce is the version: it is unique as long as one is on
-// its way.
-func (r *response) alone() bool {
-	return r.typeURL == xds.TypeEndpoint && len(r.upserts) == 1 && len(r.removed) == 0 && r.nonce == r.upserts[0].Version
-}
-
-// newMessage is the message of a response that is alone.
-func newMessage(revision uint64, r *xds.Resource) *discoveryv3.DeltaDiscoveryResponse {
-	return &discoveryv3.DeltaDiscoveryResponse{
-		TypeUrl: r.TypeURL, Nonce: r.Version, SystemVersionInfo: strconv.FormatUint(revision, 10),
-		Resources: []*discoveryv3.Resource{{Name: r.Name, Version: r.Version, Resource: r.Any()}},
-	}
-}
-
-// message is what is sent for a response of incremental ADS.
-func (s *Server) message(r *response) *discoveryv3.DeltaDiscoveryResponse {
-	if r.alone() {
-		s.endpointsMu.RLock()
-		e := s.endpoints[r.upserts[0].Name]
-		s.endpointsMu.RUnlock()
-		if e.resource == r.upserts[0] {
-			return e.message
-		}
-	}
-	return r.delta()
 }

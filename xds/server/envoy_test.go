@@ -200,7 +200,7 @@ func serve(t *testing.T) (*Server, *watcher, uint32) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := grpc.NewServer()
+	g := grpc.NewServer(Option())
 	s.Register(g)
 	served := make(chan struct{})
 	go func() {

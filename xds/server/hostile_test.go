@@ -41,7 +41,7 @@ func hostile(t *testing.T, first time.Duration) (*Server, discoveryv3.Aggregated
 		t.Fatal(err)
 	}
 	s.firstRequest = first
-	lis, g := bufconn.Listen(1<<20), grpc.NewServer(grpc.MaxRecvMsgSize(16<<20))
+	lis, g := bufconn.Listen(1<<20), grpc.NewServer(Option(), grpc.MaxRecvMsgSize(16<<20))
 	s.Register(g)
 	go func() { _ = g.Serve(lis) }()
 	conn, err := grpc.NewClient("passthrough:///x", grpc.WithTransportCredentials(insecure.NewCredentials()),

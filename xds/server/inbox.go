@@ -15,9 +15,9 @@ type inbox struct {
 
 // content of an inbox.
 type content struct {
-	// request is what the proxy sent, nil for nothing.
-	request  request
-	snapshot *snapshot
+	// ack is no more than an acknowledgement of endpoints, request what else the proxy sent after it; nil for nothing.
+	ack, request request
+	snapshot     *snapshot
 	// endpointRev is the newest revision of endpoints that it was told of, and stays.
 	endpointRev uint64
 	// changed are the names of the endpoints that changed.
@@ -37,6 +37,17 @@ func (b *inbox) setRequest(r request) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.request = r
+}
+
+// setAck leaves an acknowledgement of endpoints, unless there is one: a proxy has no more than one response to acknowledge.
+func (b *inbox) setAck(r request) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ack != nil {
+		return false
+	}
+	b.ack = r
+	return true
 }
 
 // setEndpoints says which endpoints changed. It keeps names.
@@ -85,5 +96,5 @@ func (b *inbox) empty() bool {
 func (b *inbox) nothing() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.request == nil && b.snapshot == nil && b.changes == 0 && !b.retry && !b.release
+	return b.request == nil && b.ack == nil && b.snapshot == nil && b.changes == 0 && !b.retry && !b.release
 }

@@ -58,7 +58,7 @@ func (h *host) start(s *Server) {
 		h.t.Fatal(err)
 	}
 	h.address = lis.Addr().String()
-	h.grpc, h.served = grpc.NewServer(), make(chan struct{})
+	h.grpc, h.served = grpc.NewServer(Option()), make(chan struct{})
 	s.Register(h.grpc)
 	go func() {
 		defer close(h.served)

@@ -84,12 +84,6 @@ type Server struct {
 	endpoints   map[string]endpoints
 }
 
-// endpoints are those of one service, with the message by which they alone are sent.
-type endpoints struct {
-	resource *xds.Resource
-	message  *discoveryv3.DeltaDiscoveryResponse
-}
-
 // proxy outlives its streams, so that a status can be asked for while it is away.
 type proxy struct {
 	want   *snapshot
@@ -108,7 +102,7 @@ func New(c Config) (*Server, error) {
 		c.Logger = zap.NewNop()
 	}
 	return &Server{
-		auth: c.Authenticator, observer: c.Observer, log: c.Logger, firstRequest: firstRequest,
+		auth: c.Authenticator, observer: c.Observer, log: c.Logger, firstRequest: firstRequest, queue: newQueue(),
 		proxies: map[ProxyID]*proxy{}, streams: map[*stream]struct{}{}, watchers: watchers{}, endpoints: map[string]endpoints{},
 	}, nil
 }
@@ -130,7 +124,7 @@ func (s *Server) Heed(revision uint64) { s.heeded.Store(revision) }
 // errStopping is what proxies are told.
 var errStopping = status.Error(codes.Unavailable, "this zone control plane is stopping: connect again, here or to another replica")
 
-// Register adds the aggregated discovery service to a gRPC server.
+// Register adds the aggregated discovery service to a gRPC server, which must have been made with Option.
 func (s *Server) Register(r grpc.ServiceRegistrar) {
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(r, s)
 }

@@ -83,7 +83,7 @@ func (w *watcher) await(t *testing.T, s *Server, id ProxyID, what string, ok fun
 func dial(t *testing.T, s *Server) discoveryv3.AggregatedDiscoveryServiceClient {
 	t.Helper()
 	lis := bufconn.Listen(1 << 20)
-	g := grpc.NewServer()
+	g := grpc.NewServer(Option())
 	s.Register(g)
 	done := make(chan struct{})
 	go func() {

@@ -90,15 +90,13 @@ type session struct {
 	settled bool
 	// calm says that the proxy has all that it should but for endpoints, and that nothing of the other types is on its way or wanted: then
 	// nothing but endpoints has to be looked at for a change of these.
-	calm bool
-	// postpone has endpoints not sent but postponed, for Resume.
-	postpone, postponed bool
-	nonce               uint64
-	nacks               []Nack
-	sent                uint64
-	acked               uint64
-	endpAcked           uint64
-	ready               []*response
+	calm      bool
+	nonce     uint64
+	nacks     []Nack
+	sent      uint64
+	acked     uint64
+	endpAcked uint64
+	ready     []*response
 }
 
 // response is one message to the proxy, in neither variant's form yet.
@@ -254,23 +252,15 @@ func (s *session) EndpointsChanged(revision uint64, names []string) {
 	for _, name := range names {
 		sub.reopen(name)
 	}
+	if s.calm && sub.inflight != nil {
+		return // the acknowledgement has them looked at
+	}
 	s.advance()
 }
 
 // AllEndpointsChanged is EndpointsChanged where too much changed to say what.
 func (s *session) AllEndpointsChanged(revision uint64) {
 	s.EndpointsChanged(revision, s.sub(xds.TypeEndpoint).table.asks())
-}
-
-// Postponed says whether there is something for Resume.
-func (s *session) Postponed() bool { return s.postponed }
-
-// Resume sends what was postponed.
-func (s *session) Resume() {
-	if s.postponed {
-		s.postponed = false
-		s.advance()
-	}
 }
 
 // onTheirWay is how many bytes of responses are not acknowledged, at most.
@@ -472,10 +462,6 @@ func (s *session) removable(typeURL string) []string {
 func (s *session) send(typeURL string, upserts []*xds.Resource, removed []string) {
 	sub := s.sub(typeURL)
 	if !sub.requested || sub.inflight != nil || len(upserts)+len(removed) == 0 && !sub.firstDue {
-		return
-	}
-	if s.postpone && typeURL == xds.TypeEndpoint {
-		s.postponed = true
 		return
 	}
 	upserts, removed = sub.limit(upserts, removed)

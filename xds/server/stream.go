@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/zoneforge/zoneforge/xds"
 )
 
 // maxID bounds, in bytes, what is told of an identifier that nobody vouches for.
@@ -40,8 +42,8 @@ type stream struct {
 	inbox  inbox
 	// handled holds a token when the request in the inbox was looked at, and the next may be received.
 	handled chan struct{}
-	// urgent and queued say that it waits for a worker, missed that one found its turn taken.
-	urgent, queued, missed atomic.Bool
+	// urgent and queued say that it waits for a worker, resting that it waits for its time, missed that a worker found its turn taken.
+	urgent, queued, resting, missed atomic.Bool
 
 	turn sync.Mutex
 	// Guarded by turn.
@@ -58,6 +60,12 @@ type stream struct {
 	watched []string
 	// stale says that the newest snapshot asks for others; it is stored with the server's mu held.
 	stale atomic.Bool
+
+	// calm is the session's, and reportedEndpoints what of endpoints the observer was told, as they were last; delivered is when the
+	// proxy was given endpoints last.
+	calm              atomic.Bool
+	reportedEndpoints atomic.Uint64
+	delivered         atomic.Int64
 
 	mu sync.Mutex
 	// Guarded by mu: what the session reached.
@@ -81,6 +89,7 @@ func (st *stream) publish() Progress {
 	defer st.mu.Unlock()
 	st.progress, st.worlds = progress, worlds
 	st.quiet = progress.EndpointsAcked == st.session.endpRev
+	st.calm.Store(st.session.calm)
 	return progress
 }
 
@@ -187,7 +196,7 @@ func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 	return s.serve(g.Context(), false, func() (request, error) {
 		r, err := g.Recv()
 		return deltaRequest{r}, err
-	}, func(r *response) error { return g.Send(s.message(r)) })
+	}, func(r *response) error { return g.SendMsg(s.message(r)) })
 }
 
 // StreamAggregatedResources is DeltaAggregatedResources for the state-of-the-world variant, with the same order of
@@ -239,9 +248,9 @@ func (s *Server) serve(ctx context.Context, state bool, receive func() (request,
 	defer s.detach(st)
 	defer func() { st.close(why) }()
 	for {
-		st.inbox.setRequest(req)
-		s.queue.addUrgent(st)
-		<-st.handled
+		if st.receive(req) {
+			<-st.handled
+		}
 		if req, err = receive(); err != nil {
 			return st.why(ctx, err)
 		}
@@ -281,7 +290,7 @@ func (st *stream) news() {
 		return // whoever has the turn sees that this one missed it
 	}
 	st.missed.Store(false)
-	if st.ended || st.inbox.nothing() && !st.session.Postponed() {
+	if st.ended || st.inbox.nothing() {
 		st.pass(content{})
 		return
 	}
@@ -322,6 +331,26 @@ func (st *stream) pass(in content) {
 	}
 }
 
+// receive has a request looked at. It says whether the next may be received only when this one was. An acknowledgement of endpoints
+// that nobody waits for is looked at when there is news of endpoints, or would be time for such: so one look does for both.
+func (st *stream) receive(req request) (waits bool) {
+	ack, ok := req.(deltaRequest)
+	if !ok || !acknowledgesEndpoints(ack.DeltaDiscoveryRequest) || !st.inbox.setAck(req) {
+		st.inbox.setRequest(req)
+		st.server.queue.addUrgent(st)
+		return true
+	}
+	switch heeded := st.reportedEndpoints.Load() < st.server.heeded.Load(); {
+	case !st.calm.Load():
+		st.server.queue.addUrgent(st)
+	case heeded:
+		st.server.queue.add(st)
+	default:
+		st.server.queue.addEndpoints(st)
+	}
+	return false
+}
+
 // room is how many bytes gRPC takes without waiting for them to be on the wire. What was acknowledged was; the last response may be of
 // any size.
 const room = 64 << 10
@@ -329,11 +358,12 @@ const room = 64 << 10
 // think gives the session what waited for it. It needs the turn. What it returns is to be told.
 func (st *stream) think(in content, revision uint64) ([]*response, error) {
 	st.deliver(in, revision)
+	if in.ack != nil {
+		in.ack.handle(st.session)
+	}
 	if req := in.request; req != nil {
 		before := slices.Clone(st.session.nacks)
-		st.session.postpone = postponable(req)
 		req.handle(st.session)
-		st.session.postpone = false
 		if n := st.session.Names(); n > maxNames {
 			return nil, status.Errorf(codes.ResourceExhausted, "proxy %q names %d resources of one type, at most %d are allowed", st.id, n, maxNames)
 		}
@@ -349,13 +379,6 @@ func (st *stream) think(in content, revision uint64) ([]*response, error) {
 	out := st.session.Ready()
 	st.schedule()
 	return out, nil
-}
-
-// postponable says whether what changed while a proxy took the last endpoints is sent when the stream's turn among those that wait has
-// come: under load that gathers more, and leaves the processor to those who have waited longer.
-func postponable(req request) bool {
-	r, ok := req.(deltaRequest)
-	return ok && acknowledgesEndpoints(r.DeltaDiscoveryRequest)
 }
 
 // deliver hands the session what others had. It is all that concerns the stream up to a revision of endpoints that was read before the
@@ -378,7 +401,6 @@ func (st *stream) deliver(in content, revision uint64) {
 		st.retry = nil
 		st.session.Retry()
 	}
-	st.session.Resume()
 }
 
 // schedule sets the timers of what the session has to do later.
@@ -397,9 +419,6 @@ func (st *stream) schedule() {
 	if st.release == nil && len(st.session.tails) > 0 {
 		st.release = time.AfterFunc(lingering, func() { st.inbox.setRelease(); st.server.queue.add(st) })
 	}
-	if st.session.Postponed() {
-		st.server.queue.add(st)
-	}
 }
 
 // tell sends what the session has ready, and reports its progress. It needs the turn; no lock is held, so that a slow proxy holds up
@@ -409,6 +428,9 @@ func (st *stream) tell(out []*response) {
 	progress := st.publish()
 	for _, resp := range out {
 		s.tally.sent(resp)
+		if resp.typeURL == xds.TypeEndpoint {
+			st.delivered.Store(int64(s.queue.delivered()))
+		}
 		if err := st.send(resp); err != nil {
 			st.end(err)
 			return
@@ -419,6 +441,7 @@ func (st *stream) tell(out []*response) {
 	}
 	if s.observer != nil && st.reports(progress) {
 		st.reported, st.told = progress, true
+		st.reportedEndpoints.Store(progress.EndpointsAcked)
 		s.observer.OnProgress(st.id, progress)
 	}
 }

@@ -112,7 +112,7 @@ func (s *Server) SetEndpoints(revision uint64, changed map[string]*xds.Resource)
 		}
 		names = append(names, name)
 		if r := changed[name]; r != nil {
-			s.endpoints[name] = endpoints{r, newMessage(revision, r)}
+			s.endpoints[name] = newEndpoints(revision, r)
 		} else {
 			delete(s.endpoints, name)
 		}
@@ -122,7 +122,7 @@ func (s *Server) SetEndpoints(revision uint64, changed map[string]*xds.Resource)
 		s.tally.told.Add(uint64(len(s.watchers[names[0]])))
 		for st := range s.watchers[names[0]] {
 			st.inbox.setEndpoints(revision, names)
-			s.queue.add(st)
+			s.queue.addEndpoints(st)
 		}
 	} else {
 		told := map[*stream][]string{}
@@ -134,7 +134,7 @@ func (s *Server) SetEndpoints(revision uint64, changed map[string]*xds.Resource)
 		s.tally.told.Add(uint64(len(told)))
 		for st, names := range told {
 			st.inbox.setEndpoints(revision, names)
-			s.queue.add(st)
+			s.queue.addEndpoints(st)
 		}
 	}
 	// Who reads the revision has what came with it in its inbox.

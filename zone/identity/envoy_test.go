@@ -140,7 +140,7 @@ func newEast(t *testing.T, root pki.Authority) *east {
 	e.caFile = write(t, "ca.pem", pki.EncodeCertificates(ca.Certificate))
 	lis := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	e.address = lis.Addr().String()
-	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12})))
+	g := grpc.NewServer(server.Option(), grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12})))
 	e.server.Register(g)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = g.Serve(lis) })
