@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"path/filepath"
 	"slices"
@@ -180,4 +182,25 @@ func (r *recording) get(what string) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %s", what, resp.Status)
 	}
 	return io.ReadAll(resp.Body)
+}
+
+// serveProfiles has this process serve its own, as what is simulated takes its part of the processors, until close is called.
+func serveProfiles(address string) (at string, close func(), err error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return "", nil, fmt.Errorf("profiles: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	ended := make(chan struct{})
+	go func() {
+		defer func() { ended <- struct{}{} }()
+		_ = server.Serve(listener) // it ends by Close alone
+	}()
+	return listener.Addr().String(), func() {
+		_ = server.Close()
+		<-ended
+	}, nil
 }

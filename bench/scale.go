@@ -88,7 +88,16 @@ func measureScale(ctx context.Context, o options, out io.Writer) (_ []Row, err e
 	if o.profiles != "" && o.debug == "" {
 		o.debug = hostPort(prefix+".3", profilePort)
 	}
-	s, machine, commit := &scale{options: o, out: out, prefix: prefix, profiles: newProfiles(o.profiles, map[string]string{"": o.debug})}, machine(), commit(ctx)
+	profiled := map[string]string{"": o.debug}
+	if o.profiles != "" {
+		own, close, err := serveProfiles(hostPort(prefix+".4", profilePort))
+		if err != nil {
+			return nil, err
+		}
+		defer close()
+		profiled["simulated"] = own
+	}
+	s, machine, commit := &scale{options: o, out: out, prefix: prefix, profiles: newProfiles(o.profiles, profiled)}, machine(), commit(ctx)
 	defer func() {
 		err = errors.Join(err, s.profiles.stop())
 		if s.many != nil {

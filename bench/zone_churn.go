@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math"
-	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,17 +27,27 @@ type churn struct {
 	byName   map[string]*churned
 	shards   []*churnShard
 	seed     maphash.Seed
-	reached  sync.Map // of churnKey to int: the newest change that a proxy has
 }
 
+// churnShard is of some proxies, as all of them take their times at once.
 type churnShard struct {
 	mu sync.Mutex
-	h  *hdrhistogram.Histogram
+	// Guarded by mu; reached is the newest change that a proxy has.
+	h       *hdrhistogram.Histogram
+	reached map[churnKey]int
 }
 
 type churnKey struct {
 	proxy *simproxy.Proxy
 	of    *churned
+}
+
+func newChurn(shards int) *churn {
+	c := &churn{byName: map[string]*churned{}, seed: maphash.MakeSeed()}
+	for range shards {
+		c.shards = append(c.shards, &churnShard{h: newLatency("").h, reached: map[churnKey]int{}})
+	}
+	return c
 }
 
 // churned is one service.
@@ -61,7 +70,7 @@ func (c *churned) issued(n int) (times []time.Time) {
 // number is that of the change of which endpoints are, 0 for none.
 func (c *churned) number(endpoints []string) int {
 	for _, e := range endpoints {
-		if host, port, err := net.SplitHostPort(e); err == nil && host == churnHost {
+		if port, ok := strings.CutPrefix(e, churnHost+":"); ok {
 			n, _ := strconv.Atoi(port)
 			return 2*n - 1
 		}
@@ -80,19 +89,16 @@ func (c *churn) seen(p *simproxy.Proxy, typeURL, name string, item *simproxy.Ite
 		return
 	}
 	key := churnKey{p, of}
-	last := 0
-	if v, ok := c.reached.Load(key); ok {
-		last = v.(int)
-	}
 	now := of.number(item.Endpoints)
+	times := of.issued(now)
+	shard := c.shards[maphash.Comparable(c.seed, p)%uint64(len(c.shards))]
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	last := shard.reached[key]
 	if now <= last {
 		return
 	}
-	c.reached.Store(key, now)
-	shard := c.shards[maphash.Comparable(c.seed, p)%uint64(len(c.shards))]
-	times := of.issued(now)
-	shard.mu.Lock()
-	defer shard.mu.Unlock()
+	shard.reached[key] = now
 	for _, began := range times[min(last, len(times)):] {
 		_ = shard.h.RecordValue(min(max(at.Sub(began), 0), maxLatency).Microseconds()) // within the histogram's bounds
 	}
@@ -102,15 +108,17 @@ func (c *churn) seen(p *simproxy.Proxy, typeURL, name string, item *simproxy.Ite
 // that came and went while others waited has what it should.
 func (c *churn) settled() string {
 	have, stale := map[*churned]int{}, map[*churned]int{}
-	c.reached.Range(func(k, v any) bool {
-		of, n := k.(churnKey).of, v.(int)
-		if issued := len(of.issued(math.MaxInt)); n == issued || n%2 == 0 && issued%2 == 0 {
-			have[of]++
-		} else {
-			stale[of]++
+	for _, shard := range c.shards {
+		shard.mu.Lock()
+		for key, n := range shard.reached {
+			if issued := len(key.of.issued(math.MaxInt)); n == issued || n%2 == 0 && issued%2 == 0 {
+				have[key.of]++
+			} else {
+				stale[key.of]++
+			}
 		}
-		return true
-	})
+		shard.mu.Unlock()
+	}
 	for _, of := range c.services {
 		n := len(of.issued(math.MaxInt))
 		if n%2 == 1 && have[of] != of.clients || stale[of] > 0 {
@@ -122,10 +130,7 @@ func (c *churn) settled() string {
 
 // churning begins and ends endpoints at a steady rate, and watches latency, processor and memory.
 func (b *zoneBench) churning(ctx context.Context) error {
-	c := &churn{byName: map[string]*churned{}, seed: maphash.MakeSeed()}
-	for range 64 {
-		c.shards = append(c.shards, &churnShard{h: newLatency("").h})
-	}
+	c := newChurn(64)
 	for i, clients := range b.w.clients {
 		if clients == 0 {
 			continue
@@ -148,6 +153,10 @@ func (b *zoneBench) churning(ctx context.Context) error {
 	b.w.fleet.Watch(c.seen)
 	defer b.w.fleet.Watch(nil)
 
+	before, err := b.w.metrics()
+	if err != nil {
+		return err
+	}
 	began := time.Now()
 	used, err := b.w.zone.cpu()
 	if err != nil {
@@ -184,6 +193,10 @@ func (b *zoneBench) churning(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	sent, err := b.w.metrics()
+	if err != nil {
+		return err
+	}
 	if err := until(ctx, "the last change reaches all", time.Minute, b.w.running(), func() error {
 		if missing := c.settled(); missing != "" {
 			return fmt.Errorf("%s", missing)
@@ -202,11 +215,15 @@ func (b *zoneBench) churning(ctx context.Context) error {
 		all.h.Merge(s.h)
 	}
 	b.latencies(all, 250)
+	responses := sent["zoneforge_zone_responses_total"] - before["zoneforge_zone_responses_total"]
+	resources := sent["zoneforge_zone_sent_resources_total"] - before["zoneforge_zone_sent_resources_total"]
 	// The first fifth warms up; the next is compared with the last.
 	fifth := max(len(memory)/5, 1)
 	first, last := mean(memory[min(fifth, len(memory)-1):min(2*fifth, len(memory))]), mean(memory[len(memory)-fifth:])
 	b.add(row("churn, changes of endpoints", float64(changes)/took.Seconds(), "per second", int64(changes)),
 		b.judge(row("churn, processor of the zone", float64(after-used)/float64(took), "cores", int64(changes)), 1),
+		row("churn, responses to all proxies", responses/took.Seconds(), "per second", int64(responses)),
+		row("churn, changes in a response", resources/responses, "resources", int64(responses)),
 		b.judge(row("churn, memory at the end over that after a fifth", last/first, "times", int64(len(memory))), 1.05),
 		row("churn, memory of the zone at the end", last, "MiB resident", int64(len(memory))))
 	return b.w.settled(ctx, b.proxies, time.Minute)

@@ -38,7 +38,7 @@ func TestPlanIsWhatTheGoalsSpeakOf(t *testing.T) {
 }
 
 func TestChurnTellsWhichChangeAClientHas(t *testing.T) {
-	c := &churn{shards: []*churnShard{{h: newLatency("").h}}}
+	c := newChurn(1)
 	of := &churned{name: "it", clients: 1}
 	c.services, c.byName = []*churned{of}, map[string]*churned{"it": of}
 	p, began := &simproxy.Proxy{}, time.Now()

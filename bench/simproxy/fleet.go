@@ -2,7 +2,7 @@
 // Envoy asks for, acknowledges all that it is given, at once, and connects again when its stream ends, saying what it has.
 //
 // They are real clients: a connection each, TLS, a token, go-control-plane's generated API. What makes them cheap is that a resource
-// is decoded once for all that are given it, as equal versions are equal bytes. It never judges what a proxy is given beyond
+// is decoded once for all that are given it, as equal versions are equal bytes: of the others name and version are read. It never judges what a proxy is given beyond
 // counting what should not be: resources that were emptied or taken away, and streams that ended.
 package simproxy
 
@@ -10,6 +10,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"hash/maphash"
 	"net"
 	"slices"
 	"strconv"
@@ -19,10 +20,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
-
-	"github.com/zoneforge/zoneforge/xds"
 )
 
 // Item is one version of one resource, shared by all proxies that hold it. It must not be changed.
@@ -53,7 +51,7 @@ type Config struct {
 // Fleet is many proxies of one zone. It is safe for concurrent use.
 type Fleet struct {
 	cfg   Config
-	items sync.Map // of itemKey to *Item
+	items items
 	seen  atomic.Pointer[Seen]
 	wg    sync.WaitGroup
 
@@ -64,8 +62,6 @@ type Fleet struct {
 	mu   sync.Mutex
 	last error // guarded by mu: why a stream ended
 }
-
-type itemKey struct{ typeURL, name, version string }
 
 // Counts are sums over all proxies, since the beginning where they are not of this moment.
 type Counts struct {
@@ -81,7 +77,7 @@ type Counts struct {
 }
 
 // New makes a fleet without proxies.
-func New(cfg Config) *Fleet { return &Fleet{cfg: cfg} }
+func New(cfg Config) *Fleet { return &Fleet{cfg: cfg, items: items{seed: maphash.MakeSeed()}} }
 
 // Counts gives the sums.
 func (f *Fleet) Counts() Counts {
@@ -129,31 +125,8 @@ func (f *Fleet) why() error {
 	return f.last
 }
 
-// intern gives the shared item of a resource, which is decoded the first time that it is seen.
-func (f *Fleet) intern(typeURL string, r *discoveryv3.Resource) (*Item, error) {
-	key := itemKey{typeURL, r.GetName(), r.GetVersion()}
-	if have, ok := f.items.Load(key); ok {
-		return have.(*Item), nil
-	}
-	m, err := r.GetResource().UnmarshalNew()
-	if err != nil {
-		return nil, fmt.Errorf("resource %s: %w", r.GetName(), err)
-	}
-	item := &Item{Type: typeURL, Name: r.GetName(), Version: r.GetVersion(), references: References{}}
-	if e, ok := m.(*endpointv3.ClusterLoadAssignment); ok {
-		item.Endpoints = addresses(e)
-	} else if err := item.references.Find(m.ProtoReflect()); err != nil {
-		return nil, fmt.Errorf("resource %s: %w", r.GetName(), err)
-	}
-	if typeURL == xds.TypeEndpoint || typeURL == xds.TypeSecret {
-		item.references = nil
-	}
-	have, _ := f.items.LoadOrStore(key, item)
-	return have.(*Item), nil
-}
-
 // Forget lets go of the items that were seen till now; proxies keep theirs.
-func (f *Fleet) Forget() { f.items.Clear() }
+func (f *Fleet) Forget() { f.items.clear() }
 
 func addresses(e *endpointv3.ClusterLoadAssignment) []string {
 	var out []string

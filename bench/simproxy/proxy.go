@@ -96,7 +96,7 @@ func (p *Proxy) run(ctx context.Context, conn *grpc.ClientConn) {
 func (p *Proxy) converse(ctx context.Context, conn *grpc.ClientConn) (connected bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx, grpc.WaitForReady(true))
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx, grpc.WaitForReady(true), grpc.ForceCodecV2(newCodec()))
 	if err != nil {
 		return false, err
 	}
@@ -109,13 +109,13 @@ func (p *Proxy) converse(ctx context.Context, conn *grpc.ClientConn) (connected 
 	if err := p.greet(stream); err != nil {
 		return false, failure(stream, err)
 	}
+	resp := received{fleet: p.fleet}
 	for {
-		resp, err := stream.Recv()
-		if err != nil {
+		if err := stream.RecvMsg(&resp); err != nil {
 			return connected, err
 		}
 		connected = true
-		if err := p.take(stream, resp); err != nil {
+		if err := p.take(stream, &resp); err != nil {
 			return true, failure(stream, err)
 		}
 	}
@@ -167,52 +167,50 @@ func (p *Proxy) greet(s stream) error {
 }
 
 // take keeps what came, acknowledges it and asks for what it names.
-func (p *Proxy) take(s stream, resp *discoveryv3.DeltaDiscoveryResponse) error {
-	t := resp.GetTypeUrl()
+func (p *Proxy) take(s stream, resp *received) error {
+	t := resp.typeURL
 	held := p.held[t]
 	if held == nil {
 		held = map[string]*Item{}
 		p.held[t] = held
 	}
-	items := make([]*Item, 0, len(resp.GetResources()))
+	before := len(held)
 	names := false // whether what the proxy should ask for may have changed
-	for _, r := range resp.GetResources() {
-		item, err := p.fleet.intern(t, r)
-		if err != nil {
-			return err
-		}
-		p.fleet.bytes.Add(int64(len(r.GetResource().GetValue())))
+	p.fleet.bytes.Add(int64(resp.bytes))
+	for _, item := range resp.items {
 		old := held[item.Name]
 		if old != nil && len(old.Endpoints) > 0 && len(item.Endpoints) == 0 {
 			p.fleet.emptied.Add(1)
 		}
 		names = names || len(item.references) > 0 || old != nil && len(old.references) > 0
 		held[item.Name] = item
-		items = append(items, item)
 	}
-	for _, name := range resp.GetRemovedResources() {
+	for _, name := range resp.removed {
 		if old := held[name]; old != nil {
 			p.fleet.removed.Add(1)
 			names = names || len(old.references) > 0
 			delete(held, name)
 		}
 	}
-	if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: t, ResponseNonce: resp.GetNonce()}); err != nil {
+	if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: t, ResponseNonce: resp.nonce}); err != nil {
 		return err
 	}
 	now := time.Now()
+	same := p.answered[t] && !names && len(held) == before && len(resp.removed) == 0
 	p.answered[t] = true
 	if names {
 		if err := p.subscribe(s); err != nil {
 			return err
 		}
 	}
-	p.settle(p.has())
+	if !same {
+		p.settle(p.has())
+	}
 	if seen := p.fleet.seen.Load(); seen != nil {
-		for _, item := range items {
+		for _, item := range resp.items {
 			(*seen)(p, t, item.Name, item, now)
 		}
-		for _, name := range resp.GetRemovedResources() {
+		for _, name := range resp.removed {
 			(*seen)(p, t, name, nil, now)
 		}
 	}
