@@ -65,7 +65,7 @@ func (o *ordeal) step() string {
 	names := sortedKeys(o.starts())
 	name := names[n%len(names)]
 	switch dice := o.rnd.IntN(100); {
-	case dice < 40:
+	case dice < 38:
 		replica := n % o.replicas
 		resource := []string{"routes", "routes", "kept"}[n/2%3]
 		err := o.change(replica, resource)
@@ -73,38 +73,43 @@ func (o *ordeal) step() string {
 			o.t.Errorf("a change through %s: %v", replicaName(replica), err)
 		}
 		return fmt.Sprintf("generation %d of %s through %s: %v", o.generation, resource, replicaName(replica), err)
-	case dice < 52:
+	case dice < 50:
 		o.free(name)
 		o.h.Fault("kill -9 of " + kindOf(name))
 		o.kill(name)
 		o.down[name] = o.starts()[name]
 		return name + " is killed"
-	case dice < 62:
+	case dice < 60:
 		o.free(name)
 		o.h.Fault("SIGSTOP of " + kindOf(name))
 		o.signal(name, syscall.SIGSTOP)
 		o.down[name] = func() { o.signal(name, syscall.SIGCONT) }
 		return name + " stands still"
-	case dice < 74:
+	case dice < 72:
 		all := sortedKeys(o.down)
 		if len(all) == 0 {
 			return "nothing is down"
 		}
 		o.recover(all[n%len(all)])
 		return all[n%len(all)] + " is back"
-	case dice < 79:
+	case dice < 77:
 		return o.etcdFault(n)
-	case dice < 83:
+	case dice < 81:
 		i := n % o.replicas
 		o.h.Fault("global cut off from etcd")
 		o.cut(i)
 		o.down["ways to etcd of "+replicaName(i)] = func() { o.mend(i) }
 		return replicaName(i) + " is cut off from etcd"
-	case dice < 88:
+	case dice < 86:
 		o.h.Fault("poisoned record")
 		return fmt.Sprintf("kept is poisoned: %v", o.poison())
-	case dice < 94:
+	case dice < 91:
 		return o.refusedListener()
+	case dice < 95:
+		by := time.Duration(n%121-60) * time.Minute
+		o.h.Fault("clock of " + kindOf(name) + " set")
+		o.setClock(name, by)
+		return fmt.Sprintf("the clock of %s is off by %s", name, by)
 	default:
 		return o.killBackend()
 	}
@@ -213,8 +218,8 @@ func (o *ordeal) killBackend() string {
 	o.holder("east")
 	o.holder("west")
 	o.await("a change that mends what is poisoned", func() error { return o.change(0, "kept") })
-	o.settled("east", 2)
-	o.settled("west", 3)
+	o.settled("east", inEast)
+	o.settled("west", inWest)
 	o.h.Fault("kill -9 of a backend with its Envoy")
 	o.kill("near-east")
 	client := newClient(o.t)
@@ -229,9 +234,9 @@ func (o *ordeal) killBackend() string {
 		})
 	}
 	served("near41")
-	o.settled("east", 1)
+	o.settled("east", inEast-1)
 	o.startNear()
-	o.settled("east", 2)
+	o.settled("east", inEast)
 	served("near31")
 	return "the backend of near in east is killed and comes back"
 }

@@ -61,7 +61,7 @@ func TestProcessesUnderFaults(t *testing.T) {
 	t.Logf("seed %d; again: %s", seed, history.Again(seed, steps, "e2e", "TestProcessesUnderFaults"))
 	o := &ordeal{h: history.New(), rnd: rand.New(rand.NewPCG(uint64(seed), 0)), generation: firstProcessGeneration, kept: firstProcessGeneration, down: map[string]func(){},
 		stop: make(chan struct{})}
-	o.replicated = startReplicated(t, 2, 0)
+	o.replicated = startReplicated(t, 2, 0, sortedKeys(o.starts())...)
 	t.Cleanup(func() {
 		logs := map[string]string{"etcd.log": o.etcd.Logs()}
 		all, _ := filepath.Glob(o.path("logs", "*.log"))
@@ -85,10 +85,16 @@ func TestProcessesUnderFaults(t *testing.T) {
 	for i := range 3 {
 		o.wg.Go(func() { o.request(i) })
 	}
+	o.wg.Go(o.requestTenant)
 	for i := range steps {
 		what := o.step()
 		o.h.Note("step %d: %s", i, what)
 		o.sample()
+		// One that is killed or starts tells nothing.
+		p := proxiesOf[i%len(proxiesOf)]
+		if err := o.ownsDump(p.name, p.mesh); err != nil {
+			o.h.Note("no dump of %s: %v", p.name, err)
+		}
 		<-time.After(time.Duration(o.rnd.IntN(300)) * time.Millisecond)
 	}
 	o.settle()
@@ -98,6 +104,7 @@ func TestProcessesUnderFaults(t *testing.T) {
 			t.Errorf("%s: %s", g.Name, b)
 		}
 	}
+	o.looked()
 	run := o.h.Run("processes", seed, true)
 	t.Logf("%d requests, %d lost; %d changes; the last one was live %s after the end of faults", run.Requests, run.Lost, run.Changes, o.h.Converged.Round(time.Millisecond))
 	if run.Requests < 100 {
@@ -133,8 +140,9 @@ func (o *ordeal) populate() {
 	o.startProxy("west", 3, "near-west", sidecarDocument("default", "near-west", o.host(41), inboundOf("near", "http", o.host(41), 8080, "")), o.path("tokens", "near"))
 	o.startProxy("west", 3, "far", sidecarDocument("default", "far", o.host(42), inboundOf("far", "http", o.host(42), 8080, "")), o.path("tokens", "far"))
 	o.startProxy("east", 2, "edge", gatewayDocument("default", "edge", o.host(10)), o.token("edge", "dataplane", "--mesh", "default", "--service", "edge"))
-	o.settled("east", 2)
-	o.settled("west", 3)
+	o.populateTenant()
+	o.settled("east", inEast)
+	o.settled("west", inWest)
 	client := newClient(t)
 	for _, path := range paths {
 		o.answers(client, http.StatusOK, "GET", o.url(path))
@@ -200,6 +208,7 @@ func (o *ordeal) request(sender int) {
 		}
 		answered++
 		generation, _ := strconv.Atoi(a.Header.Get("X-Generation")) // none is 0
+		o.ownsAnswer("default", generation, a.Workload)
 		resource := resourceAt(path)
 		if had, ok := last[resource]; !ok || had != generation {
 			last[resource] = generation
@@ -324,6 +333,7 @@ func (o *ordeal) sample() {
 		for _, zone := range []string{"east", "west"} {
 			if s, err := o.statusAt(i, zone); err == nil && s.Connected {
 				o.h.Sampled(history.Sample{Zone: zone + " (by " + replicaName(i) + ")", Revision: uint64(s.Revision)})
+				o.ownsQueries(i, zone)
 			}
 		}
 	}
@@ -391,6 +401,11 @@ func (o *ordeal) settle() {
 		return nil
 	})
 	o.sample()
+	for _, p := range proxiesOf {
+		if err := o.ownsDump(p.name, p.mesh); err != nil {
+			t.Error(err)
+		}
+	}
 	o.endRequests()
 	for _, zone := range []string{"east", "west"} {
 		o.await(zone+" to be in sync", func() error {

@@ -42,10 +42,14 @@ func replicaHost(i int) int { return []int{1, 201, 202}[i] }
 
 func replicaName(i int) string { return []string{"global", "global-b", "global-c"}[i] }
 
-// startReplicated runs etcd and replicas of global; quota bounds etcd's database, 0 for its default.
-func startReplicated(t *testing.T, replicas int, quota int64) *replicated {
+// startReplicated runs etcd and replicas of global; quota bounds etcd's database, 0 for its default. The clocks of those processes that are
+// named can be set.
+func startReplicated(t *testing.T, replicas int, quota int64, clocked ...string) *replicated {
 	t.Helper()
 	f := &replicated{federation: newFederation(t), replicas: replicas}
+	for _, name := range clocked {
+		f.setClock(name, 0)
+	}
 	f.write("gossip-keys", gossipKey(1)+"\n")
 	binary, err := filepath.Abs("../.tools/bin/etcd")
 	if err != nil {
