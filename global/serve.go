@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/zoneforge/zoneforge/global/store"
+	"github.com/zoneforge/zoneforge/overload"
 )
 
 const (
@@ -71,12 +72,9 @@ func httpServer(base context.Context, h http.Handler, t *tls.Config, log *zap.Lo
 	if err != nil {
 		errorLog = nil // a wrong level, which it isn't
 	}
-	return &http.Server{
-		Handler: h, TLSConfig: t, ErrorLog: errorLog,
-		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 64 << 10,
-		BaseContext:    func(net.Listener) context.Context { return base },
-	}
+	s := &http.Server{Handler: h, TLSConfig: t, ErrorLog: errorLog, BaseContext: func(net.Listener) context.Context { return base }}
+	overload.Patience{Head: 10 * time.Second, Request: time.Minute, Answer: time.Minute, Idle: 2 * time.Minute}.Bind(s)
+	return s
 }
 
 // serveREST serves on a listener until its stage ends by stopREST.

@@ -196,10 +196,8 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, machin
 	if err != nil {
 		errorLog = nil
 	}
-	restServer := &http.Server{
-		Handler: c.metrics.handler(c.keys, &serving, z.cfg.MetricsTokenFile), TLSConfig: cert.config(), ErrorLog: errorLog,
-		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-	}
+	restServer := &http.Server{Handler: c.metrics.handler(c.keys, &serving, z.cfg.MetricsTokenFile), TLSConfig: cert.config(), ErrorLog: errorLog}
+	overload.Patience{Head: 10 * time.Second, Request: 30 * time.Second, Answer: time.Minute, Idle: 2 * time.Minute}.Bind(restServer)
 
 	ports := map[string]*overload.Listener{"xds": overload.Listen(xdsListener, z.cfg.Limits.Connections), "rest": overload.Listen(restListener, restConnections)}
 	c.metrics.registry.MustRegister(overloadCollector{ports, c.begins}, endsCollector{c.identity, cert, client})
