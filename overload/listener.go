@@ -150,6 +150,9 @@ type conn struct {
 	gone bool
 }
 
+// NetConn gives the connection below, for its socket alone.
+func (c *conn) NetConn() net.Conn { return c.Conn }
+
 // Close is net.Conn's.
 func (c *conn) Close() error {
 	c.of.remove(c)

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -17,7 +18,6 @@ import (
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/zoneforge/zoneforge/overload"
@@ -28,14 +28,15 @@ import (
 	"github.com/zoneforge/zoneforge/zone/admission"
 	"github.com/zoneforge/zoneforge/zone/disk"
 	"github.com/zoneforge/zoneforge/zone/identity"
+	"github.com/zoneforge/zoneforge/zone/quiet"
 	"github.com/zoneforge/zoneforge/zone/state"
 )
 
 const (
 	// Envoy's streams send keepalives every 10 s, which gRPC refuses by default.
 	keepaliveLeast = 5 * time.Second
-	// A proxy whose machine vanished is noticed within the sum. While its own keepalives come, it is not asked.
-	keepaliveTime, keepaliveTimeout = 12 * time.Second, 8 * time.Second
+	// gRPC asks no proxy whether it lives, see package quiet.
+	keepaliveTime = time.Duration(math.MaxInt64)
 	// maxRequest bounds what a proxy may send, which holds its document and the names that it wants.
 	maxRequest = 16 << 20
 	// handshake bounds TLS and HTTP/2 of a new connection. Ten thousand proxies that come back at once take two processors more than ten
@@ -180,15 +181,16 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, machin
 			}
 		})
 	}
-	quiet := func(run func()) func() error { return func() error { run(); return nil } }
+	silent := func(run func()) func() error { return func() error { run(); return nil } }
 
+	keeper := quiet.New()
 	grpcServer := grpc.NewServer(server.Option(),
-		grpc.Creds(credentials.NewTLS(cert.config())), grpc.MaxRecvMsgSize(maxRequest),
+		grpc.Creds(keeper.Credentials(cert.config())), grpc.MaxRecvMsgSize(maxRequest),
 		grpc.ReadBufferSize(0), grpc.SharedWriteBuffer(true), grpc.WriteBufferSize(writeBuffer), grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
 		grpc.ConnectionTimeout(handshake), grpc.MaxConcurrentStreams(streamsPerConnection), grpc.MaxHeaderListSize(64<<10), grpc.HeaderTableSize(0),
 		grpc.StreamInterceptor(c.stranger),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, MaxConnectionIdle: connectionIdle}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, MaxConnectionIdle: connectionIdle}),
 	)
 	c.xds.Register(grpcServer)
 	var serving atomic.Bool
@@ -208,8 +210,8 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, machin
 	part("identities", func() error { return c.identity.Run(ctx) })
 	if s := c.siblings; s != nil {
 		part("gossip", func() error { return s.gossip.Run(ctx) })
-		part("keys of gossip", quiet(func() { s.gossip.FollowKeys(ctx, s.keyFile, keysEvery) }))
-		part("pulse", quiet(func() { s.pulse.run(ctx) }))
+		part("keys of gossip", silent(func() { s.gossip.FollowKeys(ctx, s.keyFile, keysEvery) }))
+		part("pulse", silent(func() { s.pulse.run(ctx) }))
 		part("replicas", func() error { return s.follow(ctx, c, client, machine) })
 	}
 	part("global", func() error {
@@ -222,10 +224,11 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, machin
 		}
 		return client.Run(ctx)
 	})
-	part("check-ups", quiet(func() { c.checkups.run(ctx) }))
-	part("rest", quiet(func() { c.rest(ctx, z.cfg.Rests) }))
-	part("reports", quiet(func() { c.report.run(ctx, client) }))
-	part("server certificate", quiet(func() { cert.run(ctx) }))
+	part("keepalives", silent(func() { keeper.Run(ctx) }))
+	part("check-ups", silent(func() { c.checkups.run(ctx) }))
+	part("rest", silent(func() { c.rest(ctx, z.cfg.Rests) }))
+	part("reports", silent(func() { c.report.run(ctx, client) }))
+	part("server certificate", silent(func() { cert.run(ctx) }))
 	proxies := net.Listener(ports["xds"])
 	if c.siblings != nil {
 		proxies = asideListener{proxies, &c.siblings.aside}

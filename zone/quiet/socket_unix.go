@@ -1,0 +1,18 @@
+//go:build !linux
+
+package quiet
+
+import (
+	"errors"
+	"net"
+	"time"
+)
+
+// socket is that below a connection. Where the kernel can't be asked what waits, nobody is spoken to, and the far ends ask.
+type socket struct{ net.Conn }
+
+func socketOf(net.Conn) (socket, bool) { return socket{}, false }
+
+func (socket) bound(time.Duration) {}
+
+func (socket) waiting() (unsent, unread int, err error) { return 0, 0, errors.ErrUnsupported }
