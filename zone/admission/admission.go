@@ -94,9 +94,7 @@ type Admission struct {
 
 	mu sync.Mutex
 	// All below is guarded by mu: the parsed form of the message that Keys gave last.
-	message *federationv1.VerificationKeys
-	set     token.KeySet
-	revoked token.Revocations
+	ring *ring
 	// documents are resources by the documents that they were read from.
 	documents map[Document]*resource.Resource
 }
@@ -208,8 +206,8 @@ func (a *Admission) Bearer(bearer string) error {
 // Revoked is true when the token of an admitted proxy was revoked since, or its key retired. A token that merely ended cuts no
 // stream off.
 func (a *Admission) Revoked(p *Proxy) bool {
-	keys, revoked, err := a.known()
-	return err == nil && (revoked.Contains(p.TokenID) || !keys.Contains(p.claims.Key))
+	r, err := a.known()
+	return err == nil && (r.revoked.Contains(p.TokenID) || !r.set.Contains(p.claims.Key))
 }
 
 // said is the metadata of a node.
@@ -269,34 +267,30 @@ func (a *Admission) verify(bearer string) (token.Claims, error) {
 	if bearer == "" {
 		return token.Claims{}, fmt.Errorf("%w in the stream's metadata: authorization must be `Bearer TOKEN`; give the proxy a token file", ErrNoToken)
 	}
-	set, revoked, err := a.known()
+	r, err := a.known()
 	if err != nil {
 		return token.Claims{}, err
 	}
-	return token.Verify(bearer, token.Dataplane, set, revoked, a.now())
+	return r.verify(bearer, a.now())
 }
 
 // known parses the zone's keys once for each message.
-func (a *Admission) known() (token.KeySet, token.Revocations, error) {
+func (a *Admission) known() (*ring, error) {
 	message := a.keys.VerificationKeys()
 	if message == nil {
-		return token.KeySet{}, token.Revocations{}, fmt.Errorf("%w: it has no keys of tokens from global yet; it gets them when it first reaches global", ErrNotReady)
+		return nil, fmt.Errorf("%w: it has no keys of tokens from global yet; it gets them when it first reaches global", ErrNotReady)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.message == message {
-		return a.set, a.revoked, nil
+	if a.ring != nil && a.ring.message == message {
+		return a.ring, nil
 	}
-	keys := make([]token.VerificationKey, 0, len(message.GetKeys()))
-	for _, k := range message.GetKeys() {
-		keys = append(keys, token.VerificationKey{ID: k.GetId(), Purpose: token.Dataplane, Public: k.GetEd25519()})
-	}
-	set, err := token.NewKeySet(keys...)
+	r, err := newRing(message)
 	if err != nil {
-		return token.KeySet{}, token.Revocations{}, fmt.Errorf("%w: the keys of tokens that global sent can't be used: %w", ErrNotReady, err)
+		return nil, err
 	}
-	a.message, a.set, a.revoked = message, set, token.NewRevocations(message.GetRevoked()...)
-	return a.set, a.revoked, nil
+	a.ring = r
+	return r, nil
 }
 
 func refuse(format string, args ...any) error {
