@@ -23,7 +23,7 @@ import (
 
 // TestMain finds goroutines that are left over. A probe of another replica that is under way when gossip stops ends by its own timeout.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
+	goroutines.Verify(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
 }
 
 // running is a replica on ephemeral ports with a client that trusts its certificate.

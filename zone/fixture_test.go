@@ -19,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 	"google.golang.org/grpc"
@@ -27,6 +26,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/zoneforge/zoneforge/dataplane"
+	"github.com/zoneforge/zoneforge/e2e/goroutines"
 	"github.com/zoneforge/zoneforge/e2e/loopback"
 	"github.com/zoneforge/zoneforge/pki"
 	"github.com/zoneforge/zoneforge/pki/certfile"
@@ -39,7 +39,7 @@ import (
 	"github.com/zoneforge/zoneforge/zone"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goroutines.Verify(m) }
 
 const (
 	domain    = "zoneforge"

@@ -22,18 +22,18 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/zoneforge/zoneforge/e2e/fault"
+	"github.com/zoneforge/zoneforge/e2e/goroutines"
 	"github.com/zoneforge/zoneforge/e2e/history"
 	"github.com/zoneforge/zoneforge/global"
 	"github.com/zoneforge/zoneforge/global/zones"
 	"github.com/zoneforge/zoneforge/zone"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goroutines.Verify(m) }
 
 const (
 	// heartbeat of KDS; a peer that is silent for three is gone.

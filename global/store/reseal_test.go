@@ -114,10 +114,10 @@ func TestReseal(t *testing.T) {
 	crashes := 0
 	for left := 0; ; left++ {
 		s = open(t, cfg)
-		stop := follow(t, s)
-		wholeAs(t, s)
 		ctx, cancel := context.WithCancel(testContext(t))
 		s.cli.KV = &dying{KV: s.cli.KV, left: left, die: cancel}
+		stop := follow(t, s)
+		wholeAs(t, s)
 		_, err := s.Reseal(ctx)
 		cancel()
 		stop()

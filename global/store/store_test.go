@@ -14,19 +14,19 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/zoneforge/zoneforge/e2e/goroutines"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
+	goroutines.Verify(m)
 }
 
 func testContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -41,7 +41,10 @@ func open(t *testing.T, cfg Config) *Store {
 	return s
 }
 
-func embedded(t *testing.T) Config { return Config{DataDir: filepath.Join(t.TempDir(), "data")} }
+// embedded compares with head so seldom that no test sees it: on a machine that stood still, what is on its way looks like a lost event.
+func embedded(t *testing.T) Config {
+	return Config{DataDir: filepath.Join(t.TempDir(), "data"), CheckInterval: time.Hour}
+}
 
 // follow runs s until the test ends or the returned function is called.
 func follow(t *testing.T, s *Store) func() {
@@ -374,12 +377,13 @@ func TestLostEventIsFoundByDigest(t *testing.T) {
 	follow(t, s)
 	commitOps(t, s, put("warm", "1"))
 	wait(t, s, 1)
+	before := s.Stats() // it may have found the first change when it began
 	snap := wait(t, s, commitOps(t, s, put("a", "1"), put("b", "1")).Revision)
 	if label(snap, "a") != "1" || label(snap, "b") != "1" {
 		t.Fatal("a lost event stayed lost")
 	}
-	if st := s.Stats(); st.Mismatches != 1 || st.Reloads != 1 {
-		t.Fatalf("%+v", st)
+	if st := s.Stats(); st.Mismatches != before.Mismatches+1 || st.Reloads != before.Reloads+1 {
+		t.Fatalf("%+v, was %+v", st, before)
 	}
 	if keys, ok := snap.Since(1); !ok || len(keys) != 2 {
 		t.Fatalf("since before the reload: %v %v", keys, ok)

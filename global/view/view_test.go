@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/zoneforge/zoneforge/e2e/goroutines"
 	"github.com/zoneforge/zoneforge/global/store"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/sync/kds"
@@ -21,7 +21,7 @@ import (
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goroutines.Verify(m) }
 
 type fixture struct {
 	*testing.T

@@ -12,12 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/zoneforge/zoneforge/e2e/goroutines"
 	"github.com/zoneforge/zoneforge/global/store"
 	"github.com/zoneforge/zoneforge/global/view"
 	"github.com/zoneforge/zoneforge/resource"
@@ -29,7 +29,7 @@ import (
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goroutines.Verify(m) }
 
 // federation is a registry on an embedded store, served over gRPC in memory.
 type federation struct {

@@ -13,11 +13,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/zoneforge/zoneforge/e2e/goroutines"
 	"github.com/zoneforge/zoneforge/pki"
 	federationv1 "github.com/zoneforge/zoneforge/proto/federation/v1"
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
@@ -25,7 +25,7 @@ import (
 	"github.com/zoneforge/zoneforge/zone/disk"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goroutines.Verify(m) }
 
 const domain = "example.org"
 
