@@ -39,7 +39,7 @@ type federation struct {
 	views *view.Views
 	*Registry
 	lis *bufconn.Listener
-	// skipped is how far the registry's clock is ahead, in nanoseconds.
+	// skipped is how far the registry's clock went, in nanoseconds, as it stands still by itself.
 	skipped *atomic.Int64
 }
 
@@ -58,15 +58,16 @@ func start(t *testing.T) *federation { return startWith(t, nil) }
 // startWith lets wrap stand between the views and the streams, unless it is nil.
 func startWith(t *testing.T, wrap func(*view.Views) stream.Views) *federation {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	s, err := store.Open(ctx, store.Config{DataDir: filepath.Join(t.TempDir(), "data")})
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	s, err := store.Open(ctx, store.Config{DataDir: filepath.Join(t.TempDir(), "data"), CheckInterval: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
+	began := time.Now()
 	f := &federation{T: t, ctx: ctx, store: s, views: view.New(s, nil), lis: bufconn.Listen(1 << 16), skipped: new(atomic.Int64)}
 	f.Registry, err = New(Config{
-		Store: s, Views: f.views, Signer: signer{}, Machine: kds.GlobalConfig{Replica: "g", Interval: 200 * time.Millisecond},
-		Now: func() time.Time { return time.Now().Add(time.Duration(f.skipped.Load())) },
+		Store: s, Views: f.views, Signer: signer{}, Machine: kds.GlobalConfig{Replica: "g", Interval: time.Minute},
+		Now: func() time.Time { return began.Add(time.Duration(f.skipped.Load())) },
 		Verify: func(token string) (string, error) {
 			name, ok := strings.CutPrefix(token, "zone:")
 			if !ok {
