@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -64,18 +65,17 @@ func TestLostFramesAreCountedAndMended(t *testing.T) {
 		t.Fatalf("after the loss came %+v", a)
 	}
 	up.Store(true)
-	f.set(newView(2, "a", "b"))
+	// On a machine that stood still a stream may end as a silent one instead, so that there is nothing to miss.
+	revision := uint64(1)
 	for f.server.Lost() == 0 {
-		select {
-		case <-f.closed:
-		case <-t.Context().Done():
-			t.Fatal("the acknowledgement that was lost is not missed")
-		}
+		revision++
+		f.set(newView(revision, "a", fmt.Sprint(revision)))
+		<-f.closed
 	}
 	up.Store(false)
-	f.set(newView(3, "a", "b", "c"))
+	f.set(newView(revision+1, "a", "last"))
 	for p := range f.confirmed {
-		if p.Revision == 3 {
+		if p.Revision == revision+1 {
 			return
 		}
 	}

@@ -90,7 +90,10 @@ func (g *global) Open(_ context.Context, _ string, h *kdsv1.Hello) (Session, kds
 	g.mu.Lock()
 	v := g.verdict
 	g.mu.Unlock()
-	g.hellos <- h
+	select {
+	case g.hellos <- h:
+	default: // of those that nobody looks at
+	}
 	if v.Code != 0 {
 		return nil, v
 	}
@@ -145,9 +148,29 @@ type fixture struct {
 	server  *Server
 	dial    func(context.Context, string) (net.Conn, error)
 	applies applier
-	events  chan kds.ZoneEvent
-	conns   chan net.Conn
+	events  chan event
 	logs    *observer.ObservedLogs
+
+	dials sync.Mutex
+	// dialled counts connections, and open are those since the last cut.
+	dialled int
+	open    []net.Conn
+}
+
+// event is one of the zone's, with when it came.
+type event struct {
+	kds.ZoneEvent
+	at time.Time
+}
+
+// cut closes all connections that there are; a stream that has begun has one of them.
+func (f *fixture) cut() {
+	f.dials.Lock()
+	defer f.dials.Unlock()
+	for _, c := range f.open {
+		_ = c.Close()
+	}
+	f.open = nil
 }
 
 func start(t *testing.T, token string) *fixture { return startWith(t, token, "passthrough:///global") }
@@ -163,11 +186,11 @@ func startMachine(t *testing.T, token string, machine kds.GlobalConfig, opts []g
 	t.Helper()
 	core, logs := observer.New(zap.WarnLevel)
 	f := &fixture{
-		global: &global{view: newView(1, "a"), stale: make(chan struct{}), hellos: make(chan *kdsv1.Hello, 9),
+		global: &global{view: newView(1, "a"), stale: make(chan struct{}), hellos: make(chan *kdsv1.Hello, 99),
 			confirmed: make(chan kds.Position, 99), rejected: make(chan []*kdsv1.Rejection, 99), reports: make(chan *kdsv1.Report, 99),
 			statuses: make(chan *kdsv1.Status, 99), nacks: make(chan kds.Nacked, 99), repairs: make(chan []string, 99),
 			closed: make(chan string, 99)},
-		applies: make(applier, 99), events: make(chan kds.ZoneEvent, 99), conns: make(chan net.Conn, 99), logs: logs,
+		applies: make(applier, 99), events: make(chan event, 99), logs: logs,
 	}
 	s, err := NewServer(ServerConfig{Machine: machine, Admission: f, Views: f, Zones: f})
 	if err != nil {
@@ -185,8 +208,8 @@ func startMachine(t *testing.T, token string, machine kds.GlobalConfig, opts []g
 		Targets: targets, Token: func() (string, error) { return token, nil }, Applier: f.applies,
 		Event: func(e kds.ZoneEvent) {
 			select {
-			case f.events <- e:
-			default:
+			case f.events <- event{e, time.Now()}:
+			default: // of those that nobody looks at
 			}
 		}, Log: zap.New(core),
 		MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond,
@@ -195,7 +218,10 @@ func startMachine(t *testing.T, token string, machine kds.GlobalConfig, opts []g
 			grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 				conn, err := f.dial(ctx, addr)
 				if err == nil {
-					f.conns <- conn
+					f.dials.Lock()
+					defer f.dials.Unlock()
+					f.dialled++
+					f.open = append(f.open, conn)
 				}
 				return conn, err
 			}),
@@ -228,9 +254,7 @@ func TestTargetsAreTriedInTurn(t *testing.T) {
 		f := startWith(t, "good", "passthrough:///none-1", "passthrough:///global", "passthrough:///none-2")
 		for range 2 {
 			<-f.hellos
-			if err := (<-f.conns).Close(); err != nil {
-				t.Fatal(err)
-			}
+			f.cut()
 		}
 		<-f.hellos
 	}
@@ -258,7 +282,7 @@ func TestDeltaAndResume(t *testing.T) {
 			break
 		}
 	}
-	_ = (<-f.conns).Close()
+	f.cut()
 	if h := <-f.hellos; h.GetPosition().GetRevision() != 2 {
 		t.Fatalf("resumed at %v, not at revision 2", h.GetPosition())
 	}
@@ -302,11 +326,10 @@ func TestEachStreamHasItsOwnConnection(t *testing.T) {
 	f := start(t, "bad")
 	for i := range 3 {
 		<-f.events // a refusal ends each stream, and leaves its connection as it is
-		select {
-		case c := <-f.conns:
-			defer c.Close()
-		case <-time.After(10 * time.Second):
-			t.Fatalf("stream %d has no new connection", i+1)
+		f.dials.Lock()
+		if f.dialled <= i {
+			t.Errorf("%d streams had %d connections", i+1, f.dialled)
 		}
+		f.dials.Unlock()
 	}
 }
