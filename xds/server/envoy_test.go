@@ -170,7 +170,7 @@ func backend(t *testing.T, answer string) *httptest.Server {
 
 func fetch(t *testing.T, client *http.Client, port uint32) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/", port), nil)
 	if err != nil {
@@ -242,7 +242,7 @@ func realEnvoy(t *testing.T, apiType string) {
 	wants := func(answer string) {
 		t.Helper()
 		got := ""
-		for deadline := time.Now().Add(10 * time.Second); got != answer && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(patience); got != answer && time.Now().Before(deadline); {
 			if got = fetch(t, client, port); got != "one" && got != "two" {
 				break
 			}

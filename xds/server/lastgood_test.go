@@ -153,7 +153,7 @@ func takeOverAddresses(t *testing.T, apiType string) {
 // eventually asks until the answer is yes, for what Envoy's workers take over a moment after it acknowledged.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		if ok() {
 			return
 		}

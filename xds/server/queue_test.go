@@ -79,7 +79,7 @@ func TestProxiesThatReadNothingHoldUpNobody(t *testing.T) {
 	f.s.SetEndpoints(2, map[string]*xds.Resource{f.clusters[0]: load(t, f.clusters[0], 7)})
 	select {
 	case <-done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("a proxy that reads waits for those that don't")
 	}
 }

@@ -57,7 +57,6 @@ func (h *host) start(s *Server) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.address = lis.Addr().String()
 	h.grpc, h.served = grpc.NewServer(Option()), make(chan struct{})
 	s.Register(h.grpc)
 	go func() {
@@ -94,7 +93,8 @@ func breakStream(t *testing.T, apiType string, newServer bool) {
 		return s
 	}
 	s := create()
-	h := &host{t: t, address: "127.0.0.1:0"}
+	adsPort := freePort(t)
+	h := &host{t: t, address: fmt.Sprintf("127.0.0.1:%d", adsPort)}
 	h.start(s)
 	t.Cleanup(func() { h.stop() })
 	port := freePort(t)
@@ -105,15 +105,7 @@ func breakStream(t *testing.T, apiType string, newServer bool) {
 			Routes: []*xds.Resource{revisionRoute(t, "r", name, revision)}}, nil)
 	}
 	set(1)
-	_, adsPort, err := net.SplitHostPort(h.address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	number, err := strconv.ParseUint(adsPort, 10, 16)
-	if err != nil {
-		t.Fatal(err)
-	}
-	startEnvoy(t, "p", apiType, uint32(number))
+	startEnvoy(t, "p", apiType, adsPort)
 	watch.await(t, s, "p", "revision 1", func(st Status) bool { return st.Acked == 1 })
 	l := newTraffic(func(revision uint64) string { return strconv.FormatUint(revision, 10) })
 	l.start(t, port)

@@ -22,6 +22,9 @@ import (
 	"github.com/zoneforge/zoneforge/xds"
 )
 
+// patience is how long tests wait for what happens at once on a machine that does nothing else.
+const patience = 2 * time.Minute
+
 func TestMain(m *testing.M) { goroutines.Verify(m) }
 
 // gate accepts the token "good" and counts who is connected.
@@ -66,7 +69,7 @@ func (w *watcher) OnProgress(ProxyID, Progress) {
 // await blocks until the proxy's status satisfies the condition.
 func (w *watcher) await(t *testing.T, s *Server, id ProxyID, what string, ok func(Status) bool) Status {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(patience)
 	for {
 		if st, known := s.Status(id); known && ok(st) {
 			return st
@@ -105,7 +108,7 @@ func dial(t *testing.T, s *Server) discoveryv3.AggregatedDiscoveryServiceClient 
 
 func open(t *testing.T, c discoveryv3.AggregatedDiscoveryServiceClient, token string) discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	stream, err := c.DeltaAggregatedResources(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token))
 	if err != nil {

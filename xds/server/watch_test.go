@@ -162,7 +162,7 @@ func TestStreamEndsWhileARequestIsLookedAt(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			t.Fatal("nobody is told that the stream has ended")
 		}
 		<-gate.left
