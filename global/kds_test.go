@@ -52,16 +52,23 @@ func (r *running) connectWithRoom(deltas int, zone, token string) *fakeZone {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(r.file(filepath.Join("tls", "server-ca.crt")))
 	z := &fakeZone{t: r.T, applied: make(chan *kds.Apply, deltas), events: make(chan kds.ZoneEvent, 64)}
+	ctx, cancel := context.WithCancel(context.Background())
 	machine := kds.NewZone(kds.ZoneConfig{Zone: zone, Replica: zone + "-1", Identity: "id-" + zone, Version: "1"}, kds.NewSet(), kds.Position{})
 	var err error
 	z.client, err = stream.NewClient(stream.ClientConfig{
 		Targets: []string{r.Addresses().KDS}, TLS: &tls.Config{RootCAs: roots}, Token: func() (string, error) { return token, nil },
-		Applier: z, Event: func(e kds.ZoneEvent) { z.events <- e }, MinBackoff: 10 * time.Millisecond,
+		Applier: z, MinBackoff: 10 * time.Millisecond,
+		Event: func(e kds.ZoneEvent) {
+			select {
+			case z.events <- e:
+			case <-ctx.Done():
+			}
+		},
 	}, machine)
 	if err != nil {
+		cancel()
 		r.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- z.client.Run(ctx) }()
 	r.Cleanup(func() {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/zoneforge/zoneforge/sync/kds"
 
@@ -16,7 +17,7 @@ import (
 // with a good token, is served.
 func TestFloodsAreBounded(t *testing.T) {
 	cfg := config(t.TempDir())
-	cfg.Limits = Limits{RESTRate: 100, RESTConcurrency: 8, RESTConnections: 32, KDSConnections: 16, StreamRate: 4}
+	cfg.Limits = Limits{RESTRate: 20, RESTConcurrency: 8, RESTConnections: 32, KDSConnections: 16, StreamRate: 4}
 	r := start(t, cfg)
 	admin := r.admin()
 	other := r.token(admin, "user", `{"name":"olga","role":"viewer"}`)
@@ -42,7 +43,7 @@ func TestFloodsAreBounded(t *testing.T) {
 			code, _ := r.do("wrong", "GET", "/v1/meshes", "")
 			codes[code]++
 		}
-		if codes[401] < 500 || codes[429] == 0 || codes[401]+codes[429] != 700 {
+		if codes[401] < 100 || codes[429] == 0 || codes[401]+codes[429] != 700 {
 			t.Errorf("strangers were answered %v", codes)
 		}
 		r.want(http.StatusOK, other, "GET", "/v1/meshes", "")
@@ -52,6 +53,7 @@ func TestFloodsAreBounded(t *testing.T) {
 	})
 
 	t.Run("connections", func(t *testing.T) {
+		late := time.After(time.Minute)
 		for port, address := range map[string]string{"rest": r.Addresses().REST, "kds": r.Addresses().KDS} {
 			most := map[string]int{"rest": cfg.Limits.RESTConnections, "kds": cfg.Limits.KDSConnections}[port]
 			// From another address than whoever was there before.
@@ -68,8 +70,13 @@ func TestFloodsAreBounded(t *testing.T) {
 			if open := figure(`zoneforge_connections{port="` + port + `"}`); int(open) > most {
 				t.Errorf("%s has %v connections, at most %d are allowed", port, open, most)
 			}
-			if n := figure(`zoneforge_connections_refused_total{port="` + port + `"}`); n == 0 {
-				t.Errorf("none of the flood of %s is counted", port)
+			// A connection is there for whoever opened it before the replica has looked at it.
+			for figure(`zoneforge_connections_refused_total{port="`+port+`"}`) == 0 {
+				select {
+				case <-time.After(100 * time.Millisecond):
+				case <-late:
+					t.Fatalf("none of the flood of %s is counted", port)
+				}
 			}
 			for _, c := range flood {
 				_ = c.Close()

@@ -81,8 +81,8 @@ func TestReplicasKnowEachOthersZones(t *testing.T) {
 		}
 		answers <- nil
 	}()
-	two.want(200, admin, "GET", "/v1/zones/east/dataplanes", "", "of east")
-	two.want(404, admin, "GET", "/v1/zones/east/dataplanes/default/nobody", "", noProxy)
+	two.eventually(200, admin, "/v1/zones/east/dataplanes", "of east")
+	two.eventually(404, admin, "/v1/zones/east/dataplanes/default/nobody", noProxy)
 	if err := <-answers; err != nil {
 		t.Fatal(err)
 	}

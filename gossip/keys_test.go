@@ -65,7 +65,7 @@ func TestKeysAreFollowed(t *testing.T) {
 		if len(keys) == 0 {
 			want = []byte{2}
 		}
-		deadline := time.After(30 * time.Second)
+		deadline := time.After(patience)
 		for {
 			if held := a.keyring.GetKeys(); len(held) == len(want) && a.keyring.GetPrimaryKey()[0] == want[0] {
 				break
