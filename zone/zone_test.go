@@ -67,7 +67,7 @@ func TestZoneWithRealEnvoys(t *testing.T) {
 	t.Cleanup(backend.Close)
 	transport := &http.Transport{DisableKeepAlives: true}
 	t.Cleanup(transport.CloseIdleConnections)
-	client := &http.Client{Transport: transport, Timeout: 5 * time.Second}
+	client := &http.Client{Transport: transport, Timeout: 20 * time.Second}
 
 	g := newGlobal(t)
 	edge, inbound, ingressPort := freePort(t), freePort(t), freePort(t)
