@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/zoneforge/zoneforge/e2e/loopback"
 )
 
 // TestARealEnvoyDrainsUntilItsLastConnectionIsClosed holds the name of the statistic that the drain looks at, which is
@@ -48,12 +50,11 @@ func TestARealEnvoyDrainsUntilItsLastConnectionIsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := loopback.Port()
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := free.Addr().(*net.TCPAddr)
-	free.Close()
+	address := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(port)}
 	socket := filepath.Join(dir, "admin.sock")
 	bootstrap := put(t, filepath.Join(dir, "bootstrap.json"), fmt.Sprintf(`{
  "admin": {"address": {"pipe": {"path": %q}}},
@@ -77,7 +78,7 @@ func TestARealEnvoyDrainsUntilItsLastConnectionIsClosed(t *testing.T) {
 	defer stop()
 
 	echo := func(conn net.Conn, text string) error {
-		if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 			return err
 		}
 		if _, err := conn.Write([]byte(text)); err != nil {
@@ -91,7 +92,7 @@ func TestARealEnvoyDrainsUntilItsLastConnectionIsClosed(t *testing.T) {
 		return err
 	}
 	var conn net.Conn
-	limit := time.After(30 * time.Second)
+	limit := time.After(2 * time.Minute)
 	retry := time.NewTicker(20 * time.Millisecond)
 	defer retry.Stop()
 	for conn == nil {
@@ -132,7 +133,7 @@ func TestARealEnvoyDrainsUntilItsLastConnectionIsClosed(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-limit:
+	case <-time.After(2 * time.Minute):
 		t.Error("it did not leave after its last connection was closed")
 	}
 }

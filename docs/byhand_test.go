@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,10 +15,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/zoneforge/zoneforge/e2e/loopback"
 )
 
 // byHandTime bounds the whole walk through the page.
-const byHandTime = 2 * time.Minute
+const byHandTime = 6 * time.Minute
 
 // Whoever types what running.md says, in its order, gets an answer through the gateway. Only the ports are others, so that
 // nothing else on the machine is in the way.
@@ -117,22 +117,14 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-// freePorts are below those that the system gives to clients, as a connection of another test could take one before its time.
+// freePorts gives each port of the page another one for this run.
 func (h *byHand) freePorts(pages ...string) {
 	for _, page := range pages {
-		for {
-			port := strconv.Itoa(21000 + rand.IntN(11000))
-			l, err := net.Listen("tcp", "127.0.0.1:"+port)
-			if h.ctx.Err() != nil {
-				h.t.Fatalf("no port is free: %v", err)
-			}
-			if err != nil {
-				continue
-			}
-			defer l.Close() // together in the end, so that no two are the same
-			h.ports[page] = port
-			break
+		port, err := loopback.Port()
+		if err != nil {
+			h.t.Fatal(err)
 		}
+		h.ports[page] = strconv.Itoa(int(port))
 	}
 }
 
@@ -270,7 +262,7 @@ func (h *byHand) stop() {
 			if j.err != nil && strings.HasPrefix(j.line, "zoneforge ") {
 				h.t.Errorf("%s ended by %v, not in order:\n%s", j.line, j.err, &j.log)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			h.t.Errorf("%s doesn't end", j.line)
 			_ = j.cmd.Process.Kill()
 			<-j.done

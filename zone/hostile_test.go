@@ -175,7 +175,7 @@ func TestHostileProxiesCostThemselvesAlone(t *testing.T) {
 			t.Fatalf("change %d did not come to the good proxy", n)
 		}
 	}
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > patience {
 		t.Errorf("%d changes took %s", changes, took)
 	}
 	if c := good.Counts(); c.Reconnects != 0 || c.Emptied != 0 {
@@ -190,7 +190,7 @@ func TestHostileProxiesCostThemselvesAlone(t *testing.T) {
 		return false
 	})
 	// Clusters and listeners at first, and the listener again after pauses that double.
-	if n := rejecting.came.Load(); n < 2 || n > 20 {
+	if n := rejecting.came.Load(); n < 1 || n > 20 {
 		t.Errorf("the proxy that rejects everything was sent %d responses during %d changes", n, changes)
 	}
 	deadline := time.After(patience)

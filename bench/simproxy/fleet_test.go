@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -22,11 +23,12 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/zoneforge/zoneforge/e2e/loopback"
 	"github.com/zoneforge/zoneforge/xds"
 	"github.com/zoneforge/zoneforge/xds/server"
 )
 
-const soon = 10 * time.Second
+const soon = 2 * time.Minute
 
 // zone is a server that lets in who shows the token.
 type zone struct {
@@ -48,7 +50,11 @@ func (z *zone) Disconnect(server.ProxyID) {}
 
 func newZone(t *testing.T) *zone {
 	t.Helper()
-	z := &zone{t: t, address: "127.0.0.1:0", tls: httptest.NewTLSServer(http.NotFoundHandler())}
+	port, err := loopback.Port() // as it comes back to it
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := &zone{t: t, address: fmt.Sprintf("127.0.0.1:%d", port), tls: httptest.NewTLSServer(http.NotFoundHandler())}
 	t.Cleanup(z.tls.Close)
 	z.start()
 	t.Cleanup(func() { z.grpc.Stop() })
@@ -66,7 +72,6 @@ func (z *zone) start() {
 	if err != nil {
 		z.t.Fatal(err)
 	}
-	z.address = listener.Addr().String()
 	z.grpc = grpc.NewServer(server.Option(), grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: z.tls.TLS.Certificates})))
 	z.xds.Register(z.grpc)
 	go func(g *grpc.Server) { _ = g.Serve(listener) }(z.grpc)

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/zoneforge/zoneforge/e2e/loopback"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/sync/kds"
 	"github.com/zoneforge/zoneforge/sync/stream"
@@ -144,7 +145,7 @@ func proof(t *testing.T) (tls.Certificate, *x509.CertPool) {
 
 // serve serves a global until the test or the returned function ends it.
 func serve(t *testing.T, g *global, at string, cert tls.Certificate) (address string, stop func()) {
-	s, err := stream.NewServer(stream.ServerConfig{Admission: g, Views: g, Zones: g, Machine: kds.GlobalConfig{Interval: time.Second}})
+	s, err := stream.NewServer(stream.ServerConfig{Admission: g, Views: g, Zones: g, Machine: kds.GlobalConfig{Interval: 10 * time.Second}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +195,11 @@ func TestFleet(t *testing.T) {
 	const zones = 5
 	g := newGlobal()
 	cert, roots := proof(t)
-	address, stop := serve(t, g, "127.0.0.1:0", cert)
+	port, err := loopback.Port() // as it comes back to it
+	if err != nil {
+		t.Fatal(err)
+	}
+	address, stop := serve(t, g, fmt.Sprintf("127.0.0.1:%d", port), cert)
 	f, err := New(Config{Target: address, Roots: roots, Proxies: 7, Services: 2, Mesh: "default"})
 	if err != nil {
 		t.Fatal(err)

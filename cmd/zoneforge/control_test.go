@@ -59,7 +59,7 @@ func start(t *testing.T, command func(cli.Streams) *cobra.Command, args ...strin
 // await gives the first line of the log with this message.
 func (p *process) await(message string) map[string]any {
 	p.t.Helper()
-	limit := time.After(30 * time.Second)
+	limit := time.After(2 * time.Minute)
 	var seen []string
 	for {
 		select {

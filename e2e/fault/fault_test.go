@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/zoneforge/zoneforge/e2e/goroutines"
 )
 
 func TestMain(m *testing.M) { goroutines.Verify(m) }
