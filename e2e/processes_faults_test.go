@@ -221,6 +221,7 @@ func (o *ordeal) killBackend() string {
 	o.settled("east", inEast)
 	o.settled("west", inWest)
 	o.h.Fault("kill -9 of a backend with its Envoy")
+	o.kills.Add(1)
 	o.kill("near-east")
 	client := newClient(o.t)
 	served := func(by string) {

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,8 +47,10 @@ type ordeal struct {
 	client           *http.Client
 	// down are processes that were killed or stand still, with what brings each back.
 	down map[string]func()
-	stop chan struct{}
-	wg   sync.WaitGroup
+	// kills counts those of backends.
+	kills atomic.Int64
+	stop  chan struct{}
+	wg    sync.WaitGroup
 }
 
 // TestProcessesUnderFaults kills, pauses and cuts off real processes while the routes of a gateway change and requests go through it, and
@@ -195,7 +198,7 @@ func (o *ordeal) request(sender int) {
 			o.t.Error(err)
 			return
 		}
-		began := time.Now()
+		began, kills := time.Now(), o.kills.Load()
 		response, a, err := answerTo(client, r)
 		if err != nil || response.StatusCode != http.StatusOK {
 			lost := fmt.Sprintf("%s: %v", path, err)
@@ -203,7 +206,11 @@ func (o *ordeal) request(sender int) {
 				lost = fmt.Sprintf("%s: %d %q %v", path, response.StatusCode, a.Text, response.Header)
 			}
 			lost += fmt.Sprintf(" after %s", time.Since(began).Round(time.Millisecond))
-			o.h.Asked(history.Request{By: name(), Count: 1, Lost: lost})
+			without := ""
+			if errors.Is(err, io.ErrUnexpectedEOF) && o.kills.Load() != kills {
+				without = "its answer had begun when its backend was killed"
+			}
+			o.h.Asked(history.Request{By: name(), Count: 1, Lost: lost, Without: without})
 			continue
 		}
 		answered++
