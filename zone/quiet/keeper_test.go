@@ -21,14 +21,14 @@ const soon = 30 * time.Second
 
 // pair is a kept connection and the far end of it.
 type pair struct {
-	*testing.T
+	testing.TB
 	keeper *Keeper
 	near   *conn
 	far    *tls.Conn
 	frames *http2.Framer
 }
 
-func connect(t *testing.T, k *Keeper) *pair {
+func connect(t testing.TB, k *Keeper) *pair {
 	t.Helper()
 	// Its certificate is all that is wanted of it.
 	web := httptest.NewTLSServer(nil)
@@ -265,5 +265,23 @@ func TestClosedConnectionsAreForgotten(t *testing.T) {
 		if len(slot) > 0 {
 			t.Errorf("slot %d holds %d", i, len(slot))
 		}
+	}
+}
+
+// BenchmarkSpeak is one turn of one connection.
+func BenchmarkSpeak(b *testing.B) {
+	p := connect(b, New())
+	p.write(settings)
+	go func() { _, _ = io.Copy(io.Discard, p.far) }() // it ends with the connection
+	if err := p.far.SetReadDeadline(time.Time{}); err != nil {
+		b.Fatal(err)
+	}
+	p.settle()
+	b.ReportAllocs()
+	for b.Loop() {
+		p.near.speak(1, 1)
+		b.StopTimer()
+		p.settle()
+		b.StartTimer()
 	}
 }
