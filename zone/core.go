@@ -202,6 +202,7 @@ func (c *core) run(ctx context.Context, grace time.Duration) {
 			now := time.Now()
 			if more := max(c.blank.more(grace, now), c.returning(now, longest)); more > 0 {
 				graceTimer.Reset(more)
+				c.graceEnds = graceTimer.C // it may have been the end after a pause
 				continue
 			}
 			c.endGrace()
