@@ -98,10 +98,10 @@ func newHammer(ctx context.Context, address, path string, conns int) (*hammer, e
 func (h *hammer) run(d time.Duration) (int64, time.Duration, error) {
 	var stop atomic.Bool
 	var answered atomic.Int64
-	timer := time.AfterFunc(d, func() { stop.Store(true) })
-	defer timer.Stop()
 	errs := make([]error, len(h.conns))
 	began := time.Now()
+	timer := time.AfterFunc(d, func() { stop.Store(true) })
+	defer timer.Stop()
 	var wg sync.WaitGroup
 	for i, conn := range h.conns {
 		wg.Go(func() {
