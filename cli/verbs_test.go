@@ -6,7 +6,6 @@ import (
 	"encoding/pem"
 	"flag"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/zoneforge/zoneforge/e2e/loopback"
 )
 
 var update = flag.Bool("update", false, "rewrite the goldens")
@@ -330,14 +331,11 @@ func TestClientErrors(t *testing.T) {
 		}
 	}))
 	defer other.Close()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := loopback.Port()
 	if err != nil {
 		t.Fatal(err)
 	}
-	closed := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
+	closed := fmt.Sprintf("127.0.0.1:%d", port)
 	noCA := file(t, "ca.crt", "nothing")
 	for _, c := range []struct {
 		name string

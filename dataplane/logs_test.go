@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/zoneforge/zoneforge/e2e/loopback"
 )
 
 // forward runs a forwarder until the test closes its pipe by the function returned, which waits for its end.
@@ -67,7 +69,7 @@ func counts(f *logForwarder) string {
 
 func wait(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline, tick := time.After(20*time.Second), time.NewTicker(5*time.Millisecond)
+	deadline, tick := time.After(2*time.Minute), time.NewTicker(5*time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		select {
@@ -107,11 +109,15 @@ func TestLogsReachFilesAndOutputs(t *testing.T) {
 func TestLogsSurviveTheirReceiver(t *testing.T) {
 	f := newTestForwarder(t, io.Discard)
 	end := forward(t, f)
-	first, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := loopback.Port() // as it comes back to it
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := first.Addr().String()
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	first, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
 	fmt.Fprintf(f.writer, "tcp;%s;one\n", address)
 	conn, err := first.Accept()
 	if err != nil {

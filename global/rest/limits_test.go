@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/zoneforge/zoneforge/global/store"
 )
@@ -22,26 +23,29 @@ func (c counted) refused(reason string) { c[reason]++ }
 
 // A client that floods is refused, and it alone: neither other users nor strangers lose anything by it, nor by strangers.
 func TestFloodCostsItsClientAlone(t *testing.T) {
-	refusals := counted{}
-	c := client{t, New(Config{Store: newStore(t), Authenticator: byName{}, Limits: Limits{Rate: 1, Refused: refusals.refused}})}
-	for range 5 {
-		c.want(c.do("viewer", "GET", "/v1/meshes", "", ""), 200)
-	}
-	refused := c.do("viewer", "GET", "/v1/meshes", "", "")
-	c.want(refused, 429, `"code":"too_many_requests"`)
-	if refused.Header().Get("Retry-After") != "1" {
-		t.Errorf("Retry-After %q", refused.Header().Get("Retry-After"))
-	}
-	for range 5 {
-		c.want(c.do("nobody", "GET", "/v1/meshes", "", ""), 401)
-	}
-	c.want(c.do("nobody", "GET", "/v1/meshes", "", ""), 429)
-	// From the same address.
-	c.want(c.do("writer", "GET", "/v1/meshes", "", ""), 200)
-	c.want(c.do("nobody", "GET", "/healthz", "", ""), 200)
-	if refusals[ReasonRate] != 2 || len(refusals) != 1 {
-		t.Errorf("%v", refusals)
-	}
+	s := newStore(t)
+	synctest.Test(t, func(t *testing.T) { // where no second passes between requests
+		refusals := counted{}
+		c := client{t, New(Config{Store: s, Authenticator: byName{}, Limits: Limits{Rate: 1, Refused: refusals.refused}})}
+		for range 5 {
+			c.want(c.do("viewer", "GET", "/v1/meshes", "", ""), 200)
+		}
+		refused := c.do("viewer", "GET", "/v1/meshes", "", "")
+		c.want(refused, 429, `"code":"too_many_requests"`)
+		if refused.Header().Get("Retry-After") != "1" {
+			t.Errorf("Retry-After %q", refused.Header().Get("Retry-After"))
+		}
+		for range 5 {
+			c.want(c.do("nobody", "GET", "/v1/meshes", "", ""), 401)
+		}
+		c.want(c.do("nobody", "GET", "/v1/meshes", "", ""), 429)
+		// From the same address.
+		c.want(c.do("writer", "GET", "/v1/meshes", "", ""), 200)
+		c.want(c.do("nobody", "GET", "/healthz", "", ""), 200)
+		if refusals[ReasonRate] != 2 || len(refusals) != 1 {
+			t.Errorf("%v", refusals)
+		}
+	})
 }
 
 // held is a store that answers nobody before it is told to.
