@@ -31,11 +31,11 @@ func (r *running) bigChange(number int) uint64 {
 	return done.Revision
 }
 
-// TestZonesOverload has a hundred zones come back at once after a restart of global, with one among them that never acknowledges.
+// TestZonesOverload has three hundred zones come back at once after a restart of global, with one among them that never acknowledges.
 // All are back soon, each change reaches the others at once, and global holds nothing for the one that is stuck but what it was sent: what it
 // missed meanwhile comes as one difference. A thousand zones are measured by make bench-scale.
 func TestZonesOverload(t *testing.T) {
-	const zones = 100
+	const zones = 300
 	cfg := config(t.TempDir())
 	cfg.RESTAddress, cfg.KDSAddress = free(t), free(t) // it comes back to them
 	r := start(t, cfg)
