@@ -58,7 +58,7 @@ func (o *ordeal) populateTenant() {
 
 // requestTenant sends requests through the gateway of the tenant, of which no backend is ever killed.
 func (o *ordeal) requestTenant() {
-	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxConnsPerHost: 1}}
+	client := &http.Client{Timeout: answerTime, Transport: &http.Transport{MaxConnsPerHost: 1}}
 	defer client.CloseIdleConnections()
 	const name = "sender of the tenant"
 	answered := 0
