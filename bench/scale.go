@@ -18,7 +18,7 @@ type scaleOptions struct {
 	proxies, resources, changes, policies int
 	rate                                  int
 	churn, idle                           time.Duration
-	debug, parts                          string
+	debug, parts, lesser                  string
 	globalSizes
 }
 
@@ -28,6 +28,7 @@ func (o *scaleOptions) flags(f *flag.FlagSet) {
 	f.IntVar(&o.changes, "changes", 100, "endpoints to begin and to end one after another")
 	f.IntVar(&o.policies, "policies", 100, "policies to apply that hit ten proxies, and a tenth as many that hit all")
 	f.IntVar(&o.rate, "rate", 500, "changes of endpoints a second in churn")
+	f.StringVar(&o.lesser, "lesser-rates", "50,100,200", "other rates of churn to measure before, each for a fifth of the time, with commas between")
 	f.DurationVar(&o.churn, "churn", 5*time.Minute, "how long churn lasts")
 	f.DurationVar(&o.idle, "idle", time.Minute, "how long the zone is watched while nothing happens")
 	f.StringVar(&o.debug, "debug-address", "", "loopback host:port at which the zone or global under test serves its profiles; with -profiles the default is a port of its own address")
@@ -75,6 +76,9 @@ func measureScale(ctx context.Context, o options, out io.Writer) (_ []Row, err e
 		return nil, fmt.Errorf("counts must be positive, -policies at least 10 and -proxies a multiple of %d", replicas)
 	}
 	if err := o.globalSizes.check(); err != nil {
+		return nil, err
+	}
+	if _, err := ratesOf(o.lesser); err != nil {
 		return nil, err
 	}
 	if o.binary, err = o.product(); err != nil {

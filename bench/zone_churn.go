@@ -128,14 +128,40 @@ func (c *churn) settled() string {
 	return ""
 }
 
-// churning begins and ends endpoints at a steady rate, and watches latency, processor and memory.
+// churning begins and ends endpoints at a steady rate, after lesser ones, each for a fifth of the time.
 func (b *zoneBench) churning(ctx context.Context) error {
+	lesser, err := ratesOf(b.lesser)
+	if err != nil {
+		return err
+	}
+	for _, rate := range lesser {
+		if err := b.churnAt(ctx, fmt.Sprintf("churn at %d a second", rate), rate, b.churn/5); err != nil {
+			return err
+		}
+	}
+	return b.churnAt(ctx, "churn", b.rate, b.churn)
+}
+
+// ratesOf reads rates with commas between.
+func ratesOf(list string) (rates []int, err error) {
+	for _, word := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' }) {
+		rate, err := strconv.Atoi(strings.TrimSpace(word))
+		if err != nil || rate < 1 {
+			return nil, fmt.Errorf("%q is no number of changes a second", word)
+		}
+		rates = append(rates, rate)
+	}
+	return rates, nil
+}
+
+// churnAt watches latency, processor and memory at one rate.
+func (b *zoneBench) churnAt(ctx context.Context, name string, rate int, lasts time.Duration) error {
 	c := newChurn(64)
 	for i, clients := range b.w.clients {
 		if clients == 0 {
 			continue
 		}
-		name, err := endpointsOf(serviceName(i))
+		resource, err := endpointsOf(serviceName(i))
 		if err != nil {
 			return err
 		}
@@ -148,7 +174,7 @@ func (b *zoneBench) churning(ctx context.Context) error {
 			return err
 		}
 		defer of.link.Close()
-		c.services, c.byName[name] = append(c.services, of), of
+		c.services, c.byName[resource] = append(c.services, of), of
 	}
 	b.w.fleet.Watch(c.seen)
 	defer b.w.fleet.Watch(nil)
@@ -166,8 +192,8 @@ func (b *zoneBench) churning(ctx context.Context) error {
 	changes := 0
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for sampled := began; time.Since(began) < b.churn; {
-		for due := int(time.Since(began).Seconds() * float64(b.rate)); changes < due; changes++ {
+	for sampled := began; time.Since(began) < lasts; {
+		for due := int(time.Since(began).Seconds() * float64(rate)); changes < due; changes++ {
 			if err := b.change(ctx, c.services[changes%len(c.services)]); err != nil {
 				return err
 			}
@@ -210,7 +236,7 @@ func (b *zoneBench) churning(ctx context.Context) error {
 			of.proxy.Stop()
 		}
 	}
-	all := newLatency("churn, a change to each client")
+	all := newLatency(name + ", a change to each client")
 	for _, s := range c.shards {
 		all.h.Merge(s.h)
 	}
@@ -220,12 +246,12 @@ func (b *zoneBench) churning(ctx context.Context) error {
 	// The first fifth warms up; the next is compared with the last.
 	fifth := max(len(memory)/5, 1)
 	first, last := mean(memory[min(fifth, len(memory)-1):min(2*fifth, len(memory))]), mean(memory[len(memory)-fifth:])
-	b.add(row("churn, changes of endpoints", float64(changes)/took.Seconds(), "per second", int64(changes)),
-		b.judge(row("churn, processor of the zone", float64(after-used)/float64(took), "cores", int64(changes)), 1),
-		row("churn, responses to all proxies", responses/took.Seconds(), "per second", int64(responses)),
-		row("churn, changes in a response", resources/responses, "resources", int64(responses)),
-		b.judge(row("churn, memory at the end over that after a fifth", last/first, "times", int64(len(memory))), 1.05),
-		row("churn, memory of the zone at the end", last, "MiB resident", int64(len(memory))))
+	b.add(row(name+", changes of endpoints", float64(changes)/took.Seconds(), "per second", int64(changes)),
+		b.judge(row(name+", processor of the zone", float64(after-used)/float64(took), "cores", int64(changes)), 1),
+		row(name+", responses to all proxies", responses/took.Seconds(), "per second", int64(responses)),
+		row(name+", changes in a response", resources/responses, "resources", int64(responses)),
+		b.judge(row(name+", memory at the end over that after a fifth", last/first, "times", int64(len(memory))), 1.05),
+		row(name+", memory of the zone at the end", last, "MiB resident", int64(len(memory))))
 	return b.w.settled(ctx, b.proxies, time.Minute)
 }
 

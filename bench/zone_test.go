@@ -81,7 +81,7 @@ func TestChurnTellsWhichChangeAClientHas(t *testing.T) {
 func newLatencyOf(s *churnShard) *latency { return &latency{"it", s.h} }
 
 func TestSizesAreChecked(t *testing.T) {
-	for _, args := range [][]string{{"-scale", "-proxies", "15"}, {"-scale", "-scenario", "none"}, {"-scale", "-parts", "none"}, {"-scale", "-policies", "1"}} {
+	for _, args := range [][]string{{"-scale", "-proxies", "15"}, {"-scale", "-scenario", "none"}, {"-scale", "-parts", "none"}, {"-scale", "-policies", "1"}, {"-scale", "-lesser-rates", "50,x"}} {
 		if err := run(context.Background(), append(args, "-binary", "main.go", "-out", t.TempDir()), io.Discard); err == nil {
 			t.Errorf("%q was taken", args)
 		}
