@@ -35,7 +35,7 @@ type pipe struct {
 	asked    map[string]bool
 	// needs maps a cluster or listener to the endpoints or route that it asks for.
 	needs map[string]string
-	sent  *atomic.Int64
+	fleet *fleet
 }
 
 // inProcess is the transport of a pipe, which ends with its context.
@@ -70,7 +70,10 @@ func received(message any) *discoveryv3.DeltaDiscoveryResponse {
 }
 
 func (p *pipe) Send(resp *discoveryv3.DeltaDiscoveryResponse) error {
-	p.sent.Add(1)
+	p.fleet.sent.Add(1)
+	if given := p.fleet.given.Load(); given != nil {
+		(*given)(p, resp)
+	}
 	p.requests <- &discoveryv3.DeltaDiscoveryRequest{TypeUrl: resp.GetTypeUrl(), ResponseNonce: resp.GetNonce()}
 	follow := map[string]string{xds.TypeCluster: xds.TypeEndpoint, xds.TypeListener: xds.TypeRoute}[resp.GetTypeUrl()]
 	if follow == "" {
@@ -95,8 +98,10 @@ type fleet struct {
 	resources *xds.Resources
 	clusters  []string
 	sent      atomic.Int64
-	waiter    *waiter
-	proxies   int
+	// given is told what each proxy is given, before it acknowledges.
+	given   atomic.Pointer[func(*pipe, *discoveryv3.DeltaDiscoveryResponse)]
+	waiter  *waiter
+	proxies int
 }
 
 // waiter counts the proxies that reached a revision.
@@ -136,7 +141,7 @@ func newFleet(b testing.TB, proxies, clusters int) *fleet {
 		b.Fatal(err)
 	}
 	f.s = s
-	s.queue.pace.many = math.MaxInt32 // what is measured is work, not rest
+	s.queue.pace.plenty = math.MaxInt32 // what is measured is work, not rest
 	s.Heed(math.MaxUint64)
 	needs, endpoints := map[string]string{}, map[string]*xds.Resource{}
 	for i := range clusters {
@@ -162,7 +167,7 @@ func newFleet(b testing.TB, proxies, clusters int) *fleet {
 	for i := range proxies {
 		id := fmt.Sprintf("Dataplane/default/p%d", i)
 		s.SetProxy(ProxyID(id), 1, f.resources, nil)
-		p := &pipe{ctx: ctx, requests: make(chan *discoveryv3.DeltaDiscoveryRequest, 64), asked: map[string]bool{}, needs: needs, sent: &f.sent}
+		p := &pipe{ctx: ctx, requests: make(chan *discoveryv3.DeltaDiscoveryRequest, 64), asked: map[string]bool{}, needs: needs, fleet: f}
 		p.requests <- &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: id}, TypeUrl: xds.TypeCluster}
 		p.requests <- &discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeListener}
 		running.Go(func() { _ = s.DeltaAggregatedResources(p) })

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -9,26 +10,56 @@ import (
 	"github.com/zoneforge/zoneforge/xds"
 )
 
-// Streams rest the longer the more is delivered, and not at all while there is little, or after it has become little again.
+// Streams rest for longer as long as more is delivered than is plenty, until it isn't, and not at all while it is less.
 func TestStreamsRestWhileMuchIsDelivered(t *testing.T) {
-	p := pace{many: 1000}
+	p := pace{plenty: 100}
+	deliver := func(n int) {
+		for range n {
+			p.count(p.begun + span - 1)
+		}
+		p.roll(p.begun + span)
+	}
 	for _, c := range []struct {
-		rate int
-		want time.Duration
-	}{{0, 0}, {1000, 0}, {1500, longestRest / 2}, {2000, longestRest}, {50_000, longestRest}, {1000, 0}} {
-		end := p.begun + span
-		for range c.rate * int(span) / int(time.Second) {
-			p.count(end - 1)
-		}
-		if got := p.rest(end); got != c.want {
-			t.Errorf("at %d deliveries a second a stream rests for %s, want %s", c.rate, got, c.want)
+		delivered int
+		want      time.Duration
+	}{{0, 0}, {100, 0}, {150, step / 2}, {200, step + step/2}, {100, step + step/2}, {50, step}, {5000, longestRest}, {100, longestRest}, {0, longestRest - step}} {
+		deliver(c.delivered)
+		if p.rest != c.want || p.until(time.Hour, p.begun) != time.Hour+c.want {
+			t.Errorf("after %d deliveries in a span a stream rests for %s, want %s", c.delivered, p.rest, c.want)
 		}
 	}
-	for range 1000 {
-		p.count(p.begun)
+	deliver(5000)
+	if got := p.until(0, p.begun+3*span); got != longestRest-3*step {
+		t.Errorf("after three spans without any, a stream rests for %s", got)
 	}
-	if got := p.rest(p.begun + time.Hour); got != 0 {
+	deliver(5000)
+	if got := p.until(0, p.begun+time.Hour); got != 0 {
 		t.Errorf("after an hour without any, a stream rests for %s", got)
+	}
+}
+
+// Thousands of proxies that always have something new are given it as often as is plenty, whatever number of them there is.
+func TestDeliveriesSettleAtPlenty(t *testing.T) {
+	for _, proxies := range []int{100, 2000, 10_000} {
+		p := pace{plenty: 2400}
+		due := make([]time.Duration, proxies)
+		last := 0
+		for now := time.Duration(0); now < 20*time.Second; now += notch {
+			if now == 15*time.Second {
+				last = 0
+			}
+			for i := range due {
+				if due[i] <= now {
+					p.count(now)
+					last++
+					due[i] = now + max(p.until(0, now), notch)
+				}
+			}
+		}
+		most := min(p.plenty, proxies*int(span/notch))
+		if got := last / int(5*time.Second/span); got > most*12/10 || got < most*8/10 {
+			t.Errorf("%d proxies are given something %d times in a span, want about %d", proxies, got, most)
+		}
 	}
 }
 
@@ -61,7 +92,7 @@ func TestAChangeOfEndpointsWaitsWhileMuchIsDelivered(t *testing.T) {
 	s := newServer(t)
 	now, turn := time.Hour, func() {}
 	s.queue.workers = 1 << 20 // none that would take anything
-	s.queue.pace = pace{now: func() time.Duration { return now }, many: 1000}
+	s.queue.pace = pace{now: func() time.Duration { return now }, plenty: 100, rest: longestRest}
 	s.queue.after = func(_ time.Duration, f func()) { turn = f }
 	names := []string{"a", "b"}
 	set := func(revision uint64, name string) {
@@ -106,10 +137,8 @@ func TestAChangeOfEndpointsWaitsWhileMuchIsDelivered(t *testing.T) {
 		t.Fatalf("did not start: %+v", st.session.Progress())
 	}
 
-	for range 2000 * int(span) / int(time.Second) {
-		s.queue.delivered()
-	}
-	now += span
+	now += longestRest
+	s.queue.pace.begun, s.queue.pace.rest = now, longestRest
 	set(3, "a")
 	work()
 	if len(sent) != 1 {
@@ -124,7 +153,6 @@ func TestAChangeOfEndpointsWaitsWhileMuchIsDelivered(t *testing.T) {
 		t.Fatalf("%d looks and %d responses before the proxy has rested", looks, len(sent))
 	}
 	for range longestRest/notch + 1 {
-		now += notch
 		turn()
 	}
 	work()
@@ -135,5 +163,62 @@ func TestAChangeOfEndpointsWaitsWhileMuchIsDelivered(t *testing.T) {
 	work()
 	if st.session.want.revision != 2 {
 		t.Error("another configuration waits, too")
+	}
+}
+
+// However endpoints come and go, and while streams rest between two deliveries, each proxy is given the newest of all in the end.
+func TestEachProxyIsGivenTheNewestAfterChurn(t *testing.T) {
+	const proxies, services, changes = 40, 6, 3000
+	f := newFleet(t, proxies, services)
+	f.s.Heed(0)
+	f.s.queue.mu.Lock()
+	f.s.queue.pace.plenty, f.s.queue.pace.rest = 1, 5*notch // and more with each span
+	f.s.queue.mu.Unlock()
+
+	var mu sync.Mutex
+	has, newest := map[*pipe]map[string]string{}, map[string]string{}
+	moved := make(chan struct{}, 1)
+	given := func(p *pipe, resp *discoveryv3.DeltaDiscoveryResponse) {
+		mu.Lock()
+		defer mu.Unlock()
+		if has[p] == nil {
+			has[p] = map[string]string{}
+		}
+		for _, r := range resp.GetResources() {
+			has[p][r.GetName()] = r.GetVersion()
+		}
+		select {
+		case moved <- struct{}{}:
+		default:
+		}
+	}
+	f.given.Store(&given)
+	for i := range changes {
+		name := f.clusters[i%services]
+		r := load(t, name, uint32(1+i/services%100))
+		newest[name] = r.Version
+		f.s.SetEndpoints(uint64(2+i), map[string]*xds.Resource{name: r})
+	}
+	missing := func() (n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		n = proxies - len(has)
+		for _, versions := range has {
+			for name, version := range newest {
+				if versions[name] != version {
+					n++
+					break
+				}
+			}
+		}
+		return n
+	}
+	limit := time.After(time.Minute)
+	for missing() > 0 {
+		select {
+		case <-moved:
+		case <-limit:
+			t.Fatalf("%d of %d proxies lack something", missing(), proxies)
+		}
 	}
 }

@@ -66,7 +66,7 @@ func (q *queue) addEndpoints(st *stream) {
 	}
 	q.mu.Lock()
 	now := q.pace.now()
-	rest := time.Duration(st.delivered.Load()) + q.pace.rest(now) - now
+	rest := q.pace.until(time.Duration(st.delivered.Load()), now) - now
 	if rest > 0 && q.resting.put(st, rest) {
 		q.after(notch, q.turn)
 	}

@@ -299,15 +299,15 @@ func (st *stream) news() {
 	st.mu.Unlock()
 	revision := st.server.endpointRev.Load()
 	in := st.inbox.take()
-	way := st.session.onTheirWay()
 	out, err := st.think(in, revision)
 	if err != nil {
 		st.end(err)
 		st.pass(in)
 		return
 	}
-	for i := range len(out) - 1 {
-		way += out[i].size()
+	way := st.session.onTheirWay()
+	if len(out) > 0 {
+		way -= out[len(out)-1].size()
 	}
 	if way < room {
 		st.tell(out)
