@@ -29,6 +29,7 @@ const (
 	pathWindow   = 300 * time.Millisecond
 	pathConns    = 32
 	upstreamPort = 8081
+	upstreamHost = 210
 	gatewayPort  = 18080
 )
 
@@ -56,30 +57,24 @@ func measureDataPath(ctx context.Context, b *bench) (_ []Row, err error) {
 		}
 	}()
 	at := func(side int) string { return b.near().Host(201 + side) }
-	host := b.near().Host(210)
-	up, err := listenUpstream(hostPort(host, upstreamPort))
+	host := b.near().Host(upstreamHost)
+	var starts [][][]sample
+	err = b.withPaths(ctx, host, func() error {
+		for range pathStarts {
+			samples, err := loadPaths(ctx, []pathSide{
+				{at(0), func() (*child, error) { return b.startGenerated(ctx, at(0)) }},
+				{at(1), func() (*child, error) { return b.startWritten(ctx, at(1), host, "") }},
+				{at(2), func() (*child, error) { return b.startWritten(ctx, at(2), host, protection) }},
+			}, pathRounds)
+			if err != nil {
+				return err
+			}
+			starts = append(starts, samples)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
-	}
-	defer func() { err = errors.Join(err, up.close()) }()
-	kinds := []string{"MeshGateway", "MeshGatewayRoute", "ExternalService", "TrafficPermission"}
-	if _, err := b.global.apply(ctx, pathPolicies(hostPort(host, upstreamPort))); err != nil {
-		return nil, err
-	}
-	// One core is for the Envoy under load.
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(1, runtime.NumCPU()-1)))
-	var starts [][][]sample
-	for range pathStarts {
-		samples, err := b.loadPaths(ctx, at, host)
-		if err != nil {
-			return nil, err
-		}
-		starts = append(starts, samples)
-	}
-	for _, kind := range kinds {
-		if err := b.global.remove(ctx, kind, pathService); err != nil {
-			return nil, err
-		}
 	}
 	var rows []Row
 	for side, name := range pathSides[1:] {
@@ -113,41 +108,52 @@ func measureDataPath(ctx context.Context, b *bench) (_ []Row, err error) {
 	return rows, nil
 }
 
-// loadPaths starts all Envoys and loads them in turn; it gives what was measured, by side and round.
-func (b *bench) loadPaths(ctx context.Context, at func(int) string, host string) (samples [][]sample, err error) {
-	envoys, hammers := make([]*child, len(pathSides)), make([]*hammer, len(pathSides))
-	for side := range pathSides {
-		switch side {
-		case 0:
-			envoys[side], err = b.startGenerated(ctx, at(side))
-		case 1:
-			envoys[side], err = b.startWritten(ctx, at(side), host, "")
-		case 2:
-			envoys[side], err = b.startWritten(ctx, at(side), host, protection)
+// withPaths calls load while there are the upstream and the policies that lead to it.
+func (b *bench) withPaths(ctx context.Context, host string, load func() error) (err error) {
+	up, err := listenUpstream(hostPort(host, upstreamPort))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, up.close()) }()
+	if _, err := b.global.apply(ctx, pathPolicies(hostPort(host, upstreamPort))); err != nil {
+		return err
+	}
+	// One core is for the Envoy under load.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(1, runtime.NumCPU()-1)))
+	if err := load(); err != nil {
+		return err
+	}
+	for _, kind := range []string{"MeshGateway", "MeshGatewayRoute", "ExternalService", "TrafficPermission"} {
+		if err := b.global.remove(ctx, kind, pathService); err != nil {
+			return err
 		}
-		if err != nil {
+	}
+	return nil
+}
+
+// pathSide is an Envoy to load, and its address.
+type pathSide struct {
+	at    string
+	start func() (*child, error)
+}
+
+// loadPaths starts all Envoys and loads them in turn; it gives what was measured, by side and round, but for a first round that warms up.
+func loadPaths(ctx context.Context, sides []pathSide, rounds int) (samples [][]sample, err error) {
+	envoys, hammers := make([]*child, len(sides)), make([]*hammer, len(sides))
+	for side := range sides {
+		if envoys[side], err = sides[side].start(); err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, envoys[side].stop()) }()
-		if err := until(ctx, "gateway "+at(side), receiptTime, envoys[:side+1], func() (err error) {
-			h, err := newHammer(ctx, hostPort(at(side), gatewayPort), fmt.Sprintf("/path-%d/x", pathRoutes/2), pathConns)
-			if err != nil {
-				return err
-			}
-			if _, _, err = h.run(10 * time.Millisecond); err != nil {
-				return errors.Join(err, h.close())
-			}
-			hammers[side] = h
-			return nil
-		}); err != nil {
+		if hammers[side], err = hammerOf(ctx, sides[side].at, envoys[:side+1]); err != nil {
 			return nil, err
 		}
 		defer hammers[side].close()
 	}
-	samples = make([][]sample, len(pathSides))
-	for round := range pathRounds + 1 {
-		for turn := range pathSides {
-			side := (round + turn) % len(pathSides)
+	samples = make([][]sample, len(sides))
+	for round := range rounds + 1 {
+		for turn := range sides {
+			side := (round + turn) % len(sides)
 			s, err := loadOnce(ctx, envoys[side], hammers[side])
 			if err != nil {
 				return nil, err
@@ -158,6 +164,22 @@ func (b *bench) loadPaths(ctx context.Context, at func(int) string, host string)
 		}
 	}
 	return samples, nil
+}
+
+// hammerOf waits until a gateway answers.
+func hammerOf(ctx context.Context, at string, running []*child) (h *hammer, err error) {
+	err = until(ctx, "gateway "+at, receiptTime, running, func() error {
+		one, err := newHammer(ctx, hostPort(at, gatewayPort), fmt.Sprintf("/path-%d/x", pathRoutes/2), pathConns)
+		if err != nil {
+			return err
+		}
+		if _, _, err = one.run(10 * time.Millisecond); err != nil {
+			return errors.Join(err, one.close())
+		}
+		h = one
+		return nil
+	})
+	return h, err
 }
 
 // compare gives the ratios of a's throughput to b's, and of the requests for the same processor time, round by round.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -44,6 +45,9 @@ var scenarios = []scenario{
 	{"agent", measureAgent},
 	{"datapath", measureDataPath},
 }
+
+// onRequest are measured only when they are named: they explain figures and have no goals.
+var onRequest = []scenario{{"variants", measureVariants}}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -109,7 +113,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 
 func scenarioNames() string {
 	var names []string
-	for _, s := range scenarios {
+	for _, s := range slices.Concat(scenarios, onRequest) {
 		names = append(names, s.name)
 	}
 	return strings.Join(names, ", ")
@@ -122,7 +126,7 @@ func choose(o options) ([]scenario, error) {
 	if o.only == "" {
 		return scenarios, nil
 	}
-	for _, s := range scenarios {
+	for _, s := range slices.Concat(scenarios, onRequest) {
 		if s.name == o.only {
 			return []scenario{s}, nil
 		}
