@@ -62,6 +62,6 @@ func FuzzMerge(f *testing.F) {
 		if _, err := decode(raw); err != nil {
 			t.Fatalf("the answer to it is no frame: %v", err)
 		}
-		g.state.expire(time.Unix(1e6, 0))
+		g.state.expire(time.Unix(1e6, 0), g.config.Gone)
 	})
 }

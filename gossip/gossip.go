@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	// rejoinEvery is how often replicas that are missing are looked for, and lostFor how long those that died are.
+	// rejoinEvery is how often replicas that are missing are looked for, and lostFor how long those that died are, and longer while
+	// their records are kept.
 	rejoinEvery = 5 * time.Second
 	lostFor     = time.Hour
 	// pushPullEvery is how often a replica compares what it holds with what another one does.
@@ -40,7 +41,19 @@ type Config struct {
 	Insecure         bool     // allows Keys to be empty: records then travel in the clear
 	Logger           *zap.Logger
 	Grace            time.Duration // how long the records of a replica that went are kept
-	Now              func() time.Time
+	// Gone says since when a replica that is silent is gone for good, from when on the grace counts; while ok is false it may live, as one
+	// does that a partition has parted from this one, and its records stay. Silence alone decides when it is nil. It is called with a
+	// lock held, so it must not call back.
+	Gone func(d Departed) (since time.Time, ok bool)
+	Now  func() time.Time
+}
+
+// Departed is a replica that is not alive, of which there are records.
+type Departed struct {
+	Name  string
+	Since time.Time
+	// Left says that it said goodbye.
+	Left bool
 }
 
 // Member is a replica that is alive.
@@ -100,6 +113,9 @@ func New(config Config) (*Gossip, error) {
 	}
 	if config.Now == nil {
 		config.Now = time.Now
+	}
+	if config.Gone == nil {
+		config.Gone = func(d Departed) (time.Time, bool) { return d.Since, true }
 	}
 	g := &Gossip{config: config, leaveTimeout: 2 * time.Second, news: make(chan struct{}, 1), state: newState(config.Name, config.Grace),
 		changed: make(chan struct{}), outboxes: map[string]*outbox{}, lost: map[string]time.Time{}}
@@ -163,6 +179,20 @@ func (g *Gossip) Take() ([]Member, []Change, <-chan struct{}) {
 	clear(g.state.touched)
 	slices.SortFunc(out, func(a, b Change) int { return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Owner, b.Owner)) })
 	return g.membersLocked(), out, g.changed
+}
+
+// Others are the members and those that have departed, both by name.
+func (g *Gossip) Others() ([]Member, []Departed) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.membersLocked(), g.state.gone()
+}
+
+// Left says whether a replica said goodbye of which there are records.
+func (g *Gossip) Left(name string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.state.departed[name].Left
 }
 
 // Stats are the counts now.
@@ -294,7 +324,7 @@ func (g *Gossip) Run(ctx context.Context) error {
 			g.mu.Unlock()
 		case <-tick.C:
 			g.mu.Lock()
-			if g.state.expire(g.config.Now()) {
+			if g.state.expire(g.config.Now(), g.config.Gone) {
 				g.publishLocked()
 			}
 			g.mu.Unlock()
@@ -337,7 +367,7 @@ func (g *Gossip) missing(ctx context.Context) (out []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for address, since := range g.lost {
-		if g.config.Now().Sub(since) > lostFor {
+		if g.config.Now().Sub(since) > lostFor && len(g.state.departed) == 0 {
 			delete(g.lost, address)
 			continue
 		}
@@ -433,9 +463,10 @@ func (d delegate) NotifyJoin(n *memberlist.Node) {
 func (d delegate) NotifyLeave(n *memberlist.Node) {
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()
-	d.g.state.leave(n.Name, d.g.config.Now())
+	dead := n.State == memberlist.StateDead // and has not said goodbye
+	d.g.state.leave(n.Name, !dead, d.g.config.Now())
 	delete(d.g.outboxes, n.Name)
-	if n.State == memberlist.StateDead { // and has not said goodbye
+	if dead {
 		d.g.lost[n.Address()] = d.g.config.Now()
 	}
 	d.g.tellLocked()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
+	"maps"
 	"slices"
 	"time"
 )
@@ -99,8 +100,8 @@ type state struct {
 	log   []change
 	start uint64
 
-	alive   map[string]string    // member to its address
-	expires map[string]time.Time // owners that are not alive, with the time their records go
+	alive    map[string]string   // member to its address
+	departed map[string]Departed // owners that are not alive
 	// buried holds, for each owner whose records have gone, the version that it had. Replicas bury at slightly different times;
 	// without it they would hand a dead owner's records back and forth for ever. It is cleared when the owner returns.
 	buried map[string]uint64
@@ -110,7 +111,7 @@ type state struct {
 }
 
 func newState(self string, grace time.Duration) *state {
-	return &state{self: self, grace: grace, books: map[string]*book{self: newBook()}, alive: map[string]string{}, expires: map[string]time.Time{},
+	return &state{self: self, grace: grace, books: map[string]*book{self: newBook()}, alive: map[string]string{}, departed: map[string]Departed{},
 		buried: map[string]uint64{}, touched: map[id]bool{}}
 }
 
@@ -203,10 +204,11 @@ func (s *state) change(d delta, now time.Time) (changed bool, missing *want) {
 	return true, nil
 }
 
-// heard dates the end of records whose owner nobody saw alive.
+// heard notes records whose owner nobody saw alive.
 func (s *state) heard(owner string, now time.Time) {
-	if _, alive := s.alive[owner]; !alive && s.expires[owner].IsZero() {
-		s.expires[owner] = now.Add(s.grace)
+	_, alive := s.alive[owner]
+	if _, known := s.departed[owner]; !alive && !known {
+		s.departed[owner] = Departed{Name: owner, Since: now}
 	}
 }
 
@@ -330,25 +332,30 @@ func (s *state) take(c content, now time.Time) (changed bool) {
 
 func (s *state) join(member, address string) {
 	s.alive[member] = address
-	delete(s.expires, member)
+	delete(s.departed, member)
 	delete(s.buried, member)
 }
 
-func (s *state) leave(member string, now time.Time) {
+func (s *state) leave(member string, left bool, now time.Time) {
 	delete(s.alive, member)
 	if member != s.self {
-		s.expires[member] = now.Add(s.grace)
+		s.departed[member] = Departed{Name: member, Since: now, Left: left}
 	}
 }
 
-// expire buries the records of the owners whose grace is over, and says whether there were any.
-func (s *state) expire(now time.Time) bool {
+// gone lists the departed by name.
+func (s *state) gone() []Departed {
+	return slices.SortedFunc(maps.Values(s.departed), func(a, b Departed) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// expire buries the records of the owners that are gone for the grace, and says whether there were any.
+func (s *state) expire(now time.Time, gone func(Departed) (time.Time, bool)) bool {
 	changed := false
-	for owner, at := range s.expires {
-		if now.Before(at) {
+	for owner, d := range s.departed {
+		if since, ok := gone(d); !ok || now.Before(since.Add(s.grace)) {
 			continue
 		}
-		delete(s.expires, owner)
+		delete(s.departed, owner)
 		if b := s.books[owner]; b != nil {
 			for key := range b.records {
 				s.touched[id{owner, key}] = true

@@ -254,8 +254,20 @@ func TestBuriedRecordsStayGoneUntilTheirOwnerReturns(t *testing.T) {
 	c, _ := owner.answer(want{Owner: "b"})
 	s.join("b", "")
 	s.take(c, now)
-	s.leave("b", now)
-	if s.expire(now.Add(59*time.Second)) || !s.expire(now.Add(time.Minute)) {
+	s.leave("b", false, now)
+	// Silent, and it may live: for as long as nobody says that it is gone, and then for the grace.
+	lives := func(d Departed) (time.Time, bool) {
+		if d != (Departed{Name: "b", Since: now}) {
+			t.Errorf("asked about %+v", d)
+		}
+		return time.Time{}, false
+	}
+	later := now.Add(time.Hour)
+	died := func(Departed) (time.Time, bool) { return later, true }
+	if s.expire(now.Add(1000*time.Hour), lives) {
+		t.Fatal("records of a replica that may live have gone")
+	}
+	if s.expire(later.Add(59*time.Second), died) || !s.expire(later.Add(time.Minute), died) {
 		t.Fatal("records must go when the grace is over, not before")
 	}
 	if s.compare("c", owner.summaries()[0]) != nil || s.take(c, now) {

@@ -205,6 +205,12 @@ func (c *core) run(ctx context.Context, grace time.Duration) {
 				c.graceEnds = graceTimer.C // it may have been the end after a pause
 				continue
 			}
+			if c.siblings.parted(now) {
+				c.endBlank()
+				graceTimer.Reset(partedEvery)
+				c.graceEnds = graceTimer.C
+				continue
+			}
 			c.endGrace()
 		case <-tidy.C:
 			c.tidy()

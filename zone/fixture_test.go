@@ -175,6 +175,8 @@ func (g *global) Authenticate(_ context.Context, got string) (string, kds.Verdic
 
 func (g *global) Withdrawn(string) kds.Verdict { return kds.Verdict{} }
 
+func (g *global) Siblings(string, string) *kdsv1.Siblings { return nil }
+
 func (g *global) Open(context.Context, string, *kdsv1.Hello) (stream.Session, kds.Verdict) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

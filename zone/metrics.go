@@ -69,6 +69,7 @@ var (
 	replicasDesc  = prometheus.NewDesc("zoneforge_zone_replicas", "Replicas of the zone that are alive as far as this one knows, itself included.", nil, nil)
 	claimsDesc    = prometheus.NewDesc("zoneforge_zone_replica_records", "Records that the replicas of the zone share: one for each, and for each proxy that serves.", nil, nil)
 	asideDesc     = prometheus.NewDesc("zoneforge_zone_replica_aside", "1 while this replica sends proxies to others, as it is cut off from global and behind them.", nil, nil)
+	partedDesc    = prometheus.NewDesc("zoneforge_zone_replicas_parted", "Replicas of the zone that this one has lost, and that may live: what they had stays.", nil, nil)
 	exchangesDesc = prometheus.NewDesc("zoneforge_zone_replica_repairs_total", "Times that what another replica said was taken over by its difference: when one came, or what it sent was lost.", nil, nil)
 )
 
@@ -82,6 +83,8 @@ func (c siblingsCollector) Collect(ch chan<- prometheus.Metric) {
 	if c.siblings.aside.on.Load() {
 		aside = 1
 	}
+	parted, _ := c.siblings.partedFrom(time.Now())
+	ch <- prometheus.MustNewConstMetric(partedDesc, prometheus.GaugeValue, float64(len(parted)))
 	ch <- prometheus.MustNewConstMetric(asideDesc, prometheus.GaugeValue, aside)
 	ch <- prometheus.MustNewConstMetric(exchangesDesc, prometheus.CounterValue, float64(s.Repairs))
 }

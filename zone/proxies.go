@@ -52,6 +52,8 @@ type proxy struct {
 	debts   []debt
 	settled bool
 	secrets []secretKey
+	// stamp is that of what other replicas were told of it last, 0 for nothing.
+	stamp uint64
 }
 
 // moment is when something was first seen, and at which revision of global.
@@ -188,7 +190,7 @@ func (c *core) connect(who *admission.Proxy, envoy string) {
 // keep notes a proxy that serves on disk, and tells other replicas of it.
 func (c *core) keep(who *admission.Proxy) {
 	if value := c.files.put(who); value != nil && c.siblings != nil {
-		c.siblings.claim(who.ID, value, time.Now())
+		c.proxies[who.ID].stamp = c.siblings.claim(who.ID, value, time.Now())
 	}
 }
 
@@ -247,6 +249,7 @@ func (c *core) disconnect(id string) {
 	c.state.Unregister(id)
 	if c.siblings != nil {
 		c.siblings.gossip.Delete(proxyPart + id)
+		c.siblings.outdate(id, p.stamp)
 	}
 	if !c.elsewhere(id) {
 		c.files.remove(id)

@@ -85,7 +85,7 @@ func (z *Zone) Run(ctx context.Context) (err error) {
 	c.heldRecords = held.Len()
 	// The machine changes its set, and the state is loaded from what was there.
 	machine := kds.NewZone(kds.ZoneConfig{
-		Zone: z.cfg.Name, Replica: z.cfg.Replica, Identity: store.Identity, Version: z.cfg.Version,
+		Zone: z.cfg.Name, Replica: z.cfg.Replica, Identity: store.Identity, Version: z.cfg.Version, Features: z.features(),
 	}, held.Clone(), at)
 	trust, err := z.trust()
 	if err != nil {
@@ -113,7 +113,7 @@ func (z *Zone) Run(ctx context.Context) (err error) {
 		c.blank = &blank{lost: store.Recovered != "", given: map[string]bool{}, kept: map[string]bool{}}
 	}
 	c.load(held, good, at, registrations)
-	if c.siblings, err = z.join(store, at); err != nil {
+	if c.siblings, err = z.join(store, at, client.Connected); err != nil {
 		return err
 	}
 	if c.siblings != nil {
@@ -146,6 +146,14 @@ func (z *Zone) among() string {
 		return ""
 	}
 	return z.cfg.Replica
+}
+
+// features are those of KDS that this replica asks for.
+func (z *Zone) features() []string {
+	if z.among() == "" {
+		return nil
+	}
+	return []string{kds.FeatureSiblings}
 }
 
 // open joins the parts around the state.
@@ -343,12 +351,15 @@ func (c *core) event(e kds.ZoneEvent) {
 	case e.Welcome != nil:
 		if c.siblings != nil {
 			c.siblings.welcomed(true)
+			c.siblings.word.welcomed(e.Welcome.GetSiblings())
 		}
 		c.metrics.welcomes.Inc()
 		c.inbox.post(event{run: func() { c.welcomed(e.Welcome.GetOffered()) }})
 		c.identity.Connected()
 	case e.Refusal != nil && c.siblings != nil && e.Refusal.GetCode() == kdsv1.Refusal_CODE_DUPLICATE_ZONE:
 		c.siblings.welcomed(false)
+	case e.Siblings != nil && c.siblings != nil:
+		c.siblings.word.hear(e.Siblings)
 	case e.Certificate != nil:
 		c.identity.Answer(e.Certificate)
 	case e.Query != nil:

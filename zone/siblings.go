@@ -96,13 +96,18 @@ type siblings struct {
 	at    atomic.Pointer[kds.Position]
 	aside aside
 	pulse pulse
+	word  *word
+
+	// partedLast is what was logged of replicas that are missing; for follow alone.
+	partedLast string
 
 	// roster is for the owner of the state.
 	roster *replicas.Roster
 }
 
-// join makes this replica's part among the others; nil when it is alone. It starts nothing.
-func (z *Zone) join(store *disk.Store, at kds.Position) (*siblings, error) {
+// join makes this replica's part among the others; nil when it is alone. It starts nothing. connected tells whether there is a stream to
+// global.
+func (z *Zone) join(store *disk.Store, at kds.Position, connected func() bool) (*siblings, error) {
 	if z.cfg.Gossip.Address == "" {
 		return nil, nil
 	}
@@ -116,10 +121,12 @@ func (z *Zone) join(store *disk.Store, at kds.Position) (*siblings, error) {
 	s := &siblings{
 		name: z.cfg.Replica + "~" + strconv.FormatInt(time.Now().UnixNano(), 36), keyFile: z.cfg.Gossip.KeyFile, store: store, log: z.log,
 		met: make(chan struct{}), self: introduction{Replica: z.cfg.Replica, Identity: store.Identity}, roster: replicas.New(), aside: aside{log: z.log},
+		word: newWord(connected),
 	}
 	s.at.Store(&at)
 	s.pulse.beat(time.Now())
 	cfg.Name, cfg.Grace, cfg.Logger = s.name, z.cfg.EndpointGrace, z.log
+	cfg.Gone = func(d gossip.Departed) (time.Time, bool) { return s.word.over(d, time.Now()) }
 	if s.gossip, err = gossip.New(cfg); err != nil {
 		return nil, fmt.Errorf("zone: %w", err)
 	}
@@ -151,15 +158,17 @@ func (s *siblings) welcomed(is bool) {
 	}
 }
 
-// claim tells the others of a proxy that serves here.
-func (s *siblings) claim(id string, registration []byte, now time.Time) {
-	b, err := json.Marshal(replicas.Claim{Stamp: s.roster.Next(id, now), Registration: registration})
+// claim tells the others of a proxy that serves here, and gives the stamp of that.
+func (s *siblings) claim(id string, registration []byte, now time.Time) uint64 {
+	stamp := s.roster.Next(id, now)
+	b, err := json.Marshal(replicas.Claim{Stamp: stamp, Registration: registration})
 	if err == nil {
 		err = s.gossip.Put(proxyPart+id, b)
 	}
 	if err != nil {
 		s.log.Error("other replicas can't be told of a proxy", zap.String("proxy", id), zap.Error(err))
 	}
+	return stamp
 }
 
 // follow hands what other replicas say to the owner of the state, until ctx ends. While the owner is busy, what comes waits and coalesces.
@@ -172,6 +181,7 @@ func (s *siblings) follow(ctx context.Context, c *core, client *stream.Client, m
 	defer tell.Stop()
 	for {
 		members, changes, changed := s.gossip.Take()
+		s.tellParted()
 		claims := slices.DeleteFunc(changes, func(ch gossip.Change) bool {
 			if ch.Owner != s.name && ch.Key == selfKey {
 				var is introduction

@@ -39,7 +39,7 @@ func among(t *testing.T) *core {
 	t.Cleanup(func() { _ = store.Close() })
 	c, err := z.open(store)
 	if err == nil {
-		c.siblings, err = z.join(store, kds.Position{})
+		c.siblings, err = z.join(store, kds.Position{}, func() bool { return false })
 	}
 	if err != nil {
 		t.Fatal(err)

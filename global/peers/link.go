@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -42,6 +43,7 @@ type link struct {
 	target target
 	conn   *grpc.ClientConn
 	cancel context.CancelFunc
+	left   atomic.Bool // the other one said that it goes
 }
 
 // follow keeps a link to each of the others until ctx ends.
@@ -54,6 +56,7 @@ func (p *Peers) follow(ctx context.Context) {
 		p.mu.Lock()
 		for name, l := range p.links {
 			if t, ok := known[name]; !ok || t.address != l.target.address || t.pin != l.target.pin {
+				l.left.Store(!ok && p.gossip.Left(name))
 				l.cancel()
 				delete(p.links, name)
 			}
@@ -78,6 +81,9 @@ func (p *Peers) follow(ctx context.Context) {
 			wg.Go(func() {
 				p.hear(ctx, name, l)
 				_ = conn.Close() // all it can report is that it is closed
+				if l.left.Load() {
+					p.cfg.Registry.Left(name)
+				}
 				p.log.Info("replica of global left", zap.String("replica", name))
 			})
 		}

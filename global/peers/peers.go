@@ -39,6 +39,8 @@ type Registry interface {
 	// SendAway and Stay end the streams of zones for which others are better.
 	SendAway(why string)
 	Stay()
+	// Left is told of another replica that said that it goes.
+	Left(peer string)
 }
 
 // Config of a replica's part. All but KeysFile and Logger is needed.

@@ -135,16 +135,19 @@ func (h *Heard) Streams(m *kdsv1.Streams) error {
 		}
 		for _, k := range m.GetClosed() {
 			if z := r.zones[k.GetZone()]; z != nil {
-				r.wentLocked(z.replicas[k.GetReplica()], h.peer)
+				r.wentLocked(z, z.replicas[k.GetReplica()], h.peer)
 			}
 		}
 		if m.GetAll() && h.first != nil {
-			r.eachOf(h.peer, func(zone string, rep *replica) {
-				if !h.first[streamKey{zone, rep.name}] {
-					r.wentLocked(rep, h.peer)
+			r.eachOf(h.peer, func(name string, z *zone, rep *replica) {
+				if !h.first[streamKey{name, rep.name}] {
+					r.wentLocked(z, rep, h.peer)
 				}
 			})
 			h.first = nil
+		}
+		if h.first == nil {
+			delete(r.unsure, h.peer)
 		}
 		r.notifyLocked()
 		return nil
@@ -160,7 +163,8 @@ func (h *Heard) Streams(m *kdsv1.Streams) error {
 func (h *Heard) Lost() {
 	h.r.mu.Lock()
 	defer h.r.mu.Unlock()
-	h.r.eachOf(h.peer, func(_ string, rep *replica) { h.r.wentLocked(rep, h.peer) })
+	h.r.unsureLocked(h.peer)
+	h.r.eachOf(h.peer, func(_ string, z *zone, rep *replica) { h.r.wentLocked(z, rep, h.peer) })
 	h.r.notifyLocked()
 }
 
@@ -198,6 +202,9 @@ func (r *Registry) takeLocked(peer string, s *kdsv1.ZoneStream, held kds.Positio
 		rep.live = append(rep.live, live{l.GetRevision(), l.GetSince().AsTime()})
 	}
 	if z.forget(rep, r.cfg.Now()) {
+		if was := z.replicas[rep.name]; was == nil || !was.connected() {
+			r.movedLocked(z)
+		}
 		z.replicas[rep.name] = rep
 		z.elsewhere[peer] = s.GetRepairs()
 	}
@@ -205,18 +212,19 @@ func (r *Registry) takeLocked(peer string, s *kdsv1.ZoneStream, held kds.Positio
 }
 
 // wentLocked notes that a stream that another replica had has ended.
-func (r *Registry) wentLocked(rep *replica, peer string) {
+func (r *Registry) wentLocked(z *zone, rep *replica, peer string) {
 	if rep != nil && rep.peer == peer {
 		rep.peer, rep.since, rep.seen = "", r.cfg.Now(), r.cfg.Now()
+		r.movedLocked(z)
 	}
 }
 
 // eachOf visits the streams that another replica has.
-func (r *Registry) eachOf(peer string, do func(zone string, rep *replica)) {
+func (r *Registry) eachOf(peer string, do func(name string, z *zone, rep *replica)) {
 	for name, z := range r.zones {
 		for _, rep := range z.replicas {
 			if rep.peer == peer {
-				do(name, rep)
+				do(name, z, rep)
 			}
 		}
 	}

@@ -232,6 +232,7 @@ func (s *session) Close() {
 	}
 	s.update(func(rep *replica) {
 		rep.session, rep.since, rep.seen = nil, now, time.Unix(0, s.seen.Load())
+		s.r.movedLocked(s.z)
 		s.r.cfg.Logger.Info("zone disconnected", zap.String("zone", s.zone), zap.String("replica", rep.name))
 	})
 }

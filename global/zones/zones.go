@@ -98,7 +98,12 @@ type Registry struct {
 	away     map[string]bool
 	sentAway uint64
 
+	// unsure has the replicas of global that went without a word, with when.
+	unsure map[string]time.Time
+	began  time.Time
+
 	releases chan store.Claim // of streams that ended
+	moves    chan struct{}    // holds one token when a stream began or ended
 }
 
 // zone is what is known of one zone besides the store. Guarded by the registry's mu.
@@ -111,6 +116,8 @@ type zone struct {
 	turn chan struct{}
 	// unseen are replicas whose reports are stored that were not connected since this replica of global looked first; nil at first.
 	unseen map[string]time.Time
+	// moved says that its replicas are to be told which of them are connected.
+	moved bool
 }
 
 func newZone() *zone {
@@ -132,7 +139,8 @@ func New(cfg Config) (*Registry, error) {
 	if cfg.StreamRate > 0 {
 		begins = overload.NewClients(time.Minute/time.Duration(cfg.StreamRate), (cfg.StreamRate+1)/2)
 	}
-	r := &Registry{cfg: cfg, begins: begins, commits: newCommits(cfg.Store, cfg.Now), zones: map[string]*zone{}, changed: make(chan struct{}), away: map[string]bool{}, releases: make(chan store.Claim, maxReleases)}
+	r := &Registry{cfg: cfg, begins: begins, commits: newCommits(cfg.Store, cfg.Now), zones: map[string]*zone{}, changed: make(chan struct{}), away: map[string]bool{},
+		unsure: map[string]time.Time{}, began: cfg.Now(), releases: make(chan store.Claim, maxReleases), moves: make(chan struct{}, 1)}
 	var err error
 	r.server, err = stream.NewServer(stream.ServerConfig{Machine: cfg.Machine, Admission: r, Views: cfg.Views, Zones: r, Log: cfg.Logger})
 	return r, err
@@ -167,6 +175,10 @@ func (r *Registry) Run(ctx context.Context) error {
 		case <-tick.C:
 			r.age()
 			r.retire(ctx)
+			r.tellSiblings(true)
+			continue
+		case <-r.moves:
+			r.tellSiblings(false)
 			continue
 		case c := <-r.releases:
 			r.release(ctx, c)
@@ -348,6 +360,7 @@ func (r *Registry) Open(ctx context.Context, name string, h *kdsv1.Hello) (strea
 	r.touched++
 	rep.touched = r.touched
 	r.notifyLocked()
+	r.movedLocked(z)
 	r.cfg.Logger.Info("zone connected", zap.String("zone", name), zap.String("replica", rep.name), zap.Uint64("revision", held.Revision))
 	return s, kds.Verdict{Offered: offered}
 }

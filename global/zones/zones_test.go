@@ -117,6 +117,8 @@ type peer struct {
 	moved  chan struct{} // closed and replaced by Apply
 	bad    string        // name of a record that it can't use
 	stop   func()
+	// features are those that it asks for.
+	features []string
 }
 
 func (p *peer) Apply(_ context.Context, a *kds.Apply) (rejected []*kdsv1.Rejection, err error) {
@@ -150,7 +152,7 @@ func (f *federation) zone(name, replica, identity, token string, change ...func(
 		MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond,
 		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return f.lis.DialContext(ctx) })},
-	}, kds.NewZone(kds.ZoneConfig{Zone: name, Replica: replica, Identity: identity, Version: "v1"}, kds.NewSet(), kds.Position{}))
+	}, kds.NewZone(kds.ZoneConfig{Zone: name, Replica: replica, Identity: identity, Version: "v1", Features: p.features}, kds.NewSet(), kds.Position{}))
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -132,6 +132,9 @@ type Global struct {
 	offered     bool   // the Welcome told what is stored of the zone's offers, so that a report needs no snapshot before it
 	queries     map[uint64]bool
 	lastQuery   uint64
+	// asksSiblings says that the zone wants to be told of siblings, which are nil before the first SetSiblings.
+	asksSiblings bool
+	siblings     *kdsv1.Siblings
 }
 
 // NewGlobal makes the machine of a stream that has just been opened.
@@ -200,7 +203,7 @@ func (g *Global) Admit(v Verdict, now time.Time) {
 	}
 	w := &kdsv1.Welcome{
 		Protocol: g.protocol, Version: g.cfg.Version, Features: g.cfg.Features, Replica: g.cfg.Replica, Domain: g.cfg.Domain,
-		HeartbeatMillis: uint32(g.cfg.Interval.Milliseconds()),
+		HeartbeatMillis: uint32(g.cfg.Interval.Milliseconds()), Siblings: g.siblings,
 	}
 	if g.view != nil {
 		w.Epoch = g.view.Position().Epoch
@@ -234,13 +237,17 @@ func (g *Global) Tick(now time.Time) {
 	}
 	g.advance(now)
 	if !now.Before(g.sent.Add(g.cfg.Interval)) {
-		hb := &kdsv1.GlobalHeartbeat{Sent: timestamppb.New(now), Frames: g.frames.sent}
-		if g.state == Steady && !g.doubt {
-			hb.Position = g.held.Proto()
-		}
-		g.send(&kdsv1.GlobalFrame{Frame: &kdsv1.GlobalFrame_Heartbeat{Heartbeat: hb}})
-		g.sent = now
+		g.beat(now)
 	}
+}
+
+func (g *Global) beat(now time.Time) {
+	hb := &kdsv1.GlobalHeartbeat{Sent: timestamppb.New(now), Frames: g.frames.sent, Siblings: g.siblings}
+	if g.state == Steady && !g.doubt {
+		hb.Position = g.held.Proto()
+	}
+	g.send(&kdsv1.GlobalFrame{Frame: &kdsv1.GlobalFrame_Heartbeat{Heartbeat: hb}})
+	g.sent = now
 }
 
 // Next is when Tick has something to do; the zero time when it never will.
@@ -359,7 +366,7 @@ func (g *Global) hello(h *kdsv1.Hello) {
 		g.bad("position: " + err.Error())
 		return
 	}
-	g.held, g.protocol = held, protocol
+	g.held, g.protocol, g.asksSiblings = held, protocol, asksSiblings(h)
 	g.state = AwaitVerdict
 	g.event(GlobalEvent{Hello: h})
 }

@@ -74,6 +74,8 @@ type ZoneEvent struct {
 	Certificate *kdsv1.Certificate
 	// Query wants Answer.
 	Query *kdsv1.Query
+	// Siblings are the other replicas of the zone that are connected to global. It follows a Welcome of which it is part, too.
+	Siblings *kdsv1.Siblings
 	// Mismatch lists kinds whose records are not those that global meant.
 	Mismatch []string
 	// Lost says that frames went missing, for which the stream is Closed.
@@ -301,6 +303,9 @@ func (z *Zone) welcome(w *kdsv1.Welcome, now time.Time) {
 	}
 	z.state, z.sent, z.reports.stored = Online, now, offered
 	z.event(ZoneEvent{Welcome: w})
+	if w.GetSiblings() != nil {
+		z.event(ZoneEvent{Siblings: w.GetSiblings()})
+	}
 	if z.status != nil {
 		z.sendStatus()
 	}
@@ -411,6 +416,9 @@ func (z *Zone) heartbeat(h *kdsv1.GlobalHeartbeat, now time.Time) {
 		z.event(ZoneEvent{Lost: true})
 		z.fail(fmt.Errorf("global: %w", err))
 		return
+	}
+	if h.GetSiblings() != nil {
+		z.event(ZoneEvent{Siblings: h.GetSiblings()})
 	}
 	if h.GetPosition() == nil || z.pending != nil || z.partial != nil {
 		return

@@ -257,6 +257,7 @@ func (c *conn) eventLocked(e kds.GlobalEvent) {
 				if view, _ := c.server.cfg.Views.View(c.zone); view != nil {
 					c.global.SetView(view, time.Now())
 				}
+				c.global.SetSiblings(c.server.cfg.Zones.Siblings(c.zone, c.replica), time.Now())
 				if c.global.Admit(v, time.Now()); v.Code == kdsv1.Refusal_CODE_UNSPECIFIED {
 					c.server.welcomed(c)
 				}

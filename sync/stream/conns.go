@@ -146,6 +146,14 @@ func (s *Server) Refuse(zone string, v kds.Verdict) {
 	}
 }
 
+// TellSiblings tells the replicas of a zone which of them are connected. Call it when that may have changed, with no lock held that
+// Zones.Siblings takes.
+func (s *Server) TellSiblings(zone string) {
+	for _, c := range s.of(zone) {
+		c.run(func(g *kds.Global) { g.SetSiblings(s.cfg.Zones.Siblings(zone, c.replica), time.Now()) })
+	}
+}
+
 // Recheck ends the streams whose tokens were withdrawn. Call it when one may have been.
 func (s *Server) Recheck() {
 	for _, c := range s.of("") {

@@ -48,6 +48,8 @@ type Admission interface {
 type Zones interface {
 	// Open answers a Hello: with a Session, or with a code that refuses. It may block until ctx ends.
 	Open(ctx context.Context, zone string, h *kdsv1.Hello) (Session, kds.Verdict)
+	// Siblings are the other replicas of a zone, as one of them is told. Called with a stream's lock held, so it must not block.
+	Siblings(zone, replica string) *kdsv1.Siblings
 }
 
 // Session takes what one admitted stream says, in order. Report and Certificate may block until ctx ends; that delays only the same

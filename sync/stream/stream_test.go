@@ -86,6 +86,8 @@ func (g *global) Authenticate(_ context.Context, token string) (string, kds.Verd
 	return "east", kds.Verdict{}
 }
 
+func (g *global) Siblings(string, string) *kdsv1.Siblings { return nil }
+
 func (g *global) Open(_ context.Context, _ string, h *kdsv1.Hello) (Session, kds.Verdict) {
 	g.mu.Lock()
 	v := g.verdict

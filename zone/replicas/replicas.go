@@ -1,7 +1,7 @@
-// Package replicas owns which replica of a zone has which proxy: it merges what each replica says of the proxies that are connected to it.
+// Package replicas owns which replica of a zone has which proxy: it merges what each replica says of the proxies that are connected to it,
+// and judges when a replica that is not heard of is gone.
 //
-// It is pure: no I/O, no goroutine, no clock. It never reads what a proxy presents, and never decides whether a replica is alive: what a
-// dead one said is forgotten by whoever hears it.
+// It is pure: no I/O, no goroutine, no clock. It never reads what a proxy presents.
 package replicas
 
 import "time"
@@ -37,6 +37,15 @@ func (r *Roster) Forget(replica, proxy string) {
 	delete(r.claims[proxy], replica)
 	if len(r.claims[proxy]) == 0 {
 		delete(r.claims, proxy)
+	}
+}
+
+// Outdate forgets the claims of a proxy, below a stamp, by replicas that are not heard of: it has left them since, and nobody can say so.
+func (r *Roster) Outdate(proxy string, stamp uint64, silent func(replica string) bool) {
+	for replica, c := range r.claims[proxy] {
+		if c.Stamp < stamp && silent(replica) {
+			r.Forget(replica, proxy)
+		}
 	}
 }
 

@@ -66,3 +66,25 @@ func TestNewClaimIsAboveAllThatWereHeard(t *testing.T) {
 		t.Errorf("with a clock that is ahead: %d", s)
 	}
 }
+
+// A proxy that came from a replica which can't say any more that it left is nowhere when it ends; one that a replica in touch claims, or that
+// went back, is there.
+func TestClaimsOfSilentReplicasAreOutdated(t *testing.T) {
+	r := New()
+	for replica, stamp := range map[string]uint64{"silent": 3, "back": 9, "there": 4} {
+		r.Hear(replica, "p", Claim{Stamp: stamp})
+	}
+	silent := func(replica string) bool { return replica != "there" }
+	r.Outdate("p", 7, silent)
+	if owner, _, _ := r.Owner("p"); owner != "back" || len(r.claims["p"]) != 2 {
+		t.Errorf("%s has it, of %v", owner, r.claims)
+	}
+	r.Outdate("p", 10, silent)
+	if owner, _, ok := r.Owner("p"); !ok || owner != "there" {
+		t.Errorf("%s has it, of %v", owner, r.claims)
+	}
+	r.Outdate("p", 10, func(string) bool { return true })
+	if r.Len() != 0 {
+		t.Errorf("left are %v", r.claims)
+	}
+}

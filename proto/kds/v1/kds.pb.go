@@ -92,7 +92,7 @@ func (x Refusal_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Refusal_Code.Descriptor instead.
 func (Refusal_Code) EnumDescriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{6, 0}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{7, 0}
 }
 
 // ZoneFrame goes from a zone to global.
@@ -710,7 +710,9 @@ type Welcome struct {
 	// See TrustBundle.domain.
 	Domain string `protobuf:"bytes,7,opt,name=domain,proto3" json:"domain,omitempty"`
 	// What is stored of the zone's offers. A zone that offers just that reports nothing until its offers change.
-	Offered       *Digest `protobuf:"bytes,8,opt,name=offered,proto3" json:"offered,omitempty"`
+	Offered *Digest `protobuf:"bytes,8,opt,name=offered,proto3" json:"offered,omitempty"`
+	// Told to a zone whose Hello has the feature "siblings".
+	Siblings      *Siblings `protobuf:"bytes,9,opt,name=siblings,proto3" json:"siblings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -801,6 +803,77 @@ func (x *Welcome) GetOffered() *Digest {
 	return nil
 }
 
+func (x *Welcome) GetSiblings() *Siblings {
+	if x != nil {
+		return x.Siblings
+	}
+	return nil
+}
+
+// Siblings says which replicas of the zone are connected to any replica of global.
+type Siblings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Their names, ordered, without the one that is told.
+	Connected []string `protobuf:"bytes,1,rep,name=connected,proto3" json:"connected,omitempty"`
+	// Names of those that were, ordered.
+	Gone []string `protobuf:"bytes,2,rep,name=gone,proto3" json:"gone,omitempty"`
+	// Whether those that are in neither list are not connected. If not, the replica of global can't know.
+	All           bool `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Siblings) Reset() {
+	*x = Siblings{}
+	mi := &file_kds_v1_kds_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Siblings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Siblings) ProtoMessage() {}
+
+func (x *Siblings) ProtoReflect() protoreflect.Message {
+	mi := &file_kds_v1_kds_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Siblings.ProtoReflect.Descriptor instead.
+func (*Siblings) Descriptor() ([]byte, []int) {
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Siblings) GetConnected() []string {
+	if x != nil {
+		return x.Connected
+	}
+	return nil
+}
+
+func (x *Siblings) GetGone() []string {
+	if x != nil {
+		return x.Gone
+	}
+	return nil
+}
+
+func (x *Siblings) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
 // Refusal ends the stream.
 type Refusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -815,7 +888,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_kds_v1_kds_proto_msgTypes[6]
+	mi := &file_kds_v1_kds_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -827,7 +900,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[6]
+	mi := &file_kds_v1_kds_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -840,7 +913,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{6}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Refusal) GetCode() Refusal_Code {
@@ -877,7 +950,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_kds_v1_kds_proto_msgTypes[7]
+	mi := &file_kds_v1_kds_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +962,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[7]
+	mi := &file_kds_v1_kds_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +975,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{7}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Key) GetKind() string {
@@ -940,7 +1013,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_kds_v1_kds_proto_msgTypes[8]
+	mi := &file_kds_v1_kds_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1025,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[8]
+	mi := &file_kds_v1_kds_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1038,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{8}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Record) GetKey() *Key {
@@ -1011,7 +1084,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_kds_v1_kds_proto_msgTypes[9]
+	mi := &file_kds_v1_kds_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1096,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[9]
+	mi := &file_kds_v1_kds_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1109,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{9}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Chunk) GetNonce() uint64 {
@@ -1108,7 +1181,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_kds_v1_kds_proto_msgTypes[10]
+	mi := &file_kds_v1_kds_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1193,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[10]
+	mi := &file_kds_v1_kds_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1206,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{10}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Ack) GetNonce() uint64 {
@@ -1170,7 +1243,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_kds_v1_kds_proto_msgTypes[11]
+	mi := &file_kds_v1_kds_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1255,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[11]
+	mi := &file_kds_v1_kds_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1268,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{11}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Rejection) GetKey() *Key {
@@ -1230,7 +1303,7 @@ type Nack struct {
 
 func (x *Nack) Reset() {
 	*x = Nack{}
-	mi := &file_kds_v1_kds_proto_msgTypes[12]
+	mi := &file_kds_v1_kds_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1242,7 +1315,7 @@ func (x *Nack) String() string {
 func (*Nack) ProtoMessage() {}
 
 func (x *Nack) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[12]
+	mi := &file_kds_v1_kds_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1255,7 +1328,7 @@ func (x *Nack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nack.ProtoReflect.Descriptor instead.
 func (*Nack) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{12}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Nack) GetNonce() uint64 {
@@ -1285,7 +1358,7 @@ type ZoneHeartbeat struct {
 
 func (x *ZoneHeartbeat) Reset() {
 	*x = ZoneHeartbeat{}
-	mi := &file_kds_v1_kds_proto_msgTypes[13]
+	mi := &file_kds_v1_kds_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1297,7 +1370,7 @@ func (x *ZoneHeartbeat) String() string {
 func (*ZoneHeartbeat) ProtoMessage() {}
 
 func (x *ZoneHeartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[13]
+	mi := &file_kds_v1_kds_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1310,7 +1383,7 @@ func (x *ZoneHeartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ZoneHeartbeat.ProtoReflect.Descriptor instead.
 func (*ZoneHeartbeat) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{13}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ZoneHeartbeat) GetPosition() *Position {
@@ -1341,14 +1414,16 @@ type GlobalHeartbeat struct {
 	Position *Position              `protobuf:"bytes,1,opt,name=position,proto3" json:"position,omitempty"`
 	Sent     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=sent,proto3" json:"sent,omitempty"`
 	// Frames that global sent on this stream before this one, so that a lost one is noticed. 0 when not told.
-	Frames        uint64 `protobuf:"varint,3,opt,name=frames,proto3" json:"frames,omitempty"`
+	Frames uint64 `protobuf:"varint,3,opt,name=frames,proto3" json:"frames,omitempty"`
+	// As in Welcome. A change is told at once, by a heartbeat of its own.
+	Siblings      *Siblings `protobuf:"bytes,4,opt,name=siblings,proto3" json:"siblings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GlobalHeartbeat) Reset() {
 	*x = GlobalHeartbeat{}
-	mi := &file_kds_v1_kds_proto_msgTypes[14]
+	mi := &file_kds_v1_kds_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1435,7 @@ func (x *GlobalHeartbeat) String() string {
 func (*GlobalHeartbeat) ProtoMessage() {}
 
 func (x *GlobalHeartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[14]
+	mi := &file_kds_v1_kds_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1448,7 @@ func (x *GlobalHeartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GlobalHeartbeat.ProtoReflect.Descriptor instead.
 func (*GlobalHeartbeat) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{14}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GlobalHeartbeat) GetPosition() *Position {
@@ -1397,6 +1472,13 @@ func (x *GlobalHeartbeat) GetFrames() uint64 {
 	return 0
 }
 
+func (x *GlobalHeartbeat) GetSiblings() *Siblings {
+	if x != nil {
+		return x.Siblings
+	}
+	return nil
+}
+
 // InventoryRequest asks for what the zone holds of the kinds in which it is not as it should be, so that only the difference is sent.
 type InventoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1409,7 +1491,7 @@ type InventoryRequest struct {
 
 func (x *InventoryRequest) Reset() {
 	*x = InventoryRequest{}
-	mi := &file_kds_v1_kds_proto_msgTypes[15]
+	mi := &file_kds_v1_kds_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1503,7 @@ func (x *InventoryRequest) String() string {
 func (*InventoryRequest) ProtoMessage() {}
 
 func (x *InventoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[15]
+	mi := &file_kds_v1_kds_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1516,7 @@ func (x *InventoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryRequest.ProtoReflect.Descriptor instead.
 func (*InventoryRequest) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{15}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *InventoryRequest) GetNonce() uint64 {
@@ -1467,7 +1549,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_kds_v1_kds_proto_msgTypes[16]
+	mi := &file_kds_v1_kds_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1479,7 +1561,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[16]
+	mi := &file_kds_v1_kds_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1492,7 +1574,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{16}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Inventory) GetNonce() uint64 {
@@ -1539,7 +1621,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_kds_v1_kds_proto_msgTypes[17]
+	mi := &file_kds_v1_kds_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1551,7 +1633,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[17]
+	mi := &file_kds_v1_kds_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1564,7 +1646,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{17}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Report) GetSequence() uint64 {
@@ -1606,7 +1688,7 @@ type ReportAck struct {
 
 func (x *ReportAck) Reset() {
 	*x = ReportAck{}
-	mi := &file_kds_v1_kds_proto_msgTypes[18]
+	mi := &file_kds_v1_kds_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1618,7 +1700,7 @@ func (x *ReportAck) String() string {
 func (*ReportAck) ProtoMessage() {}
 
 func (x *ReportAck) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[18]
+	mi := &file_kds_v1_kds_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1631,7 +1713,7 @@ func (x *ReportAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportAck.ProtoReflect.Descriptor instead.
 func (*ReportAck) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{18}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReportAck) GetSequence() uint64 {
@@ -1673,7 +1755,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_kds_v1_kds_proto_msgTypes[19]
+	mi := &file_kds_v1_kds_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +1767,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[19]
+	mi := &file_kds_v1_kds_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +1780,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{19}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Status) GetRevision() uint64 {
@@ -1770,7 +1852,7 @@ type CertificateRequest struct {
 
 func (x *CertificateRequest) Reset() {
 	*x = CertificateRequest{}
-	mi := &file_kds_v1_kds_proto_msgTypes[20]
+	mi := &file_kds_v1_kds_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +1864,7 @@ func (x *CertificateRequest) String() string {
 func (*CertificateRequest) ProtoMessage() {}
 
 func (x *CertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[20]
+	mi := &file_kds_v1_kds_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +1877,7 @@ func (x *CertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateRequest.ProtoReflect.Descriptor instead.
 func (*CertificateRequest) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{20}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CertificateRequest) GetId() uint64 {
@@ -1833,7 +1915,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_kds_v1_kds_proto_msgTypes[21]
+	mi := &file_kds_v1_kds_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +1927,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[21]
+	mi := &file_kds_v1_kds_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +1940,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{21}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Certificate) GetId() uint64 {
@@ -1907,7 +1989,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_kds_v1_kds_proto_msgTypes[22]
+	mi := &file_kds_v1_kds_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +2001,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[22]
+	mi := &file_kds_v1_kds_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +2014,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{22}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Query) GetId() uint64 {
@@ -2026,7 +2108,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_kds_v1_kds_proto_msgTypes[23]
+	mi := &file_kds_v1_kds_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2038,7 +2120,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[23]
+	mi := &file_kds_v1_kds_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2051,7 +2133,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{23}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Answer) GetId() uint64 {
@@ -2092,7 +2174,7 @@ type Inventory_Entry struct {
 
 func (x *Inventory_Entry) Reset() {
 	*x = Inventory_Entry{}
-	mi := &file_kds_v1_kds_proto_msgTypes[25]
+	mi := &file_kds_v1_kds_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2104,7 +2186,7 @@ func (x *Inventory_Entry) String() string {
 func (*Inventory_Entry) ProtoMessage() {}
 
 func (x *Inventory_Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[25]
+	mi := &file_kds_v1_kds_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2117,7 +2199,7 @@ func (x *Inventory_Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory_Entry.ProtoReflect.Descriptor instead.
 func (*Inventory_Entry) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{16, 0}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{17, 0}
 }
 
 func (x *Inventory_Entry) GetKey() *Key {
@@ -2154,7 +2236,7 @@ type Status_Trust struct {
 
 func (x *Status_Trust) Reset() {
 	*x = Status_Trust{}
-	mi := &file_kds_v1_kds_proto_msgTypes[26]
+	mi := &file_kds_v1_kds_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2248,7 @@ func (x *Status_Trust) String() string {
 func (*Status_Trust) ProtoMessage() {}
 
 func (x *Status_Trust) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[26]
+	mi := &file_kds_v1_kds_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2261,7 @@ func (x *Status_Trust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status_Trust.ProtoReflect.Descriptor instead.
 func (*Status_Trust) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{19, 0}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{20, 0}
 }
 
 func (x *Status_Trust) GetMesh() string {
@@ -2240,7 +2322,7 @@ type Status_ProxyNack struct {
 
 func (x *Status_ProxyNack) Reset() {
 	*x = Status_ProxyNack{}
-	mi := &file_kds_v1_kds_proto_msgTypes[27]
+	mi := &file_kds_v1_kds_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2252,7 +2334,7 @@ func (x *Status_ProxyNack) String() string {
 func (*Status_ProxyNack) ProtoMessage() {}
 
 func (x *Status_ProxyNack) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[27]
+	mi := &file_kds_v1_kds_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2265,7 +2347,7 @@ func (x *Status_ProxyNack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status_ProxyNack.ProtoReflect.Descriptor instead.
 func (*Status_ProxyNack) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{19, 1}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{20, 1}
 }
 
 func (x *Status_ProxyNack) GetMesh() string {
@@ -2323,7 +2405,7 @@ type Status_Times struct {
 
 func (x *Status_Times) Reset() {
 	*x = Status_Times{}
-	mi := &file_kds_v1_kds_proto_msgTypes[28]
+	mi := &file_kds_v1_kds_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2335,7 +2417,7 @@ func (x *Status_Times) String() string {
 func (*Status_Times) ProtoMessage() {}
 
 func (x *Status_Times) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[28]
+	mi := &file_kds_v1_kds_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2348,7 +2430,7 @@ func (x *Status_Times) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status_Times.ProtoReflect.Descriptor instead.
 func (*Status_Times) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{19, 2}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{20, 2}
 }
 
 func (x *Status_Times) GetRevisions() []uint64 {
@@ -2377,7 +2459,7 @@ type Status_Live struct {
 
 func (x *Status_Live) Reset() {
 	*x = Status_Live{}
-	mi := &file_kds_v1_kds_proto_msgTypes[29]
+	mi := &file_kds_v1_kds_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2471,7 @@ func (x *Status_Live) String() string {
 func (*Status_Live) ProtoMessage() {}
 
 func (x *Status_Live) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[29]
+	mi := &file_kds_v1_kds_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2484,7 @@ func (x *Status_Live) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status_Live.ProtoReflect.Descriptor instead.
 func (*Status_Live) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{19, 3}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{20, 3}
 }
 
 func (x *Status_Live) GetRevision() uint64 {
@@ -2437,7 +2519,7 @@ type Query_ListDataplanes struct {
 
 func (x *Query_ListDataplanes) Reset() {
 	*x = Query_ListDataplanes{}
-	mi := &file_kds_v1_kds_proto_msgTypes[30]
+	mi := &file_kds_v1_kds_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2449,7 +2531,7 @@ func (x *Query_ListDataplanes) String() string {
 func (*Query_ListDataplanes) ProtoMessage() {}
 
 func (x *Query_ListDataplanes) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[30]
+	mi := &file_kds_v1_kds_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2462,7 +2544,7 @@ func (x *Query_ListDataplanes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query_ListDataplanes.ProtoReflect.Descriptor instead.
 func (*Query_ListDataplanes) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{22, 0}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{23, 0}
 }
 
 func (x *Query_ListDataplanes) GetMesh() string {
@@ -2485,7 +2567,7 @@ type Query_DescribeDataplane struct {
 
 func (x *Query_DescribeDataplane) Reset() {
 	*x = Query_DescribeDataplane{}
-	mi := &file_kds_v1_kds_proto_msgTypes[31]
+	mi := &file_kds_v1_kds_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2497,7 +2579,7 @@ func (x *Query_DescribeDataplane) String() string {
 func (*Query_DescribeDataplane) ProtoMessage() {}
 
 func (x *Query_DescribeDataplane) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[31]
+	mi := &file_kds_v1_kds_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2510,7 +2592,7 @@ func (x *Query_DescribeDataplane) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query_DescribeDataplane.ProtoReflect.Descriptor instead.
 func (*Query_DescribeDataplane) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{22, 1}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{23, 1}
 }
 
 func (x *Query_DescribeDataplane) GetMesh() string {
@@ -2544,7 +2626,7 @@ type Query_CheckUp struct {
 
 func (x *Query_CheckUp) Reset() {
 	*x = Query_CheckUp{}
-	mi := &file_kds_v1_kds_proto_msgTypes[32]
+	mi := &file_kds_v1_kds_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2556,7 +2638,7 @@ func (x *Query_CheckUp) String() string {
 func (*Query_CheckUp) ProtoMessage() {}
 
 func (x *Query_CheckUp) ProtoReflect() protoreflect.Message {
-	mi := &file_kds_v1_kds_proto_msgTypes[32]
+	mi := &file_kds_v1_kds_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2569,7 +2651,7 @@ func (x *Query_CheckUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query_CheckUp.ProtoReflect.Descriptor instead.
 func (*Query_CheckUp) Descriptor() ([]byte, []int) {
-	return file_kds_v1_kds_proto_rawDescGZIP(), []int{22, 2}
+	return file_kds_v1_kds_proto_rawDescGZIP(), []int{23, 2}
 }
 
 var File_kds_v1_kds_proto protoreflect.FileDescriptor
@@ -2614,7 +2696,7 @@ const file_kds_v1_kds_proto_rawDesc = "" +
 	"\tprotocols\x18\x05 \x03(\rR\tprotocols\x12\x1a\n" +
 	"\bfeatures\x18\x06 \x03(\tR\bfeatures\x126\n" +
 	"\bposition\x18\a \x01(\v2\x1a.zoneforge.kds.v1.PositionR\bposition\x12\x16\n" +
-	"\x06stream\x18\b \x01(\x04R\x06stream\"\x82\x02\n" +
+	"\x06stream\x18\b \x01(\x04R\x06stream\"\xba\x02\n" +
 	"\aWelcome\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -2623,7 +2705,12 @@ const file_kds_v1_kds_proto_rawDesc = "" +
 	"\x10heartbeat_millis\x18\x05 \x01(\rR\x0fheartbeatMillis\x12\x18\n" +
 	"\areplica\x18\x06 \x01(\tR\areplica\x12\x16\n" +
 	"\x06domain\x18\a \x01(\tR\x06domain\x122\n" +
-	"\aoffered\x18\b \x01(\v2\x18.zoneforge.kds.v1.DigestR\aoffered\"\xba\x02\n" +
+	"\aoffered\x18\b \x01(\v2\x18.zoneforge.kds.v1.DigestR\aoffered\x126\n" +
+	"\bsiblings\x18\t \x01(\v2\x1a.zoneforge.kds.v1.SiblingsR\bsiblings\"N\n" +
+	"\bSiblings\x12\x1c\n" +
+	"\tconnected\x18\x01 \x03(\tR\tconnected\x12\x12\n" +
+	"\x04gone\x18\x02 \x03(\tR\x04gone\x12\x10\n" +
+	"\x03all\x18\x03 \x01(\bR\x03all\"\xba\x02\n" +
 	"\aRefusal\x122\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1e.zoneforge.kds.v1.Refusal.CodeR\x04code\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12,\n" +
@@ -2668,11 +2755,12 @@ const file_kds_v1_kds_proto_rawDesc = "" +
 	"\rZoneHeartbeat\x126\n" +
 	"\bposition\x18\x01 \x01(\v2\x1a.zoneforge.kds.v1.PositionR\bposition\x12.\n" +
 	"\x04sent\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04sent\x12\x16\n" +
-	"\x06frames\x18\x03 \x01(\x04R\x06frames\"\x91\x01\n" +
+	"\x06frames\x18\x03 \x01(\x04R\x06frames\"\xc9\x01\n" +
 	"\x0fGlobalHeartbeat\x126\n" +
 	"\bposition\x18\x01 \x01(\v2\x1a.zoneforge.kds.v1.PositionR\bposition\x12.\n" +
 	"\x04sent\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04sent\x12\x16\n" +
-	"\x06frames\x18\x03 \x01(\x04R\x06frames\"\xc1\x01\n" +
+	"\x06frames\x18\x03 \x01(\x04R\x06frames\x126\n" +
+	"\bsiblings\x18\x04 \x01(\v2\x1a.zoneforge.kds.v1.SiblingsR\bsiblings\"\xc1\x01\n" +
 	"\x10InventoryRequest\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\x04R\x05nonce\x12C\n" +
 	"\x05kinds\x18\x02 \x03(\v2-.zoneforge.kds.v1.InventoryRequest.KindsEntryR\x05kinds\x1aR\n" +
@@ -2773,7 +2861,7 @@ func file_kds_v1_kds_proto_rawDescGZIP() []byte {
 }
 
 var file_kds_v1_kds_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_kds_v1_kds_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_kds_v1_kds_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_kds_v1_kds_proto_goTypes = []any{
 	(Refusal_Code)(0),               // 0: zoneforge.kds.v1.Refusal.Code
 	(*ZoneFrame)(nil),               // 1: zoneforge.kds.v1.ZoneFrame
@@ -2782,91 +2870,94 @@ var file_kds_v1_kds_proto_goTypes = []any{
 	(*Position)(nil),                // 4: zoneforge.kds.v1.Position
 	(*Hello)(nil),                   // 5: zoneforge.kds.v1.Hello
 	(*Welcome)(nil),                 // 6: zoneforge.kds.v1.Welcome
-	(*Refusal)(nil),                 // 7: zoneforge.kds.v1.Refusal
-	(*Key)(nil),                     // 8: zoneforge.kds.v1.Key
-	(*Record)(nil),                  // 9: zoneforge.kds.v1.Record
-	(*Chunk)(nil),                   // 10: zoneforge.kds.v1.Chunk
-	(*Ack)(nil),                     // 11: zoneforge.kds.v1.Ack
-	(*Rejection)(nil),               // 12: zoneforge.kds.v1.Rejection
-	(*Nack)(nil),                    // 13: zoneforge.kds.v1.Nack
-	(*ZoneHeartbeat)(nil),           // 14: zoneforge.kds.v1.ZoneHeartbeat
-	(*GlobalHeartbeat)(nil),         // 15: zoneforge.kds.v1.GlobalHeartbeat
-	(*InventoryRequest)(nil),        // 16: zoneforge.kds.v1.InventoryRequest
-	(*Inventory)(nil),               // 17: zoneforge.kds.v1.Inventory
-	(*Report)(nil),                  // 18: zoneforge.kds.v1.Report
-	(*ReportAck)(nil),               // 19: zoneforge.kds.v1.ReportAck
-	(*Status)(nil),                  // 20: zoneforge.kds.v1.Status
-	(*CertificateRequest)(nil),      // 21: zoneforge.kds.v1.CertificateRequest
-	(*Certificate)(nil),             // 22: zoneforge.kds.v1.Certificate
-	(*Query)(nil),                   // 23: zoneforge.kds.v1.Query
-	(*Answer)(nil),                  // 24: zoneforge.kds.v1.Answer
-	nil,                             // 25: zoneforge.kds.v1.InventoryRequest.KindsEntry
-	(*Inventory_Entry)(nil),         // 26: zoneforge.kds.v1.Inventory.Entry
-	(*Status_Trust)(nil),            // 27: zoneforge.kds.v1.Status.Trust
-	(*Status_ProxyNack)(nil),        // 28: zoneforge.kds.v1.Status.ProxyNack
-	(*Status_Times)(nil),            // 29: zoneforge.kds.v1.Status.Times
-	(*Status_Live)(nil),             // 30: zoneforge.kds.v1.Status.Live
-	(*Query_ListDataplanes)(nil),    // 31: zoneforge.kds.v1.Query.ListDataplanes
-	(*Query_DescribeDataplane)(nil), // 32: zoneforge.kds.v1.Query.DescribeDataplane
-	(*Query_CheckUp)(nil),           // 33: zoneforge.kds.v1.Query.CheckUp
-	(*timestamppb.Timestamp)(nil),   // 34: google.protobuf.Timestamp
+	(*Siblings)(nil),                // 7: zoneforge.kds.v1.Siblings
+	(*Refusal)(nil),                 // 8: zoneforge.kds.v1.Refusal
+	(*Key)(nil),                     // 9: zoneforge.kds.v1.Key
+	(*Record)(nil),                  // 10: zoneforge.kds.v1.Record
+	(*Chunk)(nil),                   // 11: zoneforge.kds.v1.Chunk
+	(*Ack)(nil),                     // 12: zoneforge.kds.v1.Ack
+	(*Rejection)(nil),               // 13: zoneforge.kds.v1.Rejection
+	(*Nack)(nil),                    // 14: zoneforge.kds.v1.Nack
+	(*ZoneHeartbeat)(nil),           // 15: zoneforge.kds.v1.ZoneHeartbeat
+	(*GlobalHeartbeat)(nil),         // 16: zoneforge.kds.v1.GlobalHeartbeat
+	(*InventoryRequest)(nil),        // 17: zoneforge.kds.v1.InventoryRequest
+	(*Inventory)(nil),               // 18: zoneforge.kds.v1.Inventory
+	(*Report)(nil),                  // 19: zoneforge.kds.v1.Report
+	(*ReportAck)(nil),               // 20: zoneforge.kds.v1.ReportAck
+	(*Status)(nil),                  // 21: zoneforge.kds.v1.Status
+	(*CertificateRequest)(nil),      // 22: zoneforge.kds.v1.CertificateRequest
+	(*Certificate)(nil),             // 23: zoneforge.kds.v1.Certificate
+	(*Query)(nil),                   // 24: zoneforge.kds.v1.Query
+	(*Answer)(nil),                  // 25: zoneforge.kds.v1.Answer
+	nil,                             // 26: zoneforge.kds.v1.InventoryRequest.KindsEntry
+	(*Inventory_Entry)(nil),         // 27: zoneforge.kds.v1.Inventory.Entry
+	(*Status_Trust)(nil),            // 28: zoneforge.kds.v1.Status.Trust
+	(*Status_ProxyNack)(nil),        // 29: zoneforge.kds.v1.Status.ProxyNack
+	(*Status_Times)(nil),            // 30: zoneforge.kds.v1.Status.Times
+	(*Status_Live)(nil),             // 31: zoneforge.kds.v1.Status.Live
+	(*Query_ListDataplanes)(nil),    // 32: zoneforge.kds.v1.Query.ListDataplanes
+	(*Query_DescribeDataplane)(nil), // 33: zoneforge.kds.v1.Query.DescribeDataplane
+	(*Query_CheckUp)(nil),           // 34: zoneforge.kds.v1.Query.CheckUp
+	(*timestamppb.Timestamp)(nil),   // 35: google.protobuf.Timestamp
 }
 var file_kds_v1_kds_proto_depIdxs = []int32{
 	5,  // 0: zoneforge.kds.v1.ZoneFrame.hello:type_name -> zoneforge.kds.v1.Hello
-	11, // 1: zoneforge.kds.v1.ZoneFrame.ack:type_name -> zoneforge.kds.v1.Ack
-	13, // 2: zoneforge.kds.v1.ZoneFrame.nack:type_name -> zoneforge.kds.v1.Nack
-	14, // 3: zoneforge.kds.v1.ZoneFrame.heartbeat:type_name -> zoneforge.kds.v1.ZoneHeartbeat
-	17, // 4: zoneforge.kds.v1.ZoneFrame.inventory:type_name -> zoneforge.kds.v1.Inventory
-	18, // 5: zoneforge.kds.v1.ZoneFrame.report:type_name -> zoneforge.kds.v1.Report
-	20, // 6: zoneforge.kds.v1.ZoneFrame.status:type_name -> zoneforge.kds.v1.Status
-	21, // 7: zoneforge.kds.v1.ZoneFrame.certificate_request:type_name -> zoneforge.kds.v1.CertificateRequest
-	24, // 8: zoneforge.kds.v1.ZoneFrame.answer:type_name -> zoneforge.kds.v1.Answer
+	12, // 1: zoneforge.kds.v1.ZoneFrame.ack:type_name -> zoneforge.kds.v1.Ack
+	14, // 2: zoneforge.kds.v1.ZoneFrame.nack:type_name -> zoneforge.kds.v1.Nack
+	15, // 3: zoneforge.kds.v1.ZoneFrame.heartbeat:type_name -> zoneforge.kds.v1.ZoneHeartbeat
+	18, // 4: zoneforge.kds.v1.ZoneFrame.inventory:type_name -> zoneforge.kds.v1.Inventory
+	19, // 5: zoneforge.kds.v1.ZoneFrame.report:type_name -> zoneforge.kds.v1.Report
+	21, // 6: zoneforge.kds.v1.ZoneFrame.status:type_name -> zoneforge.kds.v1.Status
+	22, // 7: zoneforge.kds.v1.ZoneFrame.certificate_request:type_name -> zoneforge.kds.v1.CertificateRequest
+	25, // 8: zoneforge.kds.v1.ZoneFrame.answer:type_name -> zoneforge.kds.v1.Answer
 	6,  // 9: zoneforge.kds.v1.GlobalFrame.welcome:type_name -> zoneforge.kds.v1.Welcome
-	7,  // 10: zoneforge.kds.v1.GlobalFrame.refusal:type_name -> zoneforge.kds.v1.Refusal
-	10, // 11: zoneforge.kds.v1.GlobalFrame.chunk:type_name -> zoneforge.kds.v1.Chunk
-	15, // 12: zoneforge.kds.v1.GlobalFrame.heartbeat:type_name -> zoneforge.kds.v1.GlobalHeartbeat
-	16, // 13: zoneforge.kds.v1.GlobalFrame.inventory_request:type_name -> zoneforge.kds.v1.InventoryRequest
-	22, // 14: zoneforge.kds.v1.GlobalFrame.certificate:type_name -> zoneforge.kds.v1.Certificate
-	23, // 15: zoneforge.kds.v1.GlobalFrame.query:type_name -> zoneforge.kds.v1.Query
-	19, // 16: zoneforge.kds.v1.GlobalFrame.report_ack:type_name -> zoneforge.kds.v1.ReportAck
+	8,  // 10: zoneforge.kds.v1.GlobalFrame.refusal:type_name -> zoneforge.kds.v1.Refusal
+	11, // 11: zoneforge.kds.v1.GlobalFrame.chunk:type_name -> zoneforge.kds.v1.Chunk
+	16, // 12: zoneforge.kds.v1.GlobalFrame.heartbeat:type_name -> zoneforge.kds.v1.GlobalHeartbeat
+	17, // 13: zoneforge.kds.v1.GlobalFrame.inventory_request:type_name -> zoneforge.kds.v1.InventoryRequest
+	23, // 14: zoneforge.kds.v1.GlobalFrame.certificate:type_name -> zoneforge.kds.v1.Certificate
+	24, // 15: zoneforge.kds.v1.GlobalFrame.query:type_name -> zoneforge.kds.v1.Query
+	20, // 16: zoneforge.kds.v1.GlobalFrame.report_ack:type_name -> zoneforge.kds.v1.ReportAck
 	3,  // 17: zoneforge.kds.v1.Position.digest:type_name -> zoneforge.kds.v1.Digest
 	4,  // 18: zoneforge.kds.v1.Hello.position:type_name -> zoneforge.kds.v1.Position
 	3,  // 19: zoneforge.kds.v1.Welcome.offered:type_name -> zoneforge.kds.v1.Digest
-	0,  // 20: zoneforge.kds.v1.Refusal.code:type_name -> zoneforge.kds.v1.Refusal.Code
-	8,  // 21: zoneforge.kds.v1.Record.key:type_name -> zoneforge.kds.v1.Key
-	4,  // 22: zoneforge.kds.v1.Chunk.position:type_name -> zoneforge.kds.v1.Position
-	9,  // 23: zoneforge.kds.v1.Chunk.upserts:type_name -> zoneforge.kds.v1.Record
-	8,  // 24: zoneforge.kds.v1.Chunk.deletes:type_name -> zoneforge.kds.v1.Key
-	12, // 25: zoneforge.kds.v1.Ack.rejected:type_name -> zoneforge.kds.v1.Rejection
-	8,  // 26: zoneforge.kds.v1.Rejection.key:type_name -> zoneforge.kds.v1.Key
-	4,  // 27: zoneforge.kds.v1.ZoneHeartbeat.position:type_name -> zoneforge.kds.v1.Position
-	34, // 28: zoneforge.kds.v1.ZoneHeartbeat.sent:type_name -> google.protobuf.Timestamp
-	4,  // 29: zoneforge.kds.v1.GlobalHeartbeat.position:type_name -> zoneforge.kds.v1.Position
-	34, // 30: zoneforge.kds.v1.GlobalHeartbeat.sent:type_name -> google.protobuf.Timestamp
-	25, // 31: zoneforge.kds.v1.InventoryRequest.kinds:type_name -> zoneforge.kds.v1.InventoryRequest.KindsEntry
-	26, // 32: zoneforge.kds.v1.Inventory.entries:type_name -> zoneforge.kds.v1.Inventory.Entry
-	9,  // 33: zoneforge.kds.v1.Report.upserts:type_name -> zoneforge.kds.v1.Record
-	8,  // 34: zoneforge.kds.v1.Report.deletes:type_name -> zoneforge.kds.v1.Key
-	12, // 35: zoneforge.kds.v1.ReportAck.rejected:type_name -> zoneforge.kds.v1.Rejection
-	28, // 36: zoneforge.kds.v1.Status.nacks:type_name -> zoneforge.kds.v1.Status.ProxyNack
-	12, // 37: zoneforge.kds.v1.Status.rejected:type_name -> zoneforge.kds.v1.Rejection
-	30, // 38: zoneforge.kds.v1.Status.live:type_name -> zoneforge.kds.v1.Status.Live
-	29, // 39: zoneforge.kds.v1.Status.times:type_name -> zoneforge.kds.v1.Status.Times
-	27, // 40: zoneforge.kds.v1.Status.trust:type_name -> zoneforge.kds.v1.Status.Trust
-	31, // 41: zoneforge.kds.v1.Query.list_dataplanes:type_name -> zoneforge.kds.v1.Query.ListDataplanes
-	32, // 42: zoneforge.kds.v1.Query.describe_dataplane:type_name -> zoneforge.kds.v1.Query.DescribeDataplane
-	33, // 43: zoneforge.kds.v1.Query.check_up:type_name -> zoneforge.kds.v1.Query.CheckUp
-	3,  // 44: zoneforge.kds.v1.InventoryRequest.KindsEntry.value:type_name -> zoneforge.kds.v1.Digest
-	8,  // 45: zoneforge.kds.v1.Inventory.Entry.key:type_name -> zoneforge.kds.v1.Key
-	34, // 46: zoneforge.kds.v1.Status.ProxyNack.time:type_name -> google.protobuf.Timestamp
-	34, // 47: zoneforge.kds.v1.Status.Live.since:type_name -> google.protobuf.Timestamp
-	1,  // 48: zoneforge.kds.v1.KDS.Stream:input_type -> zoneforge.kds.v1.ZoneFrame
-	2,  // 49: zoneforge.kds.v1.KDS.Stream:output_type -> zoneforge.kds.v1.GlobalFrame
-	49, // [49:50] is the sub-list for method output_type
-	48, // [48:49] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	7,  // 20: zoneforge.kds.v1.Welcome.siblings:type_name -> zoneforge.kds.v1.Siblings
+	0,  // 21: zoneforge.kds.v1.Refusal.code:type_name -> zoneforge.kds.v1.Refusal.Code
+	9,  // 22: zoneforge.kds.v1.Record.key:type_name -> zoneforge.kds.v1.Key
+	4,  // 23: zoneforge.kds.v1.Chunk.position:type_name -> zoneforge.kds.v1.Position
+	10, // 24: zoneforge.kds.v1.Chunk.upserts:type_name -> zoneforge.kds.v1.Record
+	9,  // 25: zoneforge.kds.v1.Chunk.deletes:type_name -> zoneforge.kds.v1.Key
+	13, // 26: zoneforge.kds.v1.Ack.rejected:type_name -> zoneforge.kds.v1.Rejection
+	9,  // 27: zoneforge.kds.v1.Rejection.key:type_name -> zoneforge.kds.v1.Key
+	4,  // 28: zoneforge.kds.v1.ZoneHeartbeat.position:type_name -> zoneforge.kds.v1.Position
+	35, // 29: zoneforge.kds.v1.ZoneHeartbeat.sent:type_name -> google.protobuf.Timestamp
+	4,  // 30: zoneforge.kds.v1.GlobalHeartbeat.position:type_name -> zoneforge.kds.v1.Position
+	35, // 31: zoneforge.kds.v1.GlobalHeartbeat.sent:type_name -> google.protobuf.Timestamp
+	7,  // 32: zoneforge.kds.v1.GlobalHeartbeat.siblings:type_name -> zoneforge.kds.v1.Siblings
+	26, // 33: zoneforge.kds.v1.InventoryRequest.kinds:type_name -> zoneforge.kds.v1.InventoryRequest.KindsEntry
+	27, // 34: zoneforge.kds.v1.Inventory.entries:type_name -> zoneforge.kds.v1.Inventory.Entry
+	10, // 35: zoneforge.kds.v1.Report.upserts:type_name -> zoneforge.kds.v1.Record
+	9,  // 36: zoneforge.kds.v1.Report.deletes:type_name -> zoneforge.kds.v1.Key
+	13, // 37: zoneforge.kds.v1.ReportAck.rejected:type_name -> zoneforge.kds.v1.Rejection
+	29, // 38: zoneforge.kds.v1.Status.nacks:type_name -> zoneforge.kds.v1.Status.ProxyNack
+	13, // 39: zoneforge.kds.v1.Status.rejected:type_name -> zoneforge.kds.v1.Rejection
+	31, // 40: zoneforge.kds.v1.Status.live:type_name -> zoneforge.kds.v1.Status.Live
+	30, // 41: zoneforge.kds.v1.Status.times:type_name -> zoneforge.kds.v1.Status.Times
+	28, // 42: zoneforge.kds.v1.Status.trust:type_name -> zoneforge.kds.v1.Status.Trust
+	32, // 43: zoneforge.kds.v1.Query.list_dataplanes:type_name -> zoneforge.kds.v1.Query.ListDataplanes
+	33, // 44: zoneforge.kds.v1.Query.describe_dataplane:type_name -> zoneforge.kds.v1.Query.DescribeDataplane
+	34, // 45: zoneforge.kds.v1.Query.check_up:type_name -> zoneforge.kds.v1.Query.CheckUp
+	3,  // 46: zoneforge.kds.v1.InventoryRequest.KindsEntry.value:type_name -> zoneforge.kds.v1.Digest
+	9,  // 47: zoneforge.kds.v1.Inventory.Entry.key:type_name -> zoneforge.kds.v1.Key
+	35, // 48: zoneforge.kds.v1.Status.ProxyNack.time:type_name -> google.protobuf.Timestamp
+	35, // 49: zoneforge.kds.v1.Status.Live.since:type_name -> google.protobuf.Timestamp
+	1,  // 50: zoneforge.kds.v1.KDS.Stream:input_type -> zoneforge.kds.v1.ZoneFrame
+	2,  // 51: zoneforge.kds.v1.KDS.Stream:output_type -> zoneforge.kds.v1.GlobalFrame
+	51, // [51:52] is the sub-list for method output_type
+	50, // [50:51] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_kds_v1_kds_proto_init() }
@@ -2895,19 +2986,19 @@ func file_kds_v1_kds_proto_init() {
 		(*GlobalFrame_Query)(nil),
 		(*GlobalFrame_ReportAck)(nil),
 	}
-	file_kds_v1_kds_proto_msgTypes[22].OneofWrappers = []any{
+	file_kds_v1_kds_proto_msgTypes[23].OneofWrappers = []any{
 		(*Query_ListDataplanes_)(nil),
 		(*Query_DescribeDataplane_)(nil),
 		(*Query_CheckUp_)(nil),
 	}
-	file_kds_v1_kds_proto_msgTypes[26].OneofWrappers = []any{}
+	file_kds_v1_kds_proto_msgTypes[27].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kds_v1_kds_proto_rawDesc), len(file_kds_v1_kds_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
