@@ -26,6 +26,7 @@ import (
 const (
 	siteGlobal = "global"
 	siteZone   = "zone"
+	siteB      = "b" // of a second replica of east, where there is one
 	siteEast   = "east"
 	siteWest   = "west"
 	siteClient = "client"
@@ -50,7 +51,7 @@ func newDistributed(t *testing.T) *distributed {
 	t.Helper()
 	d := &distributed{
 		federation: &federation{t: t, dir: t.TempDir(), network: fmt.Sprintf("198.18.%d", os.Getpid()%256), running: map[string]*process{}},
-		hosts:      map[string][]int{netns.Root: {254}, siteGlobal: {1}, siteZone: {2}, siteEast: {10, 11}, siteWest: {3, 20, 21}, siteClient: {100}},
+		hosts:      map[string][]int{netns.Root: {254}, siteGlobal: {1}, siteZone: {2}, siteB: {6}, siteEast: {10, 11}, siteWest: {3, 20, 21}, siteClient: {100}},
 	}
 	var err error
 	if d.net, err = netns.New(netip.MustParsePrefix(d.network + ".0/24")); err != nil {

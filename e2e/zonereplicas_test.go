@@ -20,7 +20,7 @@ import (
 type zoneReplicas struct {
 	*federation
 	grace time.Duration // of endpoints
-	// way is that of the second replica to global.
+	// way is that of the second replica to global; nil for the same as the first one has.
 	way *fault.Proxy
 }
 
@@ -31,24 +31,9 @@ func zoneReplicaName(i int) string { return []string{"east", "east-b"}[i] }
 func startZoneReplicas(t *testing.T, grace time.Duration) zoneReplicas {
 	t.Helper()
 	f := zoneReplicas{federation: newFederation(t), grace: grace}
-	f.write("gossip-keys", gossipKey(1)+"\n")
 	f.way = must(fault.Listen(f.at(1, kdsPort)))(t)
 	t.Cleanup(func() { _ = f.way.Close() })
-	f.startGlobal()
-	f.token("east", "zone", "east")
-	f.startReplica(0)
-	f.await("the authority of certificates", func() error {
-		for _, name := range []string{"tls/server-ca.crt", "tls/server-ca.key"} {
-			text, err := os.ReadFile(f.path("east", name))
-			if err != nil {
-				return err
-			}
-			f.write("east-b/"+name, string(text))
-		}
-		return nil
-	})
-	f.startReplica(1)
-	f.see(2)
+	f.startReplicas()
 	f.apply(strictMesh, edgeGateway, permit("default", "all", "*", "*", "ALLOW"), gatewayRoute("base", "", "      - matches: [{path: {match: PREFIX, value: /}}]\n"+toV1))
 	echo, edge := f.token("echo", "dataplane", "--mesh", "default", "--service", "echo"), f.token("edge", "dataplane", "--mesh", "default", "--service", "edge")
 	for i, n := range []int{31, 32} {
@@ -67,6 +52,27 @@ func startZoneReplicas(t *testing.T, grace time.Duration) zoneReplicas {
 	return f
 }
 
+// startReplicas runs global and both replicas.
+func (f zoneReplicas) startReplicas() {
+	f.t.Helper()
+	f.write("gossip-keys", gossipKey(1)+"\n")
+	f.startGlobal()
+	f.token("east", "zone", "east")
+	f.startReplica(0)
+	f.await("the authority of certificates", func() error {
+		for _, name := range []string{"tls/server-ca.crt", "tls/server-ca.key"} {
+			text, err := os.ReadFile(f.path("east", name))
+			if err != nil {
+				return err
+			}
+			f.write("east-b/"+name, string(text))
+		}
+		return nil
+	})
+	f.startReplica(1)
+	f.see(2)
+}
+
 func (f zoneReplicas) startEdge(i int, token string) {
 	f.t.Helper()
 	name := fmt.Sprint("edge-", i)
@@ -78,7 +84,7 @@ func (f zoneReplicas) edge(i int) string { return "http://" + f.at(10+i, 8080) +
 func (f zoneReplicas) startReplica(i int) {
 	f.t.Helper()
 	n, other, global := zoneReplicaHost(i), zoneReplicaHost(1-i), f.at(1, kdsPort)
-	if i == 1 {
+	if i == 1 && f.way != nil {
 		global = f.way.Addr()
 	}
 	f.run(zoneReplicaName(i), "zone", "run", "--name", "east", "--replica", zoneReplicaName(i), "--data-dir", f.path(zoneReplicaName(i)),
@@ -160,6 +166,11 @@ type looking struct {
 }
 
 func (f zoneReplicas) look(i int) *looking {
+	return f.lookAt(fmt.Sprint("edge-", i), f.at(31, 15006), f.at(32, 15006))
+}
+
+// lookAt follows whether a proxy has all endpoints of the addresses.
+func (f *federation) lookAt(proxy string, addresses ...string) *looking {
 	l := &looking{stop: make(chan struct{})}
 	l.wg.Go(func() {
 		tick := time.NewTicker(5 * time.Millisecond)
@@ -170,14 +181,14 @@ func (f zoneReplicas) look(i int) *looking {
 				return
 			case <-tick.C:
 			}
-			text, err := adminGet(f.path("run", fmt.Sprint("edge-", i), "admin.sock"), "/clusters")
+			text, err := adminGet(f.path("run", proxy, "admin.sock"), "/clusters")
 			if err != nil {
 				continue
 			}
 			l.looks++
-			for _, n := range []int{31, 32} {
-				if !strings.Contains(text, "::"+f.at(n, 15006)+"::") {
-					l.missed = append(l.missed, time.Now().Format(time.TimeOnly)+" "+f.at(n, 15006))
+			for _, address := range addresses {
+				if !strings.Contains(text, "::"+address+"::") {
+					l.missed = append(l.missed, time.Now().Format(time.TimeOnly)+" "+address)
 				}
 			}
 		}
