@@ -17,6 +17,8 @@ type frame struct {
 	Delta     *delta    `json:"delta,omitempty"`
 	Wants     []want    `json:"wants,omitempty"`
 	Contents  []content `json:"contents,omitempty"`
+	// Bye says that the sender goes, which memberlist doesn't tell from a death.
+	Bye bool `json:"bye,omitempty"`
 }
 
 // summary says which version of an owner's records is held.

@@ -298,6 +298,7 @@ func (g *Gossip) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			stop()
 			if g.leaveTimeout > 0 {
+				g.bye()
 				if err := g.list.Leave(g.leaveTimeout); err != nil {
 					g.config.Logger.Debug("nobody heard the goodbye", zap.String("replica", g.config.Name), zap.Error(err)) // they will notice
 				}
@@ -330,6 +331,27 @@ func (g *Gossip) Run(ctx context.Context) error {
 			g.mu.Unlock()
 		}
 	}
+}
+
+// bye tells the others that this replica goes, as far as they hear it within the time for that.
+func (g *Gossip) bye() {
+	b, err := encode(frame{From: g.config.Name, Bye: true})
+	if err != nil {
+		g.config.Logger.Error("goodbye can't be encoded", zap.Error(err))
+		return
+	}
+	g.mu.Lock()
+	var told sync.WaitGroup
+	for _, o := range g.outboxes {
+		node := o.node
+		told.Go(func() {
+			if err := g.list.SendReliable(node, b); err != nil {
+				g.config.Logger.Debug("goodbye not sent", zap.String("replica", node.Name), zap.Error(err))
+			}
+		})
+	}
+	g.mu.Unlock()
+	told.Wait()
 }
 
 // rejoin looks for replicas that are missing until ctx ends: at the start, and when a partition has parted those that there are.
@@ -419,6 +441,9 @@ func (d delegate) NotifyMsg(b []byte) {
 // receiveLocked takes a frame. What is missing for it is asked of who sent it.
 func (g *Gossip) receiveLocked(f frame) {
 	now, o := g.config.Now(), g.outboxes[f.From]
+	if f.Bye {
+		g.state.bye(f.From)
+	}
 	changed := false
 	ask := func(w *want) {
 		if w != nil && o != nil {
@@ -463,10 +488,10 @@ func (d delegate) NotifyJoin(n *memberlist.Node) {
 func (d delegate) NotifyLeave(n *memberlist.Node) {
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()
-	dead := n.State == memberlist.StateDead // and has not said goodbye
-	d.g.state.leave(n.Name, !dead, d.g.config.Now())
+	bye := d.g.state.byes[n.Name]
+	d.g.state.leave(n.Name, d.g.config.Now())
 	delete(d.g.outboxes, n.Name)
-	if dead {
+	if !bye {
 		d.g.lost[n.Address()] = d.g.config.Now()
 	}
 	d.g.tellLocked()

@@ -80,7 +80,7 @@ func TestThreeReplicasConvergeAndOutliveOne(t *testing.T) {
 	address := wait(t, a, "itself", sizes(1, 0)).Members[0].Address
 	b, d := replica(t, "b", 1, &c, address), replica(t, "d", 1, &c, address)
 	d.leaveTimeout = 0
-	run(t, b)
+	stop := run(t, b)
 	crash := run(t, d)
 	for _, g := range []*Gossip{a, b, d} {
 		if err := g.Put("k", []byte(g.config.Name)); err != nil {
@@ -99,6 +99,20 @@ func TestThreeReplicasConvergeAndOutliveOne(t *testing.T) {
 	c.offset.Store(int64(2 * time.Hour))
 	wait(t, a, "the end of the grace", sizes(2, 1))
 	wait(t, b, "the end of the grace", sizes(2, 1))
+
+	// One that stops says so, before or after it is missed.
+	stop()
+	wait(t, a, "the other one's end", sizes(1, 1))
+	for deadline := time.After(30 * time.Second); !a.Left(b.config.Name); {
+		select {
+		case <-deadline:
+			t.Fatal("a goodbye is taken for a death")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	if _, departed := a.Others(); len(departed) != 1 {
+		t.Errorf("departed are %v", departed)
+	}
 }
 
 func TestWrongKeyIsRefusedUntilRotated(t *testing.T) {

@@ -102,6 +102,7 @@ type state struct {
 
 	alive    map[string]string   // member to its address
 	departed map[string]Departed // owners that are not alive
+	byes     map[string]bool     // members that said goodbye and are still alive
 	// buried holds, for each owner whose records have gone, the version that it had. Replicas bury at slightly different times;
 	// without it they would hand a dead owner's records back and forth for ever. It is cleared when the owner returns.
 	buried map[string]uint64
@@ -111,7 +112,7 @@ type state struct {
 }
 
 func newState(self string, grace time.Duration) *state {
-	return &state{self: self, grace: grace, books: map[string]*book{self: newBook()}, alive: map[string]string{}, departed: map[string]Departed{},
+	return &state{self: self, grace: grace, books: map[string]*book{self: newBook()}, alive: map[string]string{}, departed: map[string]Departed{}, byes: map[string]bool{},
 		buried: map[string]uint64{}, touched: map[id]bool{}}
 }
 
@@ -333,13 +334,25 @@ func (s *state) take(c content, now time.Time) (changed bool) {
 func (s *state) join(member, address string) {
 	s.alive[member] = address
 	delete(s.departed, member)
+	delete(s.byes, member)
 	delete(s.buried, member)
 }
 
-func (s *state) leave(member string, left bool, now time.Time) {
+func (s *state) leave(member string, now time.Time) {
 	delete(s.alive, member)
 	if member != s.self {
-		s.departed[member] = Departed{Name: member, Since: now, Left: left}
+		s.departed[member] = Departed{Name: member, Since: now, Left: s.byes[member]}
+	}
+	delete(s.byes, member)
+}
+
+// bye notes that a member said goodbye, which may come after it has left.
+func (s *state) bye(member string) {
+	if _, alive := s.alive[member]; alive {
+		s.byes[member] = true
+	} else if d, ok := s.departed[member]; ok {
+		d.Left = true
+		s.departed[member] = d
 	}
 }
 

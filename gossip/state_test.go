@@ -254,7 +254,7 @@ func TestBuriedRecordsStayGoneUntilTheirOwnerReturns(t *testing.T) {
 	c, _ := owner.answer(want{Owner: "b"})
 	s.join("b", "")
 	s.take(c, now)
-	s.leave("b", false, now)
+	s.leave("b", now)
 	// Silent, and it may live: for as long as nobody says that it is gone, and then for the grace.
 	lives := func(d Departed) (time.Time, bool) {
 		if d != (Departed{Name: "b", Since: now}) {
@@ -276,6 +276,31 @@ func TestBuriedRecordsStayGoneUntilTheirOwnerReturns(t *testing.T) {
 	s.join("b", "")
 	if s.compare("b", owner.summaries()[0]) == nil || !s.take(c, now) {
 		t.Fatal("the owner's return must make its records welcome")
+	}
+}
+
+// A goodbye may come before memberlist notices that its sender has left, or after.
+func TestGoodbyeIsToldFromDeath(t *testing.T) {
+	now := time.Unix(1, 0)
+	for _, c := range []struct {
+		name string
+		do   func(s *state)
+		left bool
+	}{
+		{"death", func(s *state) { s.leave("b", now) }, false},
+		{"goodbye", func(s *state) { s.bye("b"); s.leave("b", now) }, true},
+		{"late goodbye", func(s *state) { s.leave("b", now); s.bye("b") }, true},
+		{"goodbye, return and death", func(s *state) { s.bye("b"); s.leave("b", now); s.join("b", ""); s.leave("b", now) }, false},
+	} {
+		s := newState("self", time.Minute)
+		s.join("b", "")
+		c.do(s)
+		if got := s.gone(); len(got) != 1 || got[0] != (Departed{Name: "b", Since: now, Left: c.left}) {
+			t.Errorf("%s: %+v", c.name, got)
+		}
+		if s.bye("stranger"); len(s.byes)+len(s.departed) != 1 {
+			t.Errorf("%s: a stranger's goodbye is kept", c.name)
+		}
 	}
 }
 

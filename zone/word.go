@@ -84,7 +84,7 @@ func (w *word) over(d gossip.Departed, now time.Time) (time.Time, bool) {
 	s := replicas.Silence{Since: d.Since, Left: d.Left}
 	name := replicaOf(d.Name)
 	for run, since := range w.alive {
-		if replicaOf(run) == name && (s.Back.IsZero() || since.Before(s.Back)) {
+		if run != d.Name && replicaOf(run) == name && (s.Back.IsZero() || since.Before(s.Back)) {
 			s.Back = since
 		}
 	}
