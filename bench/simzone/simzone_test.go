@@ -86,6 +86,8 @@ func (g *global) Authenticate(_ context.Context, token string) (string, kds.Verd
 // Withdrawn is stream.Admission's: no token is ever taken back.
 func (g *global) Withdrawn(string) kds.Verdict { return kds.Verdict{} }
 
+func (g *global) Siblings(string, string) *kdsv1.Siblings { return nil }
+
 func (g *global) Open(_ context.Context, zone string, _ *kdsv1.Hello) (stream.Session, kds.Verdict) {
 	s := session{g, zone}
 	s.note(func() { g.opened++ })
