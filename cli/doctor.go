@@ -23,7 +23,9 @@ type observed struct {
 	before, after time.Time
 	global        globalHealth
 	zones         []zoneStatus
-	checkUps      map[string]zoneCheckUp
+	checkUps      map[string]zoneCheckUps
+	// replicas are those of global that the one knows that was asked.
+	replicas []globalReplica
 	// failed says why a zone was not checked.
 	failed map[string]string
 }
@@ -58,32 +60,48 @@ type globalHealth struct {
 	Certificates []validity `json:"certificates"`
 }
 
-// zoneCheckUp is what a zone says of itself, between two times by global's clock.
-type zoneCheckUp struct {
+// zoneCheckUps are what the replicas of a zone say of themselves, between two times by global's clock.
+type zoneCheckUps struct {
 	Asked    time.Time `json:"asked"`
 	Answered time.Time `json:"answered"`
-	CheckUp  struct {
-		Replica      string     `json:"replica"`
-		Version      string     `json:"version"`
-		Began        time.Time  `json:"began"`
-		Ended        time.Time  `json:"ended"`
-		DiskFree     int64      `json:"diskFree"`
-		Recovered    string     `json:"recovered"`
-		Certificates []validity `json:"certificates"`
-		Identities   []struct {
-			Mesh    string    `json:"mesh"`
-			Waiting int       `json:"waiting"`
-			Ends    time.Time `json:"ends"`
-			Problem string    `json:"problem"`
-		} `json:"identities"`
-		Envoys    map[string]int `json:"envoys"`
-		Launchers map[string]int `json:"launchers"`
-		Ingresses []struct {
-			Zone    string `json:"zone"`
-			Address string `json:"address"`
-			Error   string `json:"error"`
-		} `json:"ingresses"`
-	} `json:"checkUp"`
+	// CheckUp is all that a global tells that asks one replica only.
+	CheckUp  *zoneCheckUp  `json:"checkUp"`
+	CheckUps []zoneCheckUp `json:"checkUps"`
+	// Silent are the replicas that did not answer.
+	Silent []string `json:"silent"`
+}
+
+func (u zoneCheckUps) all() []zoneCheckUp {
+	if len(u.CheckUps) == 0 && u.CheckUp != nil {
+		return []zoneCheckUp{*u.CheckUp}
+	}
+	return u.CheckUps
+}
+
+// zoneCheckUp is what one says.
+type zoneCheckUp struct {
+	Replica      string     `json:"replica"`
+	Version      string     `json:"version"`
+	Began        time.Time  `json:"began"`
+	Ended        time.Time  `json:"ended"`
+	DiskFree     int64      `json:"diskFree"`
+	Recovered    string     `json:"recovered"`
+	Certificates []validity `json:"certificates"`
+	Identities   []struct {
+		Mesh    string    `json:"mesh"`
+		Waiting int       `json:"waiting"`
+		Ends    time.Time `json:"ends"`
+		Problem string    `json:"problem"`
+	} `json:"identities"`
+	Envoys    map[string]int `json:"envoys"`
+	Launchers map[string]int `json:"launchers"`
+	Ingresses []struct {
+		Zone    string `json:"zone"`
+		Address string `json:"address"`
+		Error   string `json:"error"`
+	} `json:"ingresses"`
+	// Parted are other replicas of the zone that it has lost, and that may live.
+	Parted []string `json:"parted"`
 }
 
 func newDoctor(streams Streams) *cobra.Command {
@@ -146,13 +164,16 @@ func printFindings(streams Streams, f format, findings []finding) error {
 
 // observe asks global, and by it all zones that are connected.
 func (c *client) observe(ctx context.Context) (observed, error) {
-	o := observed{checkUps: map[string]zoneCheckUp{}, failed: map[string]string{}}
+	o := observed{checkUps: map[string]zoneCheckUps{}, failed: map[string]string{}}
 	o.before = time.Now()
 	if err := c.get(ctx, "/v1/status/global", &o.global); err != nil {
 		return o, err
 	}
 	o.after = time.Now()
 	var err error
+	if o.replicas, err = c.globalReplicas(ctx); err != nil {
+		return o, err
+	}
 	if o.zones, err = c.settledZones(ctx); err != nil {
 		return o, err
 	}
@@ -166,7 +187,7 @@ func (c *client) observe(ctx context.Context) (observed, error) {
 		turn <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-turn }()
-			var up zoneCheckUp
+			var up zoneCheckUps
 			err := c.do(ctx, http.MethodGet, path("v1", "zones", z.Zone, "check-up"), nil, &up)
 			mu.Lock()
 			defer mu.Unlock()

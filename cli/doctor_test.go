@@ -12,16 +12,15 @@ var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
 // well is a federation in which nothing is wrong.
 func well() observed {
-	o := observed{before: noon, after: noon.Add(time.Second), checkUps: map[string]zoneCheckUp{}, failed: map[string]string{}}
+	o := observed{before: noon, after: noon.Add(time.Second), checkUps: map[string]zoneCheckUps{}, failed: map[string]string{}}
 	o.global.Time, o.global.Version, o.global.LastBackup = noon, "1.4.0", noon.Add(-time.Hour)
 	o.global.Store.DiskFree = 20 << 30
 	o.global.Certificates = []validity{{"server certificate", noon.Add(-time.Hour), noon.Add(80 * 24 * time.Hour)}}
 	for _, name := range []string{"east", "west"} {
 		o.zones = append(o.zones, zoneStatus{Zone: name, Connected: true, Enabled: true, InSync: true, Revision: 7, Wanted: 7, Proxies: 2, Acked: 2})
-		up := zoneCheckUp{Asked: noon, Answered: noon.Add(time.Second)}
-		up.CheckUp.Began, up.CheckUp.Ended, up.CheckUp.Version, up.CheckUp.DiskFree = noon, noon.Add(time.Second), "1.4.0", 20<<30
-		up.CheckUp.Envoys, up.CheckUp.Launchers = map[string]int{"1.40.0": 2}, map[string]int{"1.4.0": 2}
-		o.checkUps[name] = up
+		up := zoneCheckUp{Replica: name, Began: noon, Ended: noon.Add(time.Second), Version: "1.4.0", DiskFree: 20 << 30,
+			Envoys: map[string]int{"1.40.0": 2}, Launchers: map[string]int{"1.4.0": 2}}
+		o.checkUps[name] = zoneCheckUps{Asked: noon, Answered: noon.Add(time.Second), CheckUps: []zoneCheckUp{up}}
 	}
 	return o
 }
@@ -31,9 +30,7 @@ func TestEachFindingIsFoundAlone(t *testing.T) {
 		t.Fatalf("a federation that is well: %+v", all)
 	}
 	up := func(o *observed, change func(*zoneCheckUp)) {
-		one := o.checkUps["west"]
-		change(&one)
-		o.checkUps["west"] = one
+		change(&o.checkUps["west"].CheckUps[0])
 	}
 	ending := func(what string, life, left time.Duration) []validity {
 		return []validity{{what, noon.Add(left - life), noon.Add(left)}}
@@ -44,9 +41,13 @@ func TestEachFindingIsFoundAlone(t *testing.T) {
 		check  string
 		says   string
 	}{
-		"clock of global":    {func(o *observed) { o.global.Time = noon.Add(time.Minute) }, problemLevel, "clock", "59s ahead of this machine's"},
-		"clock of a zone":    {func(o *observed) { up(o, func(u *zoneCheckUp) { u.CheckUp.Began = noon.Add(-time.Minute) }) }, problemLevel, "clock", "1m0s behind global's"},
-		"a slow answer":      {func(o *observed) { up(o, func(u *zoneCheckUp) { u.Answered = noon.Add(9 * time.Second) }) }, "", "", ""},
+		"clock of global": {func(o *observed) { o.global.Time = noon.Add(time.Minute) }, problemLevel, "clock", "59s ahead of this machine's"},
+		"clock of a zone": {func(o *observed) { up(o, func(u *zoneCheckUp) { u.Began = noon.Add(-time.Minute) }) }, problemLevel, "clock", "1m0s behind global's"},
+		"a slow answer": {func(o *observed) {
+			ups := o.checkUps["west"]
+			ups.Answered = noon.Add(9 * time.Second)
+			o.checkUps["west"] = ups
+		}, "", "", ""},
 		"server certificate": {func(o *observed) { o.global.Certificates = ending("server certificate", 1000*time.Hour, time.Hour) }, warningLevel, "certificate", "ends on 2026-01-01 13:00:00Z, in 1h0m0s"},
 		"root near its end": {func(o *observed) {
 			o.global.Certificates = ending("root of mesh default", 87600*time.Hour, 2000*time.Hour)
@@ -64,12 +65,12 @@ func TestEachFindingIsFoundAlone(t *testing.T) {
 		"root that ended": {func(o *observed) { o.global.Certificates = ending("root of mesh default", time.Hour, -time.Hour) }, problemLevel, "certificate", "root of mesh default ended"},
 		"intermediate": {func(o *observed) {
 			up(o, func(u *zoneCheckUp) {
-				u.CheckUp.Certificates = ending("intermediate of mesh default", 720*time.Hour, time.Hour)
+				u.Certificates = ending("intermediate of mesh default", 720*time.Hour, time.Hour)
 			})
 		}, warningLevel, "certificate", "intermediate of mesh default ends"},
 		"no room":       {func(o *observed) { o.global.Store.DiskFree = 1 << 20 }, problemLevel, "disk", "1 MiB left"},
-		"little room":   {func(o *observed) { up(o, func(u *zoneCheckUp) { u.CheckUp.DiskFree = 500 << 20 }) }, warningLevel, "disk", "500 MiB left"},
-		"damaged state": {func(o *observed) { up(o, func(u *zoneCheckUp) { u.CheckUp.Recovered = "corrupt" }) }, warningLevel, "disk", "came again from global"},
+		"little room":   {func(o *observed) { up(o, func(u *zoneCheckUp) { u.DiskFree = 500 << 20 }) }, warningLevel, "disk", "500 MiB left"},
+		"damaged state": {func(o *observed) { up(o, func(u *zoneCheckUp) { u.Recovered = "corrupt" }) }, warningLevel, "disk", "came again from global"},
 		"etcd away": {func(o *observed) {
 			o.global.Store.Members = etcds(`[{"endpoint":"http://a:2379"},{"endpoint":"http://b:2379","error":"refused"}]`)
 		}, problemLevel, "store", "does not answer: refused"},
@@ -93,26 +94,41 @@ func TestEachFindingIsFoundAlone(t *testing.T) {
 		"no ingress":       {func(o *observed) { must(t, json.Unmarshal([]byte(`{"services":[{"service":"web"}]}`), &o.zones[0])) }, warningLevel, "ingress", "has no ingress"},
 		"unreachable": {func(o *observed) {
 			up(o, func(u *zoneCheckUp) {
-				must(t, json.Unmarshal([]byte(`{"checkUp":{"ingresses":[{"zone":"east","address":"10.0.0.1:1","error":"refused"}]}}`), u))
+				must(t, json.Unmarshal([]byte(`{"ingresses":[{"zone":"east","address":"10.0.0.1:1","error":"refused"}]}`), u))
 			})
 		}, problemLevel, "ingress", "10.0.0.1:1 of zone east: refused"},
+		"a replica that is silent": {func(o *observed) {
+			ups := o.checkUps["west"]
+			ups.Silent = []string{"west-b"}
+			o.checkUps["west"] = ups
+		}, problemLevel, "connection", "its replica west-b is connected and did not answer"},
+		"a replica without room": {func(o *observed) {
+			ups := o.checkUps["west"]
+			ups.CheckUps = append(ups.CheckUps, ups.CheckUps[0])
+			ups.CheckUps[1].Replica, ups.CheckUps[1].DiskFree = "west-b", 1
+			o.checkUps["west"] = ups
+		}, problemLevel, "disk", "has 0 MiB left"},
+		"replicas that lost each other": {func(o *observed) {
+			up(o, func(u *zoneCheckUp) { u.Parted = []string{"west-b"} })
+		}, problemLevel, "replicas", "it has lost replica west-b, which may live"},
+		"a replica of global without its store": {func(o *observed) { o.replicas = []globalReplica{{Name: "g1"}, {Name: "g2", Away: true}} }, problemLevel, "store", "cut off from its store"},
 		"no intermediate": {func(o *observed) {
 			up(o, func(u *zoneCheckUp) {
-				must(t, json.Unmarshal([]byte(`{"checkUp":{"identities":[{"mesh":"default","problem":"no answer"}]}}`), u))
+				must(t, json.Unmarshal([]byte(`{"identities":[{"mesh":"default","problem":"no answer"}]}`), u))
 			})
 		}, problemLevel, "certificate", "no answer"},
 		"identities that ended": {func(o *observed) {
 			up(o, func(u *zoneCheckUp) {
-				must(t, json.Unmarshal([]byte(`{"checkUp":{"identities":[{"mesh":"default","ends":"2026-01-01T11:00:00Z"}]}}`), u))
+				must(t, json.Unmarshal([]byte(`{"identities":[{"mesh":"default","ends":"2026-01-01T11:00:00Z"}]}`), u))
 			})
 		}, problemLevel, "certificate", "were not renewed"},
-		"a minor version":    {func(o *observed) { up(o, func(u *zoneCheckUp) { u.CheckUp.Version = "1.3.9" }) }, warningLevel, "version", "runs version 1.3.9"},
-		"two minor versions": {func(o *observed) { up(o, func(u *zoneCheckUp) { u.CheckUp.Version = "v1.2.0-5-gabc" }) }, problemLevel, "version", "may be one apart"},
+		"a minor version":    {func(o *observed) { up(o, func(u *zoneCheckUp) { u.Version = "1.3.9" }) }, warningLevel, "version", "runs version 1.3.9"},
+		"two minor versions": {func(o *observed) { up(o, func(u *zoneCheckUp) { u.Version = "v1.2.0-5-gabc" }) }, problemLevel, "version", "may be one apart"},
 		"an old launcher": {func(o *observed) {
-			up(o, func(u *zoneCheckUp) { u.CheckUp.Launchers = map[string]int{"1.4.0": 1, "1.3.0": 1} })
+			up(o, func(u *zoneCheckUp) { u.Launchers = map[string]int{"1.4.0": 1, "1.3.0": 1} })
 		}, warningLevel, "version", "1 launcher of zone west"},
 		"several Envoys": {func(o *observed) {
-			up(o, func(u *zoneCheckUp) { u.CheckUp.Envoys = map[string]int{"1.40.0": 1, "1.39.0": 1} })
+			up(o, func(u *zoneCheckUp) { u.Envoys = map[string]int{"1.40.0": 1, "1.39.0": 1} })
 		}, warningLevel, "version", "1 of 1.39.0, 1 of 1.40.0"},
 		"an old zone": {func(o *observed) { o.failed["west"] = "doesn't know the query" }, warningLevel, "connection", "not checked further"},
 	} {
@@ -190,4 +206,26 @@ func rotations(text string) (out []rotation) {
 		panic(err)
 	}
 	return out
+}
+
+// What is missing of a list is said beside it, and replicas of global are listed as the one knows them that is asked.
+func TestSilentReplicasAreTold(t *testing.T) {
+	f := newFake(t)
+	f.zones = `{"items":[{"zone":"east","connected":true,"enabled":true,"inSync":true}]}`
+	f.proxies["east"] = `{"items":[{"kind":"Dataplane","mesh":"default","name":"web-1","acked":true}],"silent":["east-b"]}`
+	code, out, errs := run(t, "", "get", "dataplanes")
+	if code != 0 || !strings.Contains(out, "web-1") || errs != "zoneforge: zone east: its replica east-b did not answer; its proxies are missing\n" {
+		t.Errorf("exit %d: %s%s", code, out, errs)
+	}
+	f.replicas = `{"items":[{"name":"g1","address":"10.0.0.1:5686","self":true,"away":false,"zones":["east","west"]},{"name":"g2","away":true,"zones":[]}]}`
+	code, out, errs = run(t, "", "get", "replicas")
+	if code != 0 || errs != "" || !strings.Contains(out, "east,west") || !strings.Contains(out, "cut off from the store") {
+		t.Errorf("exit %d: %s%s", code, out, errs)
+	}
+	if code, out, _ = run(t, "", "get", "replicas", "-o", "json"); code != 0 || !strings.Contains(out, `"g2"`) {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	if code, _, errs = run(t, "", "get", "replicas", "g1"); code != ExitUsage || !strings.Contains(errs, "inspect zone") {
+		t.Errorf("exit %d: %s", code, errs)
+	}
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -47,6 +48,8 @@ type fakeGlobal struct {
 	// health and checkUps, by zone, are what a doctor is told.
 	health   string
 	checkUps map[string]string
+	// replicas are those of global.
+	replicas string
 }
 
 func newFake(t *testing.T) *fakeGlobal {
@@ -141,6 +144,9 @@ func (f *fakeGlobal) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		refuse(w, http.StatusBadGateway, "zone_error", "this zone of version 0.9 doesn't know the query", "see the zone's log", "")
+	})
+	mux.HandleFunc("GET /v1/status/replicas", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, cmp.Or(f.replicas, `{"items":[]}`))
 	})
 	mux.HandleFunc("GET /v1/status/zones", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, f.zones) })
 	mux.HandleFunc("GET /v1/status/zones/{zone}", func(w http.ResponseWriter, r *http.Request) {

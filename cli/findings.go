@@ -66,6 +66,11 @@ func judge(o observed, backupAge time.Duration) []finding {
 
 func (f *findings) global(o observed, backupAge time.Duration) {
 	g, now := o.global, o.after
+	for _, r := range o.replicas {
+		if r.Away {
+			f.add(problemLevel, "store", "replica "+r.Name+" of global", "look at its log, and at the way between it and etcd; its zones go to other replicas meanwhile", "it is cut off from its store, or has just begun")
+		}
+	}
 	f.skew("global", "this machine's", g.Time, g.Time, o.before, o.after)
 	f.ends("global", g.Certificates, g.Time)
 	for _, m := range g.Store.Members {
@@ -154,11 +159,23 @@ func (f *findings) zone(o observed, z zoneStatus) {
 		f.add(warningLevel, "connection", name, "upgrade the zone if it is too old to know the question, or ask again", "it was not checked further: %s", why)
 		return
 	}
-	f.checkUp(o, name, o.checkUps[z.Zone])
+	ups := o.checkUps[z.Zone]
+	for _, replica := range ups.Silent {
+		f.add(problemLevel, "connection", name, "look at the log of that replica, and at the way between it and global", "its replica %s is connected and did not answer, so it was not checked", replica)
+	}
+	for _, one := range ups.all() {
+		of := name
+		if len(ups.all())+len(ups.Silent) > 1 {
+			of += ", replica " + one.Replica
+		}
+		f.checkUp(o, of, ups, one)
+	}
 }
 
-func (f *findings) checkUp(o observed, name string, up zoneCheckUp) {
-	u := up.CheckUp
+func (f *findings) checkUp(o observed, name string, up zoneCheckUps, u zoneCheckUp) {
+	for _, other := range u.Parted {
+		f.add(problemLevel, "replicas", name, "open the port of gossip between them (gossip-address, TCP and UDP), or start the other one again", "it has lost replica %s, which may live, and keeps the endpoints that that one had", other)
+	}
 	f.skew(name, "global's", u.Began, u.Ended, up.Asked, up.Answered)
 	f.ends(name, u.Certificates, up.Answered)
 	f.room(name, u.DiskFree)

@@ -32,9 +32,10 @@ func newGet(streams Streams) *cobra.Command {
 	var mesh, zone string
 	cmd := &cobra.Command{
 		Use:   "get KIND [NAME]",
-		Short: "List resources, zones with their state, or connected proxies",
+		Short: "List resources, zones with their state, connected proxies, or replicas of global",
 		Long: "List the resources of a kind, or print one.\n" +
-			"zones are shown with their state; dataplanes are asked of the zones that they are connected to.",
+			"zones are shown with their state; dataplanes are asked of the zones that they are connected to; replicas are those of global, as the\n" +
+			"one knows them that is asked.",
 		Example: "  zoneforge get zones\n  zoneforge get traffic-routes -m default -o yaml\n  zoneforge get dataplanes --zone east",
 		Args:    cobra.RangeArgs(1, 2),
 	}
@@ -42,13 +43,19 @@ func newGet(streams Streams) *cobra.Command {
 	cmd.Flags().StringVar(&zone, "zone", "", "only the dataplanes of this zone")
 	output := formatFlag(cmd)
 	return verb(cmd, func(ctx context.Context, c *client, args []string) error {
-		kind, err := kindOf(args[0])
-		if err != nil {
-			return err
-		}
 		name := ""
 		if len(args) == 2 {
 			name = args[1]
+		}
+		if args[0] == "replicas" {
+			if mesh != "" || zone != "" || name != "" {
+				return usagef("replicas are those of global: leave all but --output out; `zoneforge inspect zone NAME` lists those of a zone")
+			}
+			return getReplicas(ctx, streams, c, *output)
+		}
+		kind, err := kindOf(args[0])
+		if err != nil {
+			return err
 		}
 		if kind.Global() && mesh != "" {
 			return usagef("a %s belongs to no mesh: leave --mesh out", kind.Name)

@@ -165,17 +165,18 @@ func connectedZones(ctx context.Context, c *client, zone string) ([]string, erro
 const askAtOnce = 16
 
 // askZones lists the proxies of zones, in the order of the zones, as raw items that name their zone. A zone that doesn't
-// answer is told of on the side; it is an error only where none does.
+// answer, or a replica of one, is told of on the side; it is an error only where none does.
 func askZones(ctx context.Context, streams Streams, c *client, zones []string, mesh string) ([]json.RawMessage, error) {
 	answers := make([][]json.RawMessage, len(zones))
 	failures := make([]error, len(zones))
+	silent := make([][]string, len(zones))
 	slots := make(chan struct{}, askAtOnce)
 	var asking sync.WaitGroup
 	for i, zone := range zones {
 		slots <- struct{}{}
 		asking.Go(func() {
 			defer func() { <-slots }()
-			if answers[i], failures[i] = askZone(ctx, c, zone, mesh); failures[i] != nil {
+			if answers[i], silent[i], failures[i] = askZone(ctx, c, zone, mesh); failures[i] != nil {
 				failures[i] = fmt.Errorf("zone %s: %w", zone, failures[i])
 			}
 		})
@@ -188,26 +189,34 @@ func askZones(ctx context.Context, streams Streams, c *client, zones []string, m
 	for _, err := range failed {
 		fmt.Fprintln(streams.Err, "zoneforge:", err)
 	}
+	for i, zone := range zones {
+		for _, replica := range silent[i] {
+			fmt.Fprintf(streams.Err, "zoneforge: zone %s: its replica %s did not answer; its proxies are missing\n", zone, replica)
+		}
+	}
 	return slices.Concat(answers...), nil
 }
 
-func askZone(ctx context.Context, c *client, zone, mesh string) ([]json.RawMessage, error) {
+func askZone(ctx context.Context, c *client, zone, mesh string) (items []json.RawMessage, silent []string, err error) {
 	route := path("v1", "zones", zone, "dataplanes")
 	if mesh != "" {
 		route += "?mesh=" + url.QueryEscape(mesh)
 	}
-	var list struct{ Items []json.RawMessage }
+	var list struct {
+		Items  []json.RawMessage
+		Silent []string
+	}
 	if err := c.get(ctx, route, &list); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for i, item := range list.Items {
 		named, err := withZone(item, zone)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		list.Items[i] = named
 	}
-	return list.Items, nil
+	return list.Items, list.Silent, nil
 }
 
 // withZone puts the zone first into an object that may lack it.

@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -111,19 +113,29 @@ func (z zonesOf) Ask(ctx context.Context, zone string, q *kdsv1.Query) ([]byte, 
 	return answer, err
 }
 
-// askOthers asks the other replicas of global, too, where some of the zone's replicas are connected to them: lists are joined, and a proxy
+// askOthers asks the other replicas of global, too, where some of the zone's replicas are connected to them: what all are asked is joined, and a proxy
 // may be at any.
 func (z zonesOf) askOthers(ctx context.Context, zone string, q *kdsv1.Query, answer []byte, err error) ([]byte, error) {
 	switch {
-	case q.GetListDataplanes() != nil:
-		lists := z.others.AskAll(ctx, zone, q)
+	case zones.Joined(q):
+		there := z.others.AskAll(ctx, zone, q)
 		if err == nil {
-			lists = append(lists, answer)
+			there[""] = answer
 		}
-		if len(lists) == 0 {
+		if len(there) == 0 {
 			return z.others.Ask(ctx, zone, q) // for its error
 		}
-		return zones.JoinLists(lists)
+		var answers [][]byte
+		for _, name := range slices.Sorted(maps.Keys(there)) {
+			answers = append(answers, there[name])
+		}
+		var silent []string
+		for replica, at := range z.Registry.Connected(zone) {
+			if there[at] == nil {
+				silent = append(silent, replica)
+			}
+		}
+		return zones.Join(q, answers, silent)
 	case errors.Is(err, stream.ErrNotConnected), errors.Is(err, stream.ErrAnswer):
 		if other, otherErr := z.others.Ask(ctx, zone, q); otherErr == nil || errors.Is(err, stream.ErrNotConnected) {
 			return other, otherErr

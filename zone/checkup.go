@@ -44,6 +44,8 @@ type checkup struct {
 	Launchers map[string]int `json:"launchers"`
 	// Ingresses are those of other zones.
 	Ingresses []reach `json:"ingresses"`
+	// Parted are other replicas of the zone that this one has lost, and that may live.
+	Parted []string `json:"parted,omitempty"`
 }
 
 // validity is the life of a certificate.
@@ -95,6 +97,9 @@ func (c *core) checkUp(q *kdsv1.Query) {
 			out.Certificates = append(out.Certificates, validity{"intermediate of mesh " + s.Mesh, s.NotBefore, s.NotAfter})
 		}
 		out.Identities = append(out.Identities, identities{s.Mesh, s.SVIDs, s.Waiting, s.SVIDsEnd, s.Problem})
+	}
+	if c.siblings != nil {
+		out.Parted, _ = c.siblings.partedFrom(out.Began)
 	}
 	remotes := c.state.Remotes()
 	job := func(ctx context.Context) {

@@ -40,6 +40,7 @@ type target struct {
 
 // link is the connection to another replica.
 type link struct {
+	name   string
 	target target
 	conn   *grpc.ClientConn
 	cancel context.CancelFunc
@@ -75,7 +76,7 @@ func (p *Peers) follow(ctx context.Context) {
 				continue
 			}
 			ctx, cancel := context.WithCancel(ctx)
-			l := &link{target: t, conn: conn, cancel: cancel}
+			l := &link{name: name, target: t, conn: conn, cancel: cancel}
 			p.links[name] = l
 			p.log.Info("replica of global joined", zap.String("replica", name), zap.String("address", t.address))
 			wg.Go(func() {

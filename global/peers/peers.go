@@ -331,20 +331,22 @@ func (p *Peers) holders(zone string) []*link {
 	return out
 }
 
-// AskAll asks a zone through all other replicas that have streams of its replicas, and gives the answers that came.
-func (p *Peers) AskAll(ctx context.Context, zone string, q *kdsv1.Query) [][]byte {
-	links := p.holders(zone)
-	answers := make([][]byte, len(links))
+// AskAll asks a zone through all other replicas that have streams of its replicas, and gives the answers that came, by the names of those.
+func (p *Peers) AskAll(ctx context.Context, zone string, q *kdsv1.Query) map[string][]byte {
+	answers := map[string][]byte{}
+	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for i, l := range links {
+	for _, l := range p.holders(zone) {
 		wg.Go(func() {
 			if body, err := l.ask(ctx, zone, q); err == nil {
-				answers[i] = body
+				mu.Lock()
+				defer mu.Unlock()
+				answers[l.name] = body
 			}
 		})
 	}
 	wg.Wait()
-	return slices.DeleteFunc(answers, func(b []byte) bool { return b == nil })
+	return answers
 }
 
 // Ask asks a zone through the replica that has its newest stream, or else through another one. Errors are those of stream.Server.Ask.

@@ -187,14 +187,26 @@ func (a *api) dataplane(w http.ResponseWriter, r *http.Request, _ Principal) *pr
 	}})
 }
 
-// checkUp asks a zone how it is, and says between which times of this replica's clock the zone answered.
+// checkUp asks all replicas of a zone how they are, and says between which times of this replica's clock they answered. The first of them
+// stands alone, too, for whoever knows of one only.
 func (a *api) checkUp(w http.ResponseWriter, r *http.Request, _ Principal) *problem {
 	asked := a.Now().UTC()
 	answer, p := a.answer(r, &kdsv1.Query{Query: &kdsv1.Query_CheckUp_{CheckUp: &kdsv1.Query_CheckUp{}}})
 	if p != nil {
 		return p
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"asked": asked, "answered": a.Now().UTC(), "checkUp": answer})
+	var all struct {
+		Items  []json.RawMessage `json:"items"`
+		Silent []string          `json:"silent"`
+	}
+	if err := json.Unmarshal(answer, &all); err != nil || len(all.Items) == 0 {
+		return newProblem(http.StatusBadGateway, "zone_error", "the zone's answer is no list of its replicas", "run all replicas of global at the same version")
+	}
+	out := map[string]any{"asked": asked, "answered": a.Now().UTC(), "checkUp": all.Items[0], "checkUps": all.Items}
+	if len(all.Silent) > 0 {
+		out["silent"] = all.Silent
+	}
+	writeJSON(w, http.StatusOK, out)
 	return nil
 }
 

@@ -162,6 +162,11 @@ func TestZonesAndReceipts(t *testing.T) {
 		zones.err = fmt.Errorf("ask: %w", e.err)
 		c.want(c.do("viewer", "GET", one, "", ""), e.code, `"code":`)
 	}
-	zones.err, zones.answer = nil, []byte("{")
+	const up = "/v1/zones/east/check-up"
+	zones.err, zones.answer = nil, []byte(`{"items":[{"replica":"a"},{"replica":"b"}],"silent":["d"]}`)
+	c.want(c.do("viewer", "GET", up, "", ""), 200, `"checkUp":{"replica":"a"}`, `"checkUps":[{"replica":"a"},{"replica":"b"}]`, `"silent":["d"]`)
+	zones.answer = []byte(`{"replica":"a"}`)
+	c.want(c.do("viewer", "GET", up, "", ""), 502, "no list of its replicas")
+	zones.answer = []byte("{")
 	c.want(c.do("viewer", "GET", one, "", ""), 502, "no JSON")
 }

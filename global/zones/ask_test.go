@@ -46,17 +46,42 @@ func TestListsOfReplicasAreJoined(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got struct{ Items []struct{ Name, At string } }
+	var got struct {
+		Items  []struct{ Name, At string }
+		Silent []string
+	}
 	if err := json.Unmarshal(body, &got); err != nil {
 		t.Fatal(err)
 	}
-	if said := fmt.Sprint(got.Items); said != "[{edge a} {web b}]" {
+	if said := fmt.Sprint(got.Items, got.Silent); said != "[{edge a} {web b}] [d]" {
 		t.Errorf("listed are %s", said)
+	}
+	// How each is stands side by side.
+	body, err = f.Ask(f.ctx, "east", &kdsv1.Query{Query: &kdsv1.Query_CheckUp_{CheckUp: &kdsv1.Query_CheckUp{}}})
+	if err == nil {
+		var all struct {
+			Items  []struct{ Items []any }
+			Silent []string
+		}
+		if err = json.Unmarshal(body, &all); err == nil && (len(all.Items) != 2 || len(all.Items[0].Items) != 2 || len(all.Items[1].Items) != 1 || fmt.Sprint(all.Silent) != "[d]") {
+			err = fmt.Errorf("it is %s", body)
+		}
+	}
+	if err != nil {
+		t.Errorf("how they are: %v", err)
+	}
+	if at := f.Connected("east"); len(at) != 3 || at["a"] != "" {
+		t.Errorf("connected are %v", at)
+	}
+	// What other replicas of global say is joined with it.
+	body, err = Join(q, [][]byte{body, []byte(`{"items": [{"kind": "Dataplane", "mesh": "m", "name": "far"}], "silent": ["c"]}`)}, []string{"z", "c"})
+	if err != nil || !strings.Contains(string(body), `"silent":["c","d","z"]`) || !strings.Contains(string(body), `"far"`) {
+		t.Errorf("joined are %s, %v", body, err)
 	}
 	if _, err := f.Ask(f.ctx, "west", q); !errors.Is(err, stream.ErrNotConnected) {
 		t.Errorf("a zone that is not there gave %v", err)
 	}
-	if _, err := JoinLists([][]byte{[]byte(lists["a"]), []byte("no list")}); err == nil || !strings.Contains(err.Error(), "is no list") {
+	if _, err := Join(q, [][]byte{[]byte(lists["a"]), []byte("no list")}, nil); err == nil || !strings.Contains(err.Error(), "is no list") {
 		t.Errorf("what is no list gave %v", err)
 	}
 }

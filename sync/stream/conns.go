@@ -234,32 +234,32 @@ func (s *Server) Ask(ctx context.Context, zone string, q *kdsv1.Query) ([]byte, 
 	return nil, err
 }
 
-// AskAll asks all replicas of a zone that have a stream, at the same time, and gives the answers of those that answered, ordered by their
-// names. It is an error when none did. See Ask.
-func (s *Server) AskAll(ctx context.Context, zone string, q *kdsv1.Query) ([][]byte, error) {
+// AskAll asks all replicas of a zone that have a stream, at the same time. It gives the answers, ordered by the names of the replicas, and
+// the names of those that did not answer. It is an error when none did. See Ask.
+func (s *Server) AskAll(ctx context.Context, zone string, q *kdsv1.Query) (answers [][]byte, silent []string, err error) {
 	wait := min(cmp.Or(time.Duration(q.GetTimeoutMillis())*time.Millisecond, DefaultAsk), MaxAsk)
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	conns := s.live(zone)
-	answers, errs := make([][]byte, len(conns)), make([]error, len(conns))
+	all, errs := make([][]byte, len(conns)), make([]error, len(conns))
 	var wg sync.WaitGroup
 	for i, c := range conns {
-		wg.Go(func() { answers[i], errs[i] = c.ask(ctx, q) })
+		wg.Go(func() { all[i], errs[i] = c.ask(ctx, q) })
 	}
 	wg.Wait()
-	var out [][]byte
-	err := fmt.Errorf("zone %s: %w: no replica of it has a stream to this replica of global", zone, ErrNotConnected)
-	for i, answer := range answers {
+	err = fmt.Errorf("zone %s: %w: no replica of it has a stream to this replica of global", zone, ErrNotConnected)
+	for i, answer := range all {
 		if errs[i] == nil {
-			out = append(out, answer)
+			answers = append(answers, answer)
 		} else {
+			silent = append(silent, conns[i].replica)
 			err = fmt.Errorf("zone %s: %w", zone, errs[i])
 		}
 	}
-	if len(out) > 0 {
+	if len(answers) > 0 {
 		err = nil
 	}
-	return out, err
+	return answers, silent, err
 }
 
 // live gives one stream for each replica, ordered by name.
