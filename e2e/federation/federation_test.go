@@ -236,15 +236,15 @@ func run(t *testing.T, what string, run func(context.Context) error, ready func(
 
 // api is a client of global's REST with a connection of its own each time, so that faults hit requests and no pool.
 func (f *federation) api(method, path string, body any) (code int, text []byte, err error) {
-	return f.request(f.rest.Addr(), method, path, body)
+	return f.request(f.rest.Addr(), 3*time.Second, method, path, body)
 }
 
 // direct passes by the faults, as an observer does.
 func (f *federation) direct(method, path string, body any) (code int, text []byte, err error) {
-	return f.request(f.global.Addresses().REST, method, path, body)
+	return f.request(f.global.Addresses().REST, patience, method, path, body)
 }
 
-func (f *federation) request(address, method, path string, body any) (code int, text []byte, err error) {
+func (f *federation) request(address string, limit time.Duration, method, path string, body any) (code int, text []byte, err error) {
 	ca, err := os.ReadFile(f.globalCA())
 	if err != nil {
 		return 0, nil, err
@@ -267,7 +267,7 @@ func (f *federation) request(address, method, path string, body any) (code int, 
 	}
 	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := (&http.Client{Transport: tr, Timeout: 3 * time.Second}).Do(req)
+	resp, err := (&http.Client{Transport: tr, Timeout: limit}).Do(req)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -297,7 +297,12 @@ var (
 
 // change posts one change; errUnknown when its answer did not come whole.
 func (f *federation) change(message string, resources []map[string]any, deletes ...map[string]any) (out history.Committed, err error) {
-	code, text, err := f.api(http.MethodPost, "/v1/changes", map[string]any{"message": message, "resources": resources, "deletes": deletes})
+	return changeBy(f.api, message, resources, deletes...)
+}
+
+// changeBy posts one by api or direct.
+func changeBy(ask func(method, path string, body any) (int, []byte, error), message string, resources []map[string]any, deletes ...map[string]any) (out history.Committed, err error) {
+	code, text, err := ask(http.MethodPost, "/v1/changes", map[string]any{"message": message, "resources": resources, "deletes": deletes})
 	switch {
 	case err != nil:
 		return out, fmt.Errorf("%w: %w", errUnknown, err)
@@ -312,7 +317,7 @@ func (f *federation) change(message string, resources []map[string]any, deletes 
 // mustChange is a change that nothing disturbs.
 func (f *federation) mustChange(message string, resources ...map[string]any) history.Committed {
 	f.t.Helper()
-	out, err := f.change(message, resources)
+	out, err := changeBy(f.direct, message, resources)
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 // soon is after how long a test gives up.
-const soon = 30 * time.Second
+const soon = 2 * time.Minute
 
 // pair is a kept connection and the far end of it.
 type pair struct {
