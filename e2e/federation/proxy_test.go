@@ -269,23 +269,25 @@ func (p *proxy) take(stream adsStream, resp *discoveryv3.DeltaDiscoveryResponse)
 			p.history.Saw(history.Seen{Proxy: p.id, Stream: p.stream, Revision: revision, Resource: name, Policy: p.mesh() + "/pair"})
 		}
 	}
-	if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResponseNonce: resp.GetNonce()}); err != nil {
-		return nil // Recv says why
-	}
-	for _, t := range []string{typeEndpoint, typeSecret, typeRoute, typeExtension} {
-		var fresh []string
+	// The next stream asks for what this one can't any more, as its end may come at any time.
+	types, fresh := []string{typeEndpoint, typeSecret, typeRoute, typeExtension}, map[string][]string{}
+	for _, t := range types {
 		for _, name := range wanted[t] {
 			if p.names[t] == nil {
 				p.names[t] = map[string]bool{}
 			}
 			if !p.names[t][name] {
 				p.names[t][name] = true
-				fresh = append(fresh, name)
+				fresh[t] = append(fresh[t], name)
 			}
 		}
-		if len(fresh) > 0 {
-			slices.Sort(fresh)
-			_ = stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: t, ResourceNamesSubscribe: fresh})
+	}
+	if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResponseNonce: resp.GetNonce()}); err != nil {
+		return nil // Recv says why
+	}
+	for _, t := range types {
+		if names := slices.Sorted(slices.Values(fresh[t])); len(names) > 0 {
+			_ = stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: t, ResourceNamesSubscribe: names})
 		}
 	}
 	return nil
