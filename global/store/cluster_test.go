@@ -102,6 +102,13 @@ func TestStagedContentsAreNotLeftBehind(t *testing.T) {
 	if err := r.sweep(testContext(t)); err != nil || keysBelow(t, s, "ops/") != 1 {
 		t.Fatalf("swept another's chunks: %v", err)
 	}
+	// By its own clock, which may be two hours ahead of the other's.
+	if _, err := s.cli.Put(testContext(t), s.stagingKey(dead.id), time.Now().Add(-2*time.Hour).Format(time.RFC3339)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.sweep(testContext(t)); err != nil || keysBelow(t, s, "ops/") != 1 {
+		t.Fatalf("swept another's chunks by a wrong clock: %v", err)
+	}
 	s.Close()
 	s = open(t, cfg)
 	if n := keysBelow(t, s, "ops/") + keysBelow(t, s, "staging/"); n != 0 {

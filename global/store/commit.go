@@ -24,8 +24,8 @@ const (
 	// maxPayload bounds one resource, so that its contents before and after fit one chunk in base64.
 	maxPayload = 384 << 10
 	maxMessage = 64 << 10
-	// stagingLife is how long a replica may take to stage one change before another one sweeps it.
-	stagingLife = time.Hour
+	// stagingLife is how long after its beginning another replica sweeps what one stages: their clocks may be two hours apart.
+	stagingLife = 4 * time.Hour
 )
 
 // Op puts or deletes one resource; exactly one of Put and Delete is set.
