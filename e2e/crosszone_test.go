@@ -132,7 +132,7 @@ func newZone(t *testing.T, name string, root pki.Authority, roots pki.Bundle) *z
 	z.server = must(server.New(server.Config{Authenticator: z, Observer: z}))(t)
 	lis := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	z.address = lis.Addr().String()
-	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12})))
+	g := grpc.NewServer(server.Option(), grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12})))
 	z.server.Register(g)
 	done := make(chan struct{})
 	go func() { defer close(done); _ = g.Serve(lis) }()
