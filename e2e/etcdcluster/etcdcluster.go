@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/etcdutl/v3/snapshot"
 	"go.uber.org/zap"
@@ -237,6 +238,9 @@ func (c *Cluster) Compact(ctx context.Context) error {
 		res, err := cli.Get(ctx, "revision")
 		if err == nil {
 			_, err = cli.Compact(ctx, res.Header.Revision, clientv3.WithCompactPhysical())
+		}
+		if errors.Is(err, rpctypes.ErrCompacted) {
+			return nil // nothing has happened since the last time
 		}
 		return err
 	})

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
@@ -49,7 +50,8 @@ func (f *federation) compact() error {
 	if err != nil {
 		return fmt.Errorf("compact: %w", err)
 	}
-	if _, err = cli.Compact(ctx, res.Header.GetRevision(), clientv3.WithCompactPhysical()); err != nil {
+	// Nothing may have happened since the last time.
+	if _, err = cli.Compact(ctx, res.Header.GetRevision(), clientv3.WithCompactPhysical()); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
 		return fmt.Errorf("compact: %w", err)
 	}
 	return nil
