@@ -36,6 +36,9 @@ type Proxy struct {
 	FormerJWT []*JWT
 	// Secrets are the names of all secrets that listeners and clusters refer to, sorted.
 	Secrets []string
+	// Own are texts that no other proxy like it has, its name and addresses, which may be in any text of it. Nothing is configured by
+	// them: what the rest has in common with others is kept once.
+	Own []string
 	// Template changes what is built of all this; nil for nothing.
 	Template *Template
 }

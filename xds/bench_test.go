@@ -59,7 +59,7 @@ func BenchmarkIntern(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		in.InternAll(rs)
+		in.InternAll(rs, nil)
 	}
 }
 

@@ -38,6 +38,9 @@ func (m *Memo) Build(p *ir.Proxy, personal bool) (*Resources, error) {
 	})
 	out.Extensions, err[3] = each("authorization", p.Authorizations, func(a *ir.NamedAuthorization) (string, *Resource, error) {
 		r, err := extension(a)
+		if err == nil {
+			r.cut(names.own)
+		}
 		return a.Name, r, err
 	})
 	filters, inFilters := discoveredFilters(p)
@@ -46,11 +49,9 @@ func (m *Memo) Build(p *ir.Proxy, personal bool) (*Resources, error) {
 	}
 	out.Extensions = slices.Concat(out.Extensions, proxies, filters)
 	slices.SortFunc(out.Extensions, func(a, b *Resource) int { return cmp.Compare(a.Name, b.Name) })
-	if m != nil {
-		m.count(out.Extensions...)
-	}
+	m.count(out.Extensions...)
 	if p.Template != nil {
-		if err := applyTemplate(p, &out); err != nil {
+		if err := applyTemplate(p, names, &out); err != nil {
 			return nil, err
 		}
 	}

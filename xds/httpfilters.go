@@ -96,12 +96,14 @@ var chains = sync.OnceValues(func() (*chainsOf, error) {
 		}
 	}
 	out.all, err = proto.MarshalOptions{Deterministic: true}.Marshal(&hcmv3.HttpConnectionManager{HttpFilters: all})
+	out.text = string(out.all)
 	return out, err
 })
 
 type chainsOf struct {
-	// all is an encoded HttpConnectionManager that has nothing but the filters.
+	// all is an encoded HttpConnectionManager that has nothing but the filters, and text the same.
 	all  []byte
+	text string
 	bare []*hcmv3.HttpFilter
 }
 

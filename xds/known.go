@@ -1,6 +1,10 @@
 package xds
 
-import "github.com/zoneforge/zoneforge/ir"
+import (
+	"slices"
+
+	"github.com/zoneforge/zoneforge/ir"
+)
 
 // nameKind is what a name is of.
 type nameKind int
@@ -17,6 +21,8 @@ const (
 // known are the names that parts of a proxy may refer to.
 type known struct {
 	names [kindsOfNames]map[string]bool
+	// own are the proxy's own texts, nil for none.
+	own *[]string
 	// asked is what the part that is being built wanted to know of the others, with the answers.
 	asked []answer
 }
@@ -29,6 +35,10 @@ type answer struct {
 
 func namesOf(p *ir.Proxy) *known {
 	out := &known{}
+	if len(p.Own) > 0 {
+		own := slices.Clone(p.Own)
+		out.own = &own
+	}
 	for kind, n := range [kindsOfNames]int{aCluster: len(p.Clusters), someRoutes: len(p.Routes), bareRoutes: len(p.Listeners), anAuthorization: len(p.Authorizations)} {
 		out.names[kind] = make(map[string]bool, n)
 	}

@@ -22,18 +22,18 @@ type part struct {
 	asked    []answer
 }
 
-// made is the resource of a part of a proxy. A nil Memo builds it each time, and so does any for what is personal.
+// made is the resource of a part of a proxy. A nil Memo builds it each time, and so does any for what is personal. Only from these
+// the proxy's own texts are cut out: all that have the others hold the same texts.
 func made[T any](m *Memo, personal bool, typeURL string, from *T, names *known, build func() (*Resource, error)) (*Resource, error) {
 	names.asked = names.asked[:0]
-	if m == nil {
-		return build()
-	}
-	if personal {
+	if m == nil || personal {
 		r, err := build()
-		if err == nil {
-			m.count(r)
+		if err != nil {
+			return nil, err
 		}
-		return r, err
+		r.cut(names.own)
+		m.count(r)
+		return r, nil
 	}
 	key := m.digests.of(typeURL, from)
 	if known, ok := m.parts[key]; ok && names.same(known.asked) {
@@ -43,6 +43,7 @@ func made[T any](m *Memo, personal bool, typeURL string, from *T, names *known, 
 	if err != nil {
 		return nil, err
 	}
+	r.cut(nil)
 	m.count(r)
 	if m.parts == nil {
 		m.parts = map[[sha256.Size]byte]part{}
@@ -51,7 +52,11 @@ func made[T any](m *Memo, personal bool, typeURL string, from *T, names *known, 
 	return r, nil
 }
 
+// count does nothing for a nil Memo.
 func (m *Memo) count(built ...*Resource) {
+	if m == nil {
+		return
+	}
 	m.built += len(built)
 	for _, r := range built {
 		m.bytes += r.Size()

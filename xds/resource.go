@@ -14,6 +14,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"unique"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	"google.golang.org/protobuf/proto"
@@ -42,42 +43,16 @@ type Resource struct {
 	// Behind says of routes that others of the same proxy lead to them, so that they must be there before and go after those.
 	Behind bool
 
-	// any holds the bytes; where most of them are the same in many resources, those before the shared ones, and after the rest.
-	any           *anypb.Any
-	shared, after []byte
+	// any holds the bytes, or is nil where there is a body, see cut. own are the texts of its proxy's own that were left out of that.
+	any  *anypb.Any
+	body unique.Handle[string]
+	own  *[]string
 	// endpoints is what EndpointsName found out.
 	endpoints atomic.Pointer[string]
 }
 
-// Any is the resource as it is sent. It must not be changed.
-func (r *Resource) Any() *anypb.Any {
-	if r.shared == nil {
-		return r.any
-	}
-	return &anypb.Any{TypeUrl: r.TypeURL, Value: slices.Concat(r.any.GetValue(), r.shared, r.after)}
-}
-
-// Size of the encoded resource, in bytes.
-func (r *Resource) Size() int { return len(r.any.GetValue()) + len(r.shared) + len(r.after) }
-
-// Contains tells whether the encoded resource holds an encoded field. What is shared is whole fields, so none is partly in it.
-func (r *Resource) Contains(field []byte) bool {
-	return bytes.Contains(r.any.GetValue(), field) || bytes.Contains(r.shared, field) || bytes.Contains(r.after, field)
-}
-
-// share keeps the filters of HTTP listeners once for all: they are most of what a listener is, and the rest is its own.
-func (r *Resource) share() {
-	c, err := chains()
-	if err != nil || r.TypeURL != TypeListener {
-		return
-	}
-	whole := r.any.GetValue()
-	if at := bytes.Index(whole, c.all); at >= 0 {
-		end := at + len(c.all)
-		r.any = &anypb.Any{TypeUrl: r.TypeURL, Value: bytes.Clone(whole[:at])}
-		r.shared, r.after = c.all, bytes.Clone(whole[end:])
-	}
-}
+// Contains tells whether the encoded resource holds an encoded field.
+func (r *Resource) Contains(field []byte) bool { return bytes.Contains(r.Any().GetValue(), field) }
 
 // EndpointsName is the name of the endpoints that a cluster asks for by EDS, "" when it takes them from elsewhere, and for all else than
 // clusters. A cluster that does not decode has none: Envoy is the one to refuse it, in its own words. It is looked up once.
@@ -119,9 +94,7 @@ func NewResource(typeURL, name string, m proto.Message) (*Resource, error) {
 		return nil, fmt.Errorf("resource %q of type %s: %w", name, typeURL, err)
 	}
 	sum := sha256.Sum256(encoded)
-	r := &Resource{TypeURL: typeURL, Name: name, Version: hex.EncodeToString(sum[:16]), any: &anypb.Any{TypeUrl: typeURL, Value: encoded}}
-	r.share()
-	return r, nil
+	return &Resource{TypeURL: typeURL, Name: name, Version: hex.EncodeToString(sum[:16]), any: &anypb.Any{TypeUrl: typeURL, Value: encoded}}, nil
 }
 
 // Resources are all that one proxy is configured with, except endpoints and secrets, which are shared. Each slice is
@@ -161,14 +134,24 @@ func (i *Interner) Intern(r *Resource) *Resource {
 	return r
 }
 
-// InternAll replaces each resource of rs by the shared one.
-func (i *Interner) InternAll(rs *Resources) {
+// InternAll replaces each resource of rs by the shared one, or one that holds what is its proxy's own, and so is of no other, by that of
+// former where it is the same. former is what the proxy had, nil for nothing.
+func (i *Interner) InternAll(rs, former *Resources) {
 	if rs == nil {
 		return
 	}
-	for _, list := range [][]*Resource{rs.Listeners, rs.Routes, rs.Clusters, rs.Extensions} {
-		for n := range list {
-			list[n] = i.Intern(list[n])
+	if former == nil {
+		former = &Resources{}
+	}
+	for _, of := range [][2][]*Resource{
+		{rs.Listeners, former.Listeners}, {rs.Routes, former.Routes}, {rs.Clusters, former.Clusters}, {rs.Extensions, former.Extensions},
+	} {
+		for n, r := range of[0] {
+			if r.own == nil {
+				of[0][n] = i.Intern(r)
+			} else if at, ok := slices.BinarySearchFunc(of[1], r.Name, func(r *Resource, name string) int { return cmp.Compare(r.Name, name) }); ok && of[1][at].Version == r.Version {
+				of[0][n] = of[1][at]
+			}
 		}
 	}
 }

@@ -1,16 +1,10 @@
 package xds
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"sync"
 	"testing"
-	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-
-	"github.com/zoneforge/zoneforge/ir"
 )
 
 func TestResourceVersionFollowsBytes(t *testing.T) {
@@ -61,45 +55,5 @@ func TestInternerSharesEqualResources(t *testing.T) {
 	}
 	if n := in.Keep(func(*Resource) bool { return false }); n != 0 {
 		t.Errorf("%d resources remain, want none", n)
-	}
-}
-
-// Two listeners differ in little, and that is all that each has for itself.
-func TestListenersShareTheirFilters(t *testing.T) {
-	build := func(address string) *Resource {
-		t.Helper()
-		p := &ir.Proxy{
-			Listeners: []ir.Listener{{Name: "in", Address: address, Port: 80, Direction: ir.Inbound, Chains: []ir.FilterChain{{Name: "http",
-				HTTP: &ir.HTTPConnection{StatPrefix: "in", RouteConfig: "in"}}}}},
-			Routes:   []ir.RouteConfig{{Name: "in", VirtualHosts: []ir.VirtualHost{{Name: "all", Domains: []string{"*"}, Routes: []ir.Route{goodRoute()}}}}},
-			Clusters: []ir.Cluster{{Name: "a", Protocol: ir.HTTP1, Static: &ir.Endpoint{Address: "127.0.0.1", Port: 81}, ConnectTimeout: time.Second}},
-		}
-		built, err := Build(p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return built.Listeners[0]
-	}
-	a, b := build("127.0.0.1"), build("127.0.0.2")
-	if &a.shared[0] != &b.shared[0] {
-		t.Error("each has filters of its own")
-	}
-	if own, all := len(a.any.GetValue())+len(a.after), len(a.Any().GetValue()); own*4 > all || all != own+len(a.shared) {
-		t.Errorf("%d of %d bytes are its own", own, all)
-	}
-	if sum := sha256.Sum256(a.Any().GetValue()); a.Version != hex.EncodeToString(sum[:16]) {
-		t.Error("the version is not that of what is sent")
-	}
-	var l listenerv3.Listener
-	if err := a.Any().UnmarshalTo(&l); err != nil || l.GetAddress().GetSocketAddress().GetAddress() != "127.0.0.1" {
-		t.Errorf("%v, %v", err, &l)
-	}
-	for _, name := range []string{"in", "envoy.filters.http.router", "http"} {
-		if !a.Contains(append([]byte{byte(len(name))}, name...)) {
-			t.Errorf("%q is not found in it", name)
-		}
-	}
-	if a.Contains([]byte("127.0.0.2")) {
-		t.Error("it holds the address of the other")
 	}
 }

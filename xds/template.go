@@ -37,7 +37,7 @@ type edited[M validated] struct {
 
 // applyTemplate changes what was built as a proxy's Template says: resources, then modifications, then patches. Names stay, and
 // what results obeys Envoy's rules, within packed messages too.
-func applyTemplate(p *ir.Proxy, built *Resources) error {
+func applyTemplate(p *ir.Proxy, names *known, built *Resources) error {
 	e, err := edit(p, built)
 	if err != nil {
 		return err
@@ -57,10 +57,10 @@ func applyTemplate(p *ir.Proxy, built *Resources) error {
 		return err
 	}
 	errs = make([]error, 4)
-	built.Listeners, errs[0] = finish(TypeListener, e.listeners)
-	built.Routes, errs[1] = finish(TypeRoute, e.routes)
-	built.Clusters, errs[2] = finish(TypeCluster, e.clusters)
-	built.Extensions, errs[3] = finish(TypeExtension, e.extensions)
+	built.Listeners, errs[0] = finish(TypeListener, names.own, e.listeners)
+	built.Routes, errs[1] = finish(TypeRoute, names.own, e.routes)
+	built.Clusters, errs[2] = finish(TypeCluster, names.own, e.clusters)
+	built.Extensions, errs[3] = finish(TypeExtension, names.own, e.extensions)
 	return inEach(errors.Join(errs...), t.From)
 }
 
@@ -142,7 +142,7 @@ func unpackAll[M validated](list []*Resource) ([]*edited[M], error) {
 }
 
 // finish packs what was changed, and sorts by name.
-func finish[M validated](typeURL string, list []*edited[M]) ([]*Resource, error) {
+func finish[M validated](typeURL string, own *[]string, list []*edited[M]) ([]*Resource, error) {
 	var out []*Resource
 	var errs []error
 	for _, one := range list {
@@ -164,6 +164,7 @@ func finish[M validated](typeURL string, list []*edited[M]) ([]*Resource, error)
 			errs = append(errs, err)
 			continue
 		}
+		r.cut(own)
 		r.Behind = one.was != nil && one.was.Behind
 		out = append(out, r)
 	}

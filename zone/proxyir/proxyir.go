@@ -181,8 +181,20 @@ func newBuilder(in Input, kind ir.ProxyKind, source map[string]string) *builder 
 			b.known = append(b.known, b.inZone(inbound.GetTags()))
 		}
 	}
-	b.proxy = &ir.Proxy{Kind: kind, Mesh: in.MeshName, Name: in.Name, Zone: in.Zone}
+	b.proxy = &ir.Proxy{Kind: kind, Mesh: in.MeshName, Name: in.Name, Zone: in.Zone, Own: ownTexts(in)}
 	return b
+}
+
+// ownTexts are those of ir.Proxy, in the same order for all replicas.
+func ownTexts(in Input) []string {
+	n := in.Dataplane.GetNetworking()
+	out := []string{in.Name, n.GetAddress()}
+	for _, i := range n.GetInbound() {
+		if i.GetAddress() != "" && !slices.Contains(out, i.GetAddress()) {
+			out = append(out, i.GetAddress())
+		}
+	}
+	return out
 }
 
 // inZone adds the zone, which policies may ask for and nobody has to write down.

@@ -87,7 +87,7 @@ func (s *State) whole(m *mesh, p *proxy) (*half, error) {
 		}
 		s.built(resources)
 	}
-	return s.halfOf(p, result, wanted, resources)
+	return s.halfOf(p, result, wanted, resources, p.had(0))
 }
 
 // tagsOf are the tags that a destination is asked for by.
@@ -126,10 +126,18 @@ func (s *State) buildIngress(p *proxy) (*Built, error) {
 	if err := h.needing(destinations, ingress.IngressView); err != nil {
 		return nil, fmt.Errorf("proxy %s: %w", p.ID, err)
 	}
-	s.interner.InternAll(resources)
+	s.interner.InternAll(resources, p.had(0))
 	p.halves = []*half{h}
 	s.need(p, p.halves)
 	return joined(p.halves)
+}
+
+// had are the resources of a half as it was built last, nil for none.
+func (p *proxy) had(half int) *xds.Resources {
+	if half < len(p.halves) {
+		return p.halves[half].resources
+	}
+	return nil
 }
 
 func (m *mesh) offered(name, zone string) []ingress.Destination {

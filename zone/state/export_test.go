@@ -5,6 +5,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/zoneforge/zoneforge/ir"
 	"github.com/zoneforge/zoneforge/xds"
@@ -12,6 +13,18 @@ import (
 
 // FormerTokens are those that a proxy's routes asked for before the last change of that.
 func FormerTokens(s *State, id string) []*ir.JWT { return s.proxies[id].formerJWT }
+
+// sent is what a proxy is told, whatever of it is kept apart.
+func sent(r *xds.Resources) string {
+	var out strings.Builder
+	for _, list := range [][]*xds.Resource{r.Listeners, r.Routes, r.Clusters, r.Extensions} {
+		for _, r := range list {
+			out.WriteString(r.String() + " ")
+			out.Write(r.Any().GetValue())
+		}
+	}
+	return out.String()
+}
 
 // AsIfBuiltWhole compares what was built of live proxies, in halves and only where something changed, with one build of all of it. It
 // returns what differs.
@@ -45,7 +58,7 @@ func AsIfBuiltWhole(s *State) []string {
 			uses, wanted = "", "" // what a policy that was left out would have led to is still among them
 		}
 		for what, pair := range map[string][2]any{
-			"resources": {got.Resources, want.Resources}, "secrets": {got.Secrets, want.Secrets}, "needs": {p.needs, h.needed},
+			"resources": {sent(got.Resources), sent(want.Resources)}, "secrets": {got.Secrets, want.Secrets}, "needs": {p.needs, h.needed},
 			"rejected": {fmt.Sprint(p.rejected()), fmt.Sprint(one.rejected())}, "uses": {uses, wanted},
 		} {
 			if !reflect.DeepEqual(pair[0], pair[1]) {

@@ -178,7 +178,9 @@ func (s *State) half(m *mesh, p *proxy, part proxyir.Part) (_ *half, shared bool
 		return nil, false, errWhole
 	}
 	var resources *xds.Resources
+	before := 1
 	if part == proxyir.Inbounds {
+		before = 0
 		result.Proxy.FormerJWT = p.former(requiredTokens(result.Proxy))
 		if resources, err = xds.Build(result.Proxy); err == nil {
 			s.built(resources)
@@ -189,14 +191,14 @@ func (s *State) half(m *mesh, p *proxy, part proxyir.Part) (_ *half, shared bool
 	if err != nil {
 		return nil, false, err
 	}
-	h, err := s.halfOf(p, result, wanted, resources)
+	h, err := s.halfOf(p, result, wanted, resources, p.had(before))
 	return h, err == nil && !result.Personal, err
 }
 
-// halfOf is what was built of a proxy.
-func (s *State) halfOf(p *proxy, r *proxyir.Result, wanted set[string], resources *xds.Resources) (*half, error) {
+// halfOf is what was built of a proxy, which had other resources before or none.
+func (s *State) halfOf(p *proxy, r *proxyir.Result, wanted set[string], resources, before *xds.Resources) (*half, error) {
 	h := &half{resources: resources, secrets: r.Proxy.Secrets, wants: slices.Sorted(maps.Keys(wanted)), rejected: r.Rejected, uses: r.Uses, tokens: requiredTokens(r.Proxy)}
-	s.interner.InternAll(h.resources)
+	s.interner.InternAll(h.resources, before)
 	for _, d := range r.Destinations {
 		h.destinations = append(h.destinations, tagsOf(d))
 	}
@@ -254,10 +256,10 @@ func joined(halves []*half) (*Built, error) {
 				list, x = append(list, x[0]), x[1:]
 			case len(x) == 0 || y[0].Name < x[0].Name:
 				list, y = append(list, y[0]), y[1:]
-			case x[0] != y[0]: // equal ones are interned
+			case x[0].Version != y[0].Version:
 				return nil, errWhole
 			default:
-				list, x, y = append(list, x[0]), x[1:], y[1:]
+				list, x, y = append(list, y[0]), x[1:], y[1:]
 			}
 		}
 		*of.into = list
