@@ -1,6 +1,7 @@
 package state
 
 import (
+	"iter"
 	"maps"
 	"slices"
 
@@ -33,16 +34,16 @@ func (s *State) policyChanged(m *mesh, key resource.Key, old, next *resource.Res
 func (s *State) affects(m *mesh, r *resource.Resource) {
 	switch v := r.Spec.(type) {
 	case *meshv1.MeshGateway:
-		s.markIf(m.gateways, func(p *proxy) bool { return matches(v.GetSelectors(), p.source) })
+		s.markIf(everyone(m.gateways), func(p *proxy) bool { return matches(v.GetSelectors(), p.workload.source) })
 	case *meshv1.MeshGatewayRoute:
-		s.markIf(m.gateways, func(p *proxy) bool { return s.routeReaches(m, v, p) })
+		s.markIf(everyone(m.gateways), func(p *proxy) bool { return s.routeReaches(m, v, p) })
 	case *meshv1.Composition:
-		s.markIf(m.gateways, func(p *proxy) bool { return s.routeReaches(m, v, p) })
+		s.markIf(everyone(m.gateways), func(p *proxy) bool { return s.routeReaches(m, v, p) })
 	case *meshv1.FilterPolicy:
-		s.markIf(m.gateways, func(p *proxy) bool { return s.routeReaches(m, v, p) })
+		s.markIf(everyone(m.gateways), func(p *proxy) bool { return s.routeReaches(m, v, p) })
 		s.inboundsOf(m, v.GetSelectors())
 	case *meshv1.RateLimit:
-		s.markIf(m.gateways, func(p *proxy) bool { return s.routeReaches(m, v, p) })
+		s.markIf(everyone(m.gateways), func(p *proxy) bool { return s.routeReaches(m, v, p) })
 		s.byClientOf(m, v)
 	case *meshv1.FaultInjection:
 		s.byClientOf(m, v)
@@ -59,12 +60,12 @@ func (s *State) affects(m *mesh, r *resource.Resource) {
 			}
 		}
 		if tags := proxyir.ScraperTags(m.spec); tags != nil && matches(v.GetDestinations(), s.inZone(tags)) {
-			s.allProxies(m)
+			s.mark(everyone(m.live))
 			return
 		}
 		s.inboundsOf(m, v.GetDestinations())
 	case *meshv1.TrafficLog:
-		s.each(m.bySource, m.proxies, v.GetSources(), (*State).touch, func(p *proxy) bool { return matches(v.GetSources(), p.source) })
+		s.each(m.bySource, m, v.GetSources(), (*State).touch, func(p *proxy) bool { return matches(v.GetSources(), p.workload.source) })
 	case *meshv1.TrafficTrace:
 		s.selected(m, v.GetSelectors())
 	case *meshv1.ProxyTemplate:
@@ -88,8 +89,8 @@ func (s *State) affects(m *mesh, r *resource.Resource) {
 // externalAffects marks the proxies that reach a service outside the mesh, and those that left something out, as that may be the
 // reason.
 func (s *State) externalAffects(m *mesh, tags map[string]string) {
-	s.mark(m.byDestination[tags[resource.TagService]])
-	s.markIf(s.refusing, func(p *proxy) bool { return p.Mesh == m.name })
+	s.mark(everyone(m.byDestination[tags[resource.TagService]]))
+	s.mark(s.refusers(m))
 }
 
 // localities marks the endpoints that a policy can order anew, and the proxies that are told that it holds for them.
@@ -104,36 +105,36 @@ func (s *State) localities(m *mesh, v *meshv1.LocalityPolicy) {
 			continue
 		}
 		for endpoints := range known.names {
-			if e := s.endpoints[endpoints]; e != nil && e.view == ingress.ClientView && matches(v.GetDestinations(), tagsOf(e.destination)) {
+			if e := s.endpoints[endpoints]; e != nil && e.view == ingress.ClientView && matches(v.GetDestinations(), e.tags) {
 				s.dirty.endpoints[endpoints] = struct{}{}
 			}
 		}
 	}
-	s.each(m.byDestination, m.proxies, v.GetDestinations(), (*State).goesOut, func(p *proxy) bool { return p.leadsTo(v.GetDestinations()) })
+	s.each(m.byDestination, m, v.GetDestinations(), (*State).goesOut, func(p *proxy) bool { return p.leadsTo(v.GetDestinations()) })
 }
 
 // connections marks the clients with a connection that a policy matches. They are looked for at the end that fewer proxies have: a
 // service may have many clients of which a policy names few.
 func (s *State) connections(m *mesh, v policy.ConnectionPolicy) {
 	fits := func(p *proxy) bool {
-		return matches(v.GetSources(), p.source) &&
-			(slices.ContainsFunc(p.outbounds, func(t map[string]string) bool { return matches(v.GetDestinations(), t) }) || p.leadsTo(v.GetDestinations()))
+		return matches(v.GetSources(), p.workload.source) &&
+			(slices.ContainsFunc(p.workload.outbounds, func(o *meshv1.Dataplane_Outbound) bool { return matches(v.GetDestinations(), o.GetTags()) }) || p.leadsTo(v.GetDestinations()))
 	}
-	if among(m.byDestination, m.proxies, v.GetDestinations()) < among(m.bySource, m.proxies, v.GetSources()) {
-		s.each(m.byDestination, m.proxies, v.GetDestinations(), (*State).goesOut, fits)
+	if among(m.byDestination, m, v.GetDestinations()) < among(m.bySource, m, v.GetSources()) {
+		s.each(m.byDestination, m, v.GetDestinations(), (*State).goesOut, fits)
 		return
 	}
-	s.each(m.bySource, m.proxies, v.GetSources(), (*State).goesOut, fits)
+	s.each(m.bySource, m, v.GetSources(), (*State).goesOut, fits)
 }
 
 // among counts the proxies that each has to look at.
-func among(index map[string]set[string], all set[string], selectors []*meshv1.Selector) (n int) {
+func among(x index, m *mesh, selectors []*meshv1.Selector) (n int) {
 	names, exact := policy.Services(selectors)
 	if !exact {
-		return len(all)
+		return count(m.live)
 	}
 	for _, name := range names {
-		n += len(index[name])
+		n += count(x[name])
 	}
 	return n
 }
@@ -143,8 +144,8 @@ func (s *State) inboundsOf(m *mesh, selectors []*meshv1.Selector) {
 	if len(selectors) == 0 {
 		return
 	}
-	s.each(m.byInbound, m.proxies, selectors, (*State).touch, func(p *proxy) bool {
-		return slices.ContainsFunc(p.inbounds, func(t map[string]string) bool { return matches(selectors, t) })
+	s.each(m.byInbound, m, selectors, (*State).touch, func(p *proxy) bool {
+		return slices.ContainsFunc(p.workload.inbounds, func(t map[string]string) bool { return matches(selectors, t) })
 	})
 }
 
@@ -157,11 +158,11 @@ func (s *State) byClientOf(m *mesh, v policy.ConnectionPolicy) {
 	}
 	names, exact := policy.Services(v.GetDestinations())
 	if !exact {
-		s.mark(m.proxies)
+		s.mark(everyone(m.live))
 		return
 	}
 	for _, name := range names {
-		s.mark(m.byDestination[name])
+		s.mark(everyone(m.byDestination[name]))
 	}
 }
 
@@ -170,47 +171,60 @@ func (s *State) selected(m *mesh, selectors []*meshv1.Selector) {
 	fits := func(p *proxy) bool { return p.knownBy(selectors) }
 	names, exact := policy.Services(selectors)
 	if !exact {
-		s.markIf(m.proxies, fits)
+		s.markIf(everyone(m.live), fits)
 		return
 	}
 	for _, name := range names {
-		s.markIf(m.bySource[name], fits)
-		s.markIf(m.byInbound[name], fits)
+		s.markIf(everyone(m.bySource[name]), fits)
+		s.markIf(everyone(m.byInbound[name]), fits)
 	}
 }
 
 // each marks the proxies that fit, looking only at those of the services that the selectors name, where all of them do.
-func (s *State) each(index map[string]set[string], all set[string], selectors []*meshv1.Selector, mark func(*State, *proxy), fits func(*proxy) bool) {
-	look := func(ids set[string]) {
-		s.work.Examined += len(ids)
-		for id := range ids {
-			if p := s.proxies[id]; p != nil && p.live && fits(p) {
+func (s *State) each(x index, m *mesh, selectors []*meshv1.Selector, mark func(*State, *proxy), fits func(*proxy) bool) {
+	look := func(groups set[*group]) {
+		for p := range everyone(groups) {
+			if s.work.Examined++; fits(p) {
 				mark(s, p)
 			}
 		}
 	}
 	names, exact := policy.Services(selectors)
 	if !exact {
-		look(all)
+		look(m.live)
 		return
 	}
 	for _, name := range names {
-		look(index[name])
+		look(x[name])
 	}
 }
 
-func (s *State) markIf(ids set[string], fits func(*proxy) bool) {
-	s.work.Examined += len(ids)
-	for id := range ids {
-		if p := s.proxies[id]; p != nil && p.live && fits(p) {
+func (s *State) markIf(proxies iter.Seq[*proxy], fits func(*proxy) bool) {
+	for p := range proxies {
+		if s.work.Examined++; fits(p) {
 			s.touch(p)
+		}
+	}
+}
+
+func anyone(*proxy) bool { return true }
+
+func (s *State) mark(proxies iter.Seq[*proxy]) { s.markIf(proxies, anyone) }
+
+// refusers are the proxies of a mesh that leave something out.
+func (s *State) refusers(m *mesh) iter.Seq[*proxy] {
+	return func(yield func(*proxy) bool) {
+		for id := range s.refusing {
+			if p := s.proxies[id]; p.Mesh == m.name && !yield(p) {
+				return
+			}
 		}
 	}
 }
 
 // knownBy tells whether selectors of whole proxies match one: its gateway, or any of its inbounds.
 func (p *proxy) knownBy(selectors []*meshv1.Selector) bool {
-	return matches(selectors, p.source) || slices.ContainsFunc(p.inbounds, func(t map[string]string) bool { return matches(selectors, t) })
+	return matches(selectors, p.workload.source) || slices.ContainsFunc(p.workload.inbounds, func(t map[string]string) bool { return matches(selectors, t) })
 }
 
 func matches(selectors []*meshv1.Selector, tags map[string]string) bool {
@@ -220,12 +234,12 @@ func matches(selectors []*meshv1.Selector, tags map[string]string) bool {
 
 // routeReaches tells whether a policy selects a gateway or one of its listeners.
 func (s *State) routeReaches(m *mesh, v policy.DataplanePolicy, p *proxy) bool {
-	if matches(v.GetSelectors(), p.source) {
+	if matches(v.GetSelectors(), p.workload.source) {
 		return true
 	}
-	gateway := spec[*meshv1.MeshGateway](policy.MostSpecific(m.policies["MeshGateway"].Of(p.source), m.name, p.source))
+	gateway := spec[*meshv1.MeshGateway](policy.MostSpecific(m.policies["MeshGateway"].Of(p.workload.source), m.name, p.workload.source))
 	for _, l := range gateway.GetConf().GetListeners() {
-		tags := s.inZone(p.source)
+		tags := s.inZone(p.workload.source)
 		for k, value := range l.GetTags() {
 			tags[k] = value
 		}

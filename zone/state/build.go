@@ -18,9 +18,12 @@ import (
 
 // endpoints are those of a destination in a view, shared by all proxies that need them.
 type endpoints struct {
+	name        string
 	destination ingress.Destination
-	view        ingress.View
-	users       set[string]
+	// tags are those by which the destination is asked for.
+	tags  map[string]string
+	view  ingress.View
+	users set[*group]
 }
 
 // Built is what a proxy is to be configured with, but for endpoints and the bytes of secrets.
@@ -41,10 +44,10 @@ func (s *State) BuildProxy(id string) (*Built, error) {
 		return s.buildIngress(p)
 	}
 	m := s.mesh(p.Mesh)
-	if p.workload != nil {
+	if p.workload.divides() {
 		if halves, err := s.halves(m, p); err == nil {
 			if built, err := joined(halves); err == nil {
-				s.keep(m, p, halves)
+				s.keep(p, halves)
 				p.asked(halves)
 				return built, nil
 			}
@@ -56,7 +59,7 @@ func (s *State) BuildProxy(id string) (*Built, error) {
 		return nil, err
 	}
 	halves := []*half{whole}
-	s.keep(m, p, halves)
+	s.keep(p, halves)
 	p.asked(halves)
 	return joined(halves)
 }
@@ -122,13 +125,12 @@ func (s *State) buildIngress(p *proxy) (*Built, error) {
 		return nil, err
 	}
 	s.built(resources)
-	h := &half{resources: resources, secrets: out.Secrets}
-	if err := h.needing(destinations, ingress.IngressView); err != nil {
+	needs, err := s.needing(destinations, ingress.IngressView)
+	if err != nil {
 		return nil, fmt.Errorf("proxy %s: %w", p.ID, err)
 	}
 	s.interner.InternAll(resources, p.had(0))
-	p.halves = []*half{h}
-	s.need(p, p.halves)
+	s.adopt(p, []*half{{resources, &findings{secrets: out.Secrets, needs: needs}}})
 	return joined(p.halves)
 }
 
@@ -157,37 +159,23 @@ func (m *mesh) offered(name, zone string) []ingress.Destination {
 	return out
 }
 
-// need counts the users of the endpoints of halves, which may be none. Those without any become dirty, and BuildEndpoints tells that
-// they are not wanted.
-func (s *State) need(p *proxy, halves []*half) {
-	names := together(halves, func(h *half) []string { return h.needed }, cmp.Compare[string])
-	if slices.Equal(names, p.needs) {
-		return
-	}
-	for _, h := range halves {
-		for _, n := range h.needs {
-			e := s.endpoints[n.name]
-			if e == nil {
-				e = &endpoints{destination: n.destination, view: n.view, users: set[string]{}}
-				s.endpoints[n.name] = e
-				s.mesh(n.destination.Mesh).service(n.destination.Service).names[n.name] = struct{}{}
-				s.dirty.endpoints[n.name] = struct{}{}
-			}
-			e.users[p.ID] = struct{}{}
+// needing are the endpoints of destinations, by name and each once. Those that nobody needs yet are not among the state's.
+func (s *State) needing(destinations []ingress.Destination, view ingress.View) ([]*endpoints, error) {
+	needs := make([]*endpoints, 0, len(destinations))
+	for _, d := range destinations {
+		sni, err := d.SNI()
+		if err != nil {
+			return nil, err
 		}
-	}
-	for _, name := range p.needs {
+		name := ingress.EndpointsName(sni, view)
 		e := s.endpoints[name]
-		if _, still := slices.BinarySearch(names, name); e == nil || still {
-			continue
+		if e == nil {
+			e = &endpoints{name: name, destination: d, tags: tagsOf(d), view: view, users: set[*group]{}}
 		}
-		if delete(e.users, p.ID); len(e.users) == 0 {
-			delete(s.endpoints, name)
-			delete(s.mesh(e.destination.Mesh).service(e.destination.Service).names, name)
-			s.dirty.endpoints[name] = struct{}{}
-		}
+		needs = append(needs, e)
 	}
-	p.needs = names
+	slices.SortFunc(needs, func(a, b *endpoints) int { return cmp.Compare(a.name, b.name) })
+	return slices.CompactFunc(needs, func(a, b *endpoints) bool { return a.name == b.name }), nil
 }
 
 // Users lists the proxies that need endpoints, sorted.
@@ -196,15 +184,28 @@ func (s *State) Users(endpoints string) []string {
 	if e == nil {
 		return nil
 	}
-	return slices.Sorted(maps.Keys(e.users))
+	var out []string
+	for p := range everyone(e.users) {
+		out = append(out, p.ID)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // Needs lists the endpoints that a proxy needs, sorted.
 func (s *State) Needs(id string) []string {
-	if p := s.proxies[id]; p != nil {
-		return p.needs
+	p := s.proxies[id]
+	if p == nil {
+		return nil
 	}
-	return nil
+	var out []string
+	for _, h := range p.halves {
+		for _, e := range h.needs {
+			out = append(out, e.name)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // BuildEndpoints builds shared endpoints by their name; nil where no proxy needs them any more.
@@ -220,8 +221,7 @@ func (s *State) BuildEndpoints(name string) (*ir.Endpoints, error) {
 		in.Local = append(in.Local, v.local[id]...)
 	}
 	if e.view == ingress.ClientView {
-		tags := tagsOf(e.destination)
-		in.Locality = policy.LocalityFor(m.policies["LocalityPolicy"].To(tags), m.name, s.zone, tags)
+		in.Locality = policy.LocalityFor(m.policies["LocalityPolicy"].To(e.tags), m.name, s.zone, e.tags)
 		for _, zone := range slices.Sorted(maps.Keys(v.available)) {
 			in.Available = append(in.Available, v.available[zone])
 		}

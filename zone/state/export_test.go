@@ -58,7 +58,7 @@ func AsIfBuiltWhole(s *State) []string {
 			uses, wanted = "", "" // what a policy that was left out would have led to is still among them
 		}
 		for what, pair := range map[string][2]any{
-			"resources": {sent(got.Resources), sent(want.Resources)}, "secrets": {got.Secrets, want.Secrets}, "needs": {p.needs, h.needed},
+			"resources": {sent(got.Resources), sent(want.Resources)}, "secrets": {got.Secrets, want.Secrets}, "needs": {s.Needs(id), names(h.needs)},
 			"rejected": {fmt.Sprint(p.rejected()), fmt.Sprint(one.rejected())}, "uses": {uses, wanted},
 		} {
 			if !reflect.DeepEqual(pair[0], pair[1]) {
@@ -67,4 +67,29 @@ func AsIfBuiltWhole(s *State) []string {
 		}
 	}
 	return wrong
+}
+
+func names(needs []*endpoints) []string {
+	var out []string
+	for _, e := range needs {
+		out = append(out, e.name)
+	}
+	return out
+}
+
+// Entries counts what indexes hold, and endpoints of their users.
+func Entries(s *State) int {
+	n := 0
+	for _, m := range s.meshes {
+		n += len(m.live) + len(m.gateways)
+		for _, x := range []index{m.byInbound, m.bySource, m.byDestination, m.bySecret} {
+			for _, groups := range x {
+				n += len(groups)
+			}
+		}
+	}
+	for _, e := range s.endpoints {
+		n += len(e.users)
+	}
+	return n
 }

@@ -6,97 +6,24 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/zoneforge/zoneforge/ingress"
-	"github.com/zoneforge/zoneforge/ir"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/xds"
 	"github.com/zoneforge/zoneforge/zone/proxyir"
 )
 
 // half is what one build gave for a proxy: all of it, or what comes into a sidecar, or what goes out. Replicas of a workload differ in
-// their addresses alone, where requests come in, so they share the half by which they go out. It is immutable.
+// their addresses alone, where requests come in, so they share the half by which they go out, and what was found for the other. It is immutable.
 type half struct {
 	resources *xds.Resources
-	// secrets are those that Envoy is given, wants the Secrets of the mesh that decided on the build, there or not.
-	secrets, wants []string
-	// destinations are the tags of those that it leads to, outside the mesh too.
-	destinations []map[string]string
-	needs        []need
-	// needed are the names of needs.
-	needed   []string
-	rejected []proxyir.Rejected
-	uses     []proxyir.Use
-	// tokens are those that routes ask for.
-	tokens []*ir.JWT
-}
-
-// need is an EDS resource; a list of them is sorted by name.
-type need struct {
-	name        string
-	destination ingress.Destination
-	view        ingress.View
-}
-
-// workload is what live sidecars have in common that go out alike.
-type workload struct {
-	key       string
-	members   int
-	outbounds []*meshv1.Dataplane_Outbound
-	tags      []map[string]string
-	// out is nil until it is built, and again when something changed that may be part of it.
-	out *half
-}
-
-// workloadOf names all that the outgoing half of a sidecar is built from, besides policies and what is known of its mesh.
-func workloadOf(p *proxy) string {
-	b := fmt.Appendf(nil, "%q %q %q %q", p.Mesh, p.LogPipe, p.Modules, p.Refused)
-	for _, tags := range p.inbounds {
-		b = appendTags(append(b, "\n<"...), tags)
-	}
-	for _, o := range p.Dataplane.GetNetworking().GetOutbound() {
-		b = strconv.AppendQuote(append(b, "\n>"...), o.GetAddress())
-		b = append(strconv.AppendUint(append(b, ' '), uint64(o.GetPort()), 10), ' ')
-		b = appendTags(b, o.GetTags())
-	}
-	return string(b)
-}
-
-// join lets a live sidecar share what it has in common with others: also its document's outbounds, which are most of that.
-func (s *State) join(p *proxy) {
-	n := p.Dataplane.GetNetworking()
-	if n.GetGateway() != nil || len(n.GetOutbound()) == 0 {
-		return
-	}
-	key := workloadOf(p)
-	w := s.workloads[key]
-	if w == nil {
-		w = &workload{key: key, outbounds: n.GetOutbound()}
-		for _, o := range n.GetOutbound() {
-			w.tags = append(w.tags, o.GetTags())
-		}
-		s.workloads[key] = w
-	}
-	w.members++
-	p.workload = w
-	n.Outbound, p.outbounds = w.outbounds, w.tags
-}
-
-func (s *State) leave(p *proxy) {
-	if p.workload == nil {
-		return
-	}
-	if p.workload.members--; p.workload.members == 0 {
-		delete(s.workloads, p.workload.key)
-	}
-	p.workload = nil
+	*findings
 }
 
 // goesOut marks a proxy of which something that goes out may have changed. What comes in is as it was, unless it leads somewhere, too.
 func (s *State) goesOut(p *proxy) {
-	if p.workload == nil || p.in == nil || len(p.in.destinations) > 0 {
+	if !p.workload.divides() || p.in == nil || len(p.in.needs)+len(p.in.externals) > 0 {
 		s.touch(p)
 		return
 	}
@@ -197,32 +124,14 @@ func (s *State) half(m *mesh, p *proxy, part proxyir.Part) (_ *half, shared bool
 
 // halfOf is what was built of a proxy, which had other resources before or none.
 func (s *State) halfOf(p *proxy, r *proxyir.Result, wanted set[string], resources, before *xds.Resources) (*half, error) {
-	h := &half{resources: resources, secrets: r.Proxy.Secrets, wants: slices.Sorted(maps.Keys(wanted)), rejected: r.Rejected, uses: r.Uses, tokens: requiredTokens(r.Proxy)}
-	s.interner.InternAll(h.resources, before)
-	for _, d := range r.Destinations {
-		h.destinations = append(h.destinations, tagsOf(d))
-	}
-	h.destinations = append(h.destinations, r.Externals...)
-	if err := h.needing(r.Destinations, ingress.ClientView); err != nil {
+	f := &findings{of: p.workload, secrets: r.Proxy.Secrets, wants: slices.Sorted(maps.Keys(wanted)), externals: r.Externals,
+		rejected: r.Rejected, uses: r.Uses, tokens: requiredTokens(r.Proxy)}
+	var err error
+	if f.needs, err = s.needing(r.Destinations, ingress.ClientView); err != nil {
 		return nil, fmt.Errorf("proxy %s: %w", p.ID, err)
 	}
-	return h, nil
-}
-
-func (h *half) needing(destinations []ingress.Destination, view ingress.View) error {
-	for _, d := range destinations {
-		sni, err := d.SNI()
-		if err != nil {
-			return err
-		}
-		h.needs = append(h.needs, need{ingress.EndpointsName(sni, view), d, view})
-	}
-	slices.SortFunc(h.needs, func(a, b need) int { return cmp.Compare(a.name, b.name) })
-	h.needs = slices.CompactFunc(h.needs, func(a, b need) bool { return a.name == b.name })
-	for _, n := range h.needs {
-		h.needed = append(h.needed, n.name)
-	}
-	return nil
+	s.interner.InternAll(resources, before)
+	return &half{resources, f.shared()}, nil
 }
 
 // joined is all that halves are together; errWhole when they have different resources of one name.
@@ -268,32 +177,20 @@ func joined(halves []*half) (*Built, error) {
 }
 
 // keep puts what was built in the place of what was built before.
-func (s *State) keep(m *mesh, p *proxy, halves []*half) {
-	if !slices.EqualFunc(p.halves, halves, func(a, b *half) bool {
-		return a == b || sameTags(a.destinations, b.destinations) && slices.Equal(a.wants, b.wants)
-	}) {
-		s.unindex(m, p)
-		p.halves = halves
-		s.index(m, p)
-	}
-	p.halves = halves
+func (s *State) keep(p *proxy, halves []*half) {
+	s.adopt(p, halves)
 	delete(s.refusing, p.ID)
 	for _, h := range halves {
 		if len(h.rejected) > 0 {
 			s.refusing[p.ID] = struct{}{}
 		}
 	}
-	s.need(p, halves)
-}
-
-func sameTags(a, b []map[string]string) bool {
-	return slices.EqualFunc(a, b, func(x, y map[string]string) bool { return maps.Equal(x, y) })
 }
 
 // destinations are the tags of all that a proxy leads to.
 func (p *proxy) destinations(each func(tags map[string]string) bool) {
 	for _, h := range p.halves {
-		for _, tags := range h.destinations {
+		for tags := range h.destinations {
 			if !each(tags) {
 				return
 			}

@@ -34,19 +34,13 @@ type Proxy struct {
 type proxy struct {
 	Proxy
 	live bool
-	// inbounds, outbounds and source hold tags with the zone's; source are those by which policies know it as a client.
-	inbounds  []map[string]string
-	outbounds []map[string]string
-	source    map[string]string
-
-	// workload is what a live sidecar with outbounds has in common with others; nil for all other proxies.
+	// workload is what a live Dataplane has in common with others; nil for all other proxies.
 	workload *workload
 	// in is the half of a sidecar by which requests come in; nil until it is built, and again when something changed that may be part
 	// of it.
 	in *half
 	// The rest is of the last build.
 	halves []*half
-	needs  []string
 	// jwt are the tokens that its routes ask for, formerJWT those of before the last change of that.
 	jwt, formerJWT []*ir.JWT
 }
@@ -66,7 +60,8 @@ func (s *State) Register(in Proxy, live bool) {
 	delete(s.refusing, in.ID) // until it is built
 	if in.ZoneIngress != nil {
 		if old != nil {
-			p.halves, p.needs = old.halves, old.needs
+			s.adopt(p, old.halves)
+			s.adopt(old, nil)
 		}
 		s.dirty.offer[serviceKey{service: in.ID}] = struct{}{}
 		if live {
@@ -76,44 +71,39 @@ func (s *State) Register(in Proxy, live bool) {
 		return
 	}
 	m := s.mesh(in.Mesh)
-	n := in.Dataplane.GetNetworking()
-	for _, i := range n.GetInbound() {
-		p.inbounds = append(p.inbounds, s.inZone(i.GetTags()))
-	}
 	locals := p.locals()
-	for _, o := range n.GetOutbound() {
-		p.outbounds = append(p.outbounds, o.GetTags())
-	}
-	if g := n.GetGateway(); g != nil {
-		p.source = s.inZone(g.GetTags())
-	} else if len(p.inbounds) > 0 {
-		p.source = p.inbounds[0]
-	} else {
-		p.source = s.inZone(nil)
-	}
 	if old != nil {
-		s.unindex(m, old)
-		for _, i := range old.inbounds {
-			if name := i[resource.TagService]; locals[name] == nil {
+		for _, i := range old.Dataplane.GetNetworking().GetInbound() {
+			if name := i.GetTags()[resource.TagService]; locals[name] == nil {
 				s.setLocal(m, name, in.ID, nil)
 			}
 		}
-		// What the last build found holds until the next one, so that shared endpoints don't come and go between.
-		p.halves, p.needs = old.halves, old.needs
 		p.jwt, p.formerJWT = old.jwt, old.formerJWT
 	}
-	m.proxies[in.ID] = struct{}{}
 	for _, name := range slices.Sorted(maps.Keys(locals)) {
 		s.setLocal(m, name, in.ID, locals[name])
 	}
 	if live {
-		s.join(p)
-		s.index(m, p)
+		s.join(m, p)
 		s.dirty.proxies[in.ID] = struct{}{}
 	}
 	if old != nil {
-		s.leave(old) // last, so that what was built for both stays
+		s.succeed(p, old)
 	}
+}
+
+// succeed leaves a proxy what the last build of its predecessor found until it is built itself, so that shared endpoints don't come and go
+// between.
+func (s *State) succeed(p, old *proxy) {
+	var halves []*half
+	for _, h := range old.halves {
+		f := *h.findings
+		f.group, f.of = group{}, p.workload
+		halves = append(halves, &half{h.resources, f.shared()})
+	}
+	s.adopt(p, halves)
+	s.adopt(old, nil)
+	s.leave(old)
 }
 
 // Serve offers the endpoints of a proxy that was opening. It reports whether it was.
@@ -157,7 +147,7 @@ func (s *State) Unregister(id string) bool {
 	delete(s.proxies, id)
 	delete(s.dirty.proxies, id)
 	delete(s.refusing, id)
-	s.need(p, nil)
+	s.adopt(p, nil)
 	s.leave(p)
 	if p.ZoneIngress != nil {
 		delete(s.ingresses, id)
@@ -165,10 +155,8 @@ func (s *State) Unregister(id string) bool {
 		return true
 	}
 	m := s.mesh(p.Mesh)
-	s.unindex(m, p)
-	delete(m.proxies, id)
-	for _, i := range p.inbounds {
-		s.setLocal(m, i[resource.TagService], id, nil)
+	for _, i := range p.Dataplane.GetNetworking().GetInbound() {
+		s.setLocal(m, i.GetTags()[resource.TagService], id, nil)
 	}
 	return true
 }
@@ -210,46 +198,6 @@ func (s *State) inZone(tags map[string]string) map[string]string {
 	maps.Copy(out, tags)
 	out[resource.TagZone] = s.zone
 	return out
-}
-
-func (s *State) index(m *mesh, p *proxy) {
-	if p.Dataplane.GetNetworking().GetGateway() != nil {
-		m.gateways[p.ID] = struct{}{}
-	}
-	add(m.bySource, p.source[resource.TagService], p.ID)
-	for _, i := range p.inbounds {
-		add(m.byInbound, i[resource.TagService], p.ID)
-	}
-	for _, tags := range p.outbounds {
-		add(m.byDestination, tags[resource.TagService], p.ID)
-	}
-	for tags := range p.destinations {
-		add(m.byDestination, tags[resource.TagService], p.ID)
-	}
-	for _, h := range p.halves {
-		for _, name := range h.wants {
-			add(m.bySecret, name, p.ID)
-		}
-	}
-}
-
-func (s *State) unindex(m *mesh, p *proxy) {
-	delete(m.gateways, p.ID)
-	remove(m.bySource, p.source[resource.TagService], p.ID)
-	for _, i := range p.inbounds {
-		remove(m.byInbound, i[resource.TagService], p.ID)
-	}
-	for _, tags := range p.outbounds {
-		remove(m.byDestination, tags[resource.TagService], p.ID)
-	}
-	for tags := range p.destinations {
-		remove(m.byDestination, tags[resource.TagService], p.ID)
-	}
-	for _, h := range p.halves {
-		for _, name := range h.wants {
-			remove(m.bySecret, name, p.ID)
-		}
-	}
 }
 
 // RejectedBy lists the policies that were left out of a proxy.

@@ -178,7 +178,7 @@ func (s *State) changed(key resource.Key, old, next *resource.Resource) {
 		m := s.mesh(key.Mesh)
 		bundle := spec[*federationv1.TrustBundle](next)
 		if m.bundle.GetDomain() != bundle.GetDomain() {
-			s.allProxies(m)
+			s.mark(everyone(m.live))
 		}
 		m.bundle = bundle
 		s.dirty.meshes[m.name] = struct{}{}
@@ -188,7 +188,7 @@ func (s *State) changed(key resource.Key, old, next *resource.Resource) {
 		if v := spec[*meshv1.Secret](next); v != nil {
 			m.secrets[key.Name] = newSecret(v.GetData())
 		}
-		s.mark(m.bySecret[key.Name])
+		s.mark(everyone(m.bySecret[key.Name]))
 	case "ServiceAvailability":
 		s.availabilityChanged(key, spec[*federationv1.ServiceAvailability](old), spec[*federationv1.ServiceAvailability](next))
 	case "ZoneIngress":
@@ -221,7 +221,7 @@ func (s *State) meshChanged(m *mesh, next *meshv1.Mesh) {
 	s.dirty.meshes[m.name] = struct{}{}
 	if backendOf(old) != backendOf(next) || !proto.Equal(old.GetLogging(), next.GetLogging()) || !proto.Equal(old.GetTracing(), next.GetTracing()) ||
 		!proto.Equal(old.GetMetrics(), next.GetMetrics()) {
-		s.allProxies(m)
+		s.mark(everyone(m.live))
 	}
 	if (old.GetMtls().GetEnabledBackend() != "") != m.mtls() {
 		for _, v := range m.services {
@@ -316,28 +316,12 @@ func (s *State) protocolChanged(m *mesh, name string, v *service) {
 	}
 	if p := slices.Min(all); p != v.protocol {
 		v.protocol, m.spoken = p, nil
-		s.work.Examined += len(m.byDestination[name])
-		for id := range m.byDestination[name] {
-			s.goesOut(s.proxies[id])
+		for p := range everyone(m.byDestination[name]) {
+			s.work.Examined++
+			s.goesOut(p)
 		}
 		// A policy that was left out for the protocol of a service has taken its destination back.
-		s.markIf(s.refusing, func(p *proxy) bool { return p.Mesh == m.name })
-	}
-}
-
-func (s *State) mark(ids set[string]) {
-	s.work.Examined += len(ids)
-	for id := range ids {
-		s.touch(s.proxies[id])
-	}
-}
-
-func (s *State) allProxies(m *mesh) {
-	s.work.Examined += len(m.proxies)
-	for id := range m.proxies {
-		if p := s.proxies[id]; p.live {
-			s.touch(p)
-		}
+		s.mark(s.refusers(m))
 	}
 }
 

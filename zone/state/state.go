@@ -10,6 +10,7 @@
 package state
 
 import (
+	"crypto/sha256"
 	"maps"
 	"slices"
 
@@ -44,8 +45,8 @@ type State struct {
 	refusing set[string]
 	// astray is what unknownZones gives; nil when that may have changed.
 	astray map[resource.Key]string
-	// workloads are what live sidecars have in common, by what that is built from.
-	workloads map[string]*workload
+	// workloads are what live Dataplanes have in common, by a digest of what that is built from.
+	workloads map[[sha256.Size]byte]*workload
 	// interner lets proxies share equal resources, and memo builds them once. What comes into a sidecar is of no other proxy, and not
 	// in the memo.
 	interner xds.Interner
@@ -90,13 +91,9 @@ type mesh struct {
 	// spoken is what protocols gave; nil when a protocol changed since.
 	spoken map[string]string
 
-	proxies set[string]
-	// gateways and the indexes below hold live proxies only.
-	gateways      set[string]
-	byInbound     map[string]set[string]
-	bySource      map[string]set[string]
-	byDestination map[string]set[string]
-	bySecret      map[string]set[string]
+	// live are the workloads, gateways those of them that are such; the indexes by service and by Secret hold findings, too.
+	live, gateways                               set[*group]
+	byInbound, bySource, byDestination, bySecret index
 }
 
 // service is one service of a mesh, in this zone and in others.
@@ -136,7 +133,7 @@ func New(zone, replica string) *State {
 	return &State{
 		zone: zone, replica: replica, records: map[resource.Key]*record{}, meshes: map[string]*mesh{}, remotes: map[resource.Key]ingress.Remote{},
 		reaches: map[string]set[serviceKey]{}, proxies: map[string]*proxy{}, ingresses: set[string]{},
-		refused: set[resource.Key]{}, refusing: set[string]{}, workloads: map[string]*workload{}, endpoints: map[string]*endpoints{}, offer: kds.NewSet(),
+		refused: set[resource.Key]{}, refusing: set[string]{}, workloads: map[[sha256.Size]byte]*workload{}, endpoints: map[string]*endpoints{}, offer: kds.NewSet(),
 		dirty: dirty{proxies: set[string]{}, endpoints: set[string]{}, offer: set[serviceKey]{}, meshes: set[string]{}},
 	}
 }
@@ -266,8 +263,7 @@ func (s *State) mesh(name string) *mesh {
 	if m == nil {
 		m = &mesh{
 			name: name, policies: policy.ByKind{}, secrets: map[string]*secret{}, services: map[string]*service{},
-			proxies: set[string]{}, gateways: set[string]{}, byInbound: map[string]set[string]{}, bySource: map[string]set[string]{},
-			byDestination: map[string]set[string]{}, bySecret: map[string]set[string]{},
+			live: set[*group]{}, gateways: set[*group]{}, byInbound: index{}, bySource: index{}, byDestination: index{}, bySecret: index{},
 		}
 		s.meshes[name] = m
 	}
@@ -286,17 +282,3 @@ func (m *mesh) service(name string) *service {
 }
 
 func (m *mesh) mtls() bool { return m.spec.GetMtls().GetEnabledBackend() != "" }
-
-func add(index map[string]set[string], key, id string) {
-	if index[key] == nil {
-		index[key] = set[string]{}
-	}
-	index[key][id] = struct{}{}
-}
-
-func remove(index map[string]set[string], key, id string) {
-	delete(index[key], id)
-	if len(index[key]) == 0 {
-		delete(index, key)
-	}
-}

@@ -48,3 +48,46 @@ func TestPolicyForAllBuildsWhatDiffersOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestIndexesHoldWorkloads: replicas add nothing to what is indexed, and when the last has gone nothing is left of it.
+func TestIndexesHoldWorkloads(t *testing.T) {
+	services := []string{"a", "b", "c", "d", "e"}
+	s := state.New("east", "")
+	s.Apply([]*kdsv1.Record{rec(t, "Mesh", "default", mesh(meshv1.Mesh_MODE_STRICT))}, nil, false)
+	bare := state.Entries(s)
+	var all []string
+	fill := func(from, to int) int {
+		for n := from; n < to; n++ {
+			for _, name := range services {
+				p := replica(name, n, services...)
+				s.Register(p, true)
+				all = append(all, p.ID)
+			}
+		}
+		settle(t, s)
+		return state.Entries(s)
+	}
+	// Replicas are of two versions in turn, so two of each service make all workloads that there are.
+	two := fill(0, 2)
+	if two <= bare {
+		t.Fatalf("%d entries with two replicas, %d without any", two, bare)
+	}
+	if twenty := fill(2, 20); twenty != two {
+		t.Errorf("%d entries with twenty replicas of each service, %d with two", twenty, two)
+	}
+	again := replica("a", 0, "b")
+	s.Register(again, true) // a replica that was restarted with another document is a workload by itself until it is as before
+	settle(t, s)
+	s.Register(replica("a", 0, services...), true)
+	settle(t, s)
+	if got := state.Entries(s); got != two {
+		t.Errorf("%d entries after one was another for a while, %d before", got, two)
+	}
+	for _, id := range all {
+		s.Unregister(id)
+	}
+	settle(t, s)
+	if got := state.Entries(s); got != bare {
+		t.Errorf("%d entries are left without a proxy, want %d", got, bare)
+	}
+}
