@@ -132,10 +132,10 @@ func (c *core) load(set *kds.Set, good []*kdsv1.Record, at kds.Position, registr
 			c.files.remove(r.Key)
 			continue
 		}
-		c.state.Register(in.Proxy, false)
 		if in.document != nil {
 			c.admitted.Know(*in.document, in.resource)
 		}
+		c.state.Register(in.Proxy, false)
 		p := &proxy{id: in.ID, since: r.Seen}
 		// What the zone held before it stopped is live again when those proxies are back.
 		if first != nil {

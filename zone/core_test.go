@@ -97,6 +97,30 @@ func TestEndpointsGoWithTheLastStream(t *testing.T) {
 	}
 }
 
+// A proxy that connects again with the document that it had is not kept a second one of.
+func TestProxyThatConnectsAgainKeepsItsDocument(t *testing.T) {
+	c, _ := openCore(t)
+	connect := func(hash byte, token string) *admission.Proxy {
+		spec := &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "10.0.0.1", Inbound: []*meshv1.Dataplane_Inbound{
+			{Port: 80, Tags: map[string]string{resource.TagService: "echo"}}}}}
+		who := &admission.Proxy{ID: "Dataplane/default/echo", Kind: "Dataplane", Mesh: "default", Name: "echo", Dataplane: spec, TokenID: token,
+			Resource: &resource.Resource{Key: resource.Key{Kind: "Dataplane", Mesh: "default", Name: "echo"}, Spec: spec}, Hash: resource.Hash{hash}}
+		c.connect(who, "")
+		known, _ := c.state.Proxy(who.ID)
+		if now := c.proxies[who.ID].who; now.TokenID != token || now.Dataplane != known.Dataplane || now.Resource.Spec != now.Dataplane {
+			t.Errorf("document %d with token %s: got token %s, of the state's document %v, of one document %v", hash, token, now.TokenID, now.Dataplane == known.Dataplane, now.Resource.Spec == now.Dataplane)
+		}
+		return c.proxies[who.ID].who
+	}
+	first, again, other := connect(1, "a"), connect(1, "b"), connect(2, "c")
+	if again.Dataplane != first.Dataplane || first.TokenID != "a" {
+		t.Error("the same document is kept twice")
+	}
+	if other.Dataplane == first.Dataplane {
+		t.Error("another document is not taken")
+	}
+}
+
 // TestGraceLastsWhileProxiesComeBack holds that the endpoints of proxies that are known from disk stay while such proxies come back one after
 // another, though not for ever, and no longer when none does.
 func TestGraceLastsWhileProxiesComeBack(t *testing.T) {

@@ -171,6 +171,11 @@ func (c *core) connect(who *admission.Proxy, envoy string) {
 	}
 	p.streams++
 	again := p.who != nil && p.who.Hash == who.Hash && p.who.LogPipe == who.LogPipe && slices.Equal(p.who.Modules, who.Modules)
+	if again {
+		same := *who // and no second copy of its document
+		same.Resource, same.Dataplane, same.ZoneIngress = p.who.Resource, p.who.Dataplane, p.who.ZoneIngress
+		who = &same
+	}
 	p.who, p.envoy = who, envoy
 	c.changed = true
 	if again {

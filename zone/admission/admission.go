@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"slices"
 	"strings"
@@ -91,6 +92,7 @@ type Admission struct {
 	zone string
 	keys Keys
 	now  func() time.Time
+	tags tagSets
 
 	mu sync.Mutex
 	// All below is guarded by mu: the parsed form of the message that Keys gave last.
@@ -157,7 +159,7 @@ func New(cfg Config) (*Admission, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Admission{zone: cfg.Zone, keys: cfg.Keys, now: cfg.Now}, nil
+	return &Admission{zone: cfg.Zone, keys: cfg.Keys, now: cfg.Now, tags: tagSets{seed: maphash.MakeSeed()}}, nil
 }
 
 // Admit decides on a proxy by the node of its first request and the bearer token of its stream, "" for none. The error is
@@ -313,8 +315,10 @@ func (a *Admission) reach(c token.Claims, s said) error {
 }
 
 // Know spares reading a document of a Dataplane once: its resource, which is that of a registration that this version of the software
-// wrote, is handed over with the first proxy that presents it. Thousands of proxies come back at once when a zone has started.
+// wrote, is handed over with the first proxy that presents it. Thousands of proxies come back at once when a zone has started. Nobody else
+// may know the resource yet.
 func (a *Admission) Know(document Document, r *resource.Resource) {
+	a.tags.share(r)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.documents == nil {
@@ -353,6 +357,7 @@ func (a *Admission) decode(s said) (*Proxy, error) {
 		if r, err = parse(s, key); err != nil {
 			return nil, err
 		}
+		a.tags.share(r)
 	}
 	p := &Proxy{ID: s.id, Kind: s.kind, Mesh: s.mesh, Name: s.name, Resource: r, LogPipe: s.logs, Document: document, Known: known}
 	if s.modules != "" {
