@@ -4,25 +4,23 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
-	"math"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
-
 	"github.com/zoneforge/zoneforge/bench/simproxy"
 	"github.com/zoneforge/zoneforge/xds"
 )
 
-// churnHost is the address of all endpoints that come and go; their ports count.
-const churnHost = "127.127.1.1"
-
 // churn takes the time from each change to each client of the service. Each service has one endpoint that comes and goes: the
 // service's changes are numbered from 1, odd ones begin the endpoint and even ones end it, so that what a proxy was given tells which
-// change it is of. A change that a proxy was never given because the next overtook it counts from its own time on.
+// change it is of. A change that a proxy was never given because the next overtook it counts from its own time on, until the proxy has
+// what is newer. An endpoint that was over before a proxy without it was told of it counts until its end, from which on the proxy had
+// what it should; the end is none that it could be told, and such pairs are counted.
 type churn struct {
+	// host is the address of all endpoints that come and go; their ports count.
+	host     string
 	services []*churned
 	byName   map[string]*churned
 	shards   []*churnShard
@@ -32,9 +30,11 @@ type churn struct {
 // churnShard is of some proxies, as all of them take their times at once.
 type churnShard struct {
 	mu sync.Mutex
-	// Guarded by mu; reached is the newest change that a proxy has.
-	h       *hdrhistogram.Histogram
-	reached map[churnKey]int
+	// Guarded by mu; first is of the first client that is given an endpoint, overtaken counts endpoints that were over before a client was
+	// told of them, and reached is the newest change that a proxy has.
+	all, first *latency
+	overtaken  int64
+	reached    map[churnKey]int
 }
 
 type churnKey struct {
@@ -42,10 +42,10 @@ type churnKey struct {
 	of    *churned
 }
 
-func newChurn(shards int) *churn {
-	c := &churn{byName: map[string]*churned{}, seed: maphash.MakeSeed()}
+func newChurn(host string, shards int) *churn {
+	c := &churn{host: host, byName: map[string]*churned{}, seed: maphash.MakeSeed()}
 	for range shards {
-		c.shards = append(c.shards, &churnShard{h: newLatency("").h, reached: map[churnKey]int{}})
+		c.shards = append(c.shards, &churnShard{all: newLatency(""), first: newLatency(""), reached: map[churnKey]int{}})
 	}
 	return c
 }
@@ -57,27 +57,35 @@ type churned struct {
 	link    *simproxy.Link
 	proxy   *simproxy.Proxy // nil while there is no endpoint
 
-	mu      sync.Mutex
-	changes []time.Time // when, by number - 1; guarded by mu
+	mu sync.Mutex
+	// Guarded by mu: when each change was, by number - 1, and the newest beginning that any client was given.
+	changes []time.Time
+	began   int
 }
 
-func (c *churned) issued(n int) (times []time.Time) {
+// given tells when the change was of which endpoints are, and those before it. first says that no client was given its beginning
+// before.
+func (c *churned) given(host string, endpoints []string) (times []time.Time, first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.changes[:min(n, len(c.changes))]
-}
-
-// number is that of the change of which endpoints are, 0 for none.
-func (c *churned) number(endpoints []string) int {
+	n := len(c.changes) / 2 * 2
 	for _, e := range endpoints {
-		if port, ok := strings.CutPrefix(e, churnHost+":"); ok {
-			n, _ := strconv.Atoi(port)
-			return 2*n - 1
+		if port, ok := strings.CutPrefix(e, host+":"); ok {
+			begun, _ := strconv.Atoi(port)
+			n = min(2*begun-1, len(c.changes))
 		}
 	}
+	if first = n%2 == 1 && n > c.began; first {
+		c.began = n
+	}
+	return c.changes[:n], first
+}
+
+// issued tells when all changes were.
+func (c *churned) issued() []time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.changes) / 2 * 2
+	return c.changes
 }
 
 func (c *churn) seen(p *simproxy.Proxy, typeURL, name string, item *simproxy.Item, at time.Time) {
@@ -88,20 +96,56 @@ func (c *churn) seen(p *simproxy.Proxy, typeURL, name string, item *simproxy.Ite
 	if of == nil {
 		return
 	}
-	key := churnKey{p, of}
-	now := of.number(item.Endpoints)
-	times := of.issued(now)
+	times, first := of.given(c.host, item.Endpoints)
 	shard := c.shards[maphash.Comparable(c.seed, p)%uint64(len(c.shards))]
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	last := shard.reached[key]
-	if now <= last {
+	if first {
+		shard.first.add(at.Sub(times[len(times)-1]))
+	}
+	shard.reach(churnKey{p, of}, times, at)
+}
+
+// reach counts the changes until the last of times, of which a client has what it was given at a time. It needs mu.
+func (s *churnShard) reach(key churnKey, times []time.Time, at time.Time) {
+	last := s.reached[key]
+	if len(times) <= last {
 		return
 	}
-	shard.reached[key] = now
-	for _, began := range times[min(last, len(times)):] {
-		_ = shard.h.RecordValue(min(max(at.Sub(began), 0), maxLatency).Microseconds()) // within the histogram's bounds
+	s.reached[key] = len(times)
+	for ; last%2 == 0 && len(times) >= last+2; last += 2 {
+		s.all.add(times[last+1].Sub(times[last]))
+		s.overtaken++
 	}
+	for _, began := range times[last:] {
+		s.all.add(at.Sub(began))
+	}
+}
+
+// finish counts the endpoints that were over before clients were told of them, and that nothing came after. It gives all times, those of the
+// first clients, and how many such endpoints there were. All must be settled.
+func (c *churn) finish(name string) (all, first *latency, overtaken int64) {
+	told := map[*churned]int{}
+	all, first = newLatency(name+", a change to each client"), newLatency(name+", an endpoint begun to its first client")
+	for _, s := range c.shards {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for key := range s.reached {
+			told[key.of]++
+			s.reach(key, key.of.issued(), time.Now())
+		}
+	}
+	for _, of := range c.services {
+		for range of.clients - told[of] {
+			c.shards[0].reach(churnKey{new(simproxy.Proxy), of}, of.issued(), time.Now())
+		}
+	}
+	for _, s := range c.shards {
+		all.h.Merge(s.all.h)
+		first.h.Merge(s.first.h)
+		overtaken += s.overtaken
+	}
+	return all, first, overtaken
 }
 
 // settled tells which service has a client without its newest change; empty for none. A client that was never told of an endpoint
@@ -111,7 +155,7 @@ func (c *churn) settled() string {
 	for _, shard := range c.shards {
 		shard.mu.Lock()
 		for key, n := range shard.reached {
-			if issued := len(key.of.issued(math.MaxInt)); n == issued || n%2 == 0 && issued%2 == 0 {
+			if issued := len(key.of.issued()); n == issued || n%2 == 0 && issued%2 == 0 {
 				have[key.of]++
 			} else {
 				stale[key.of]++
@@ -120,7 +164,7 @@ func (c *churn) settled() string {
 		shard.mu.Unlock()
 	}
 	for _, of := range c.services {
-		n := len(of.issued(math.MaxInt))
+		n := len(of.issued())
 		if n%2 == 1 && have[of] != of.clients || stale[of] > 0 {
 			return fmt.Sprintf("%s: of %d clients, %d have change %d, and %d an older one", of.name, of.clients, have[of], n, stale[of])
 		}
@@ -134,12 +178,12 @@ func (b *zoneBench) churning(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, rate := range lesser {
-		if err := b.churnAt(ctx, fmt.Sprintf("churn at %d a second", rate), rate, b.churn/5); err != nil {
+	for i, rate := range lesser {
+		if err := b.churnAt(ctx, i, fmt.Sprintf("churn at %d a second", rate), rate, b.churn/5); err != nil {
 			return err
 		}
 	}
-	return b.churnAt(ctx, "churn", b.rate, b.churn)
+	return b.churnAt(ctx, len(lesser), "churn", b.rate, b.churn)
 }
 
 // ratesOf reads rates with commas between.
@@ -154,9 +198,9 @@ func ratesOf(list string) (rates []int, err error) {
 	return rates, nil
 }
 
-// churnAt watches latency, processor and memory at one rate.
-func (b *zoneBench) churnAt(ctx context.Context, name string, rate int, lasts time.Duration) error {
-	c := newChurn(64)
+// churnAt watches latency, processor and memory at one rate, the i-th.
+func (b *zoneBench) churnAt(ctx context.Context, i int, name string, rate int, lasts time.Duration) error {
+	c := newChurn(fmt.Sprintf("127.127.1.%d", 1+i%250), 64)
 	for i, clients := range b.w.clients {
 		if clients == 0 {
 			continue
@@ -194,7 +238,7 @@ func (b *zoneBench) churnAt(ctx context.Context, name string, rate int, lasts ti
 	defer tick.Stop()
 	for sampled := began; time.Since(began) < lasts; {
 		for due := int(time.Since(began).Seconds() * float64(rate)); changes < due; changes++ {
-			if err := b.change(ctx, c.services[changes%len(c.services)]); err != nil {
+			if err := b.change(ctx, c.host, c.services[changes%len(c.services)]); err != nil {
 				return err
 			}
 		}
@@ -236,17 +280,20 @@ func (b *zoneBench) churnAt(ctx context.Context, name string, rate int, lasts ti
 			of.proxy.Stop()
 		}
 	}
-	all := newLatency(name + ", a change to each client")
-	for _, s := range c.shards {
-		all.h.Merge(s.h)
-	}
+	all, own, overtaken := c.finish(name)
 	b.latencies(all, 250)
+	b.add(own.rows(0, 0)...)
+	var begun int64 // and clients that were to be told of it
+	for _, of := range c.services {
+		begun += int64((len(of.issued()) + 1) / 2 * of.clients)
+	}
 	responses := sent["zoneforge_zone_responses_total"] - before["zoneforge_zone_responses_total"]
 	resources := sent["zoneforge_zone_sent_resources_total"] - before["zoneforge_zone_sent_resources_total"]
 	// The first fifth warms up; the next is compared with the last.
 	fifth := max(len(memory)/5, 1)
 	first, last := mean(memory[min(fifth, len(memory)-1):min(2*fifth, len(memory))]), mean(memory[len(memory)-fifth:])
-	b.add(row(name+", changes of endpoints", float64(changes)/took.Seconds(), "per second", int64(changes)),
+	b.add(row(name+", endpoints that were over before a client was told", 100*float64(overtaken)/float64(max(begun, 1)), "%", begun),
+		row(name+", changes of endpoints", float64(changes)/took.Seconds(), "per second", int64(changes)),
 		b.judge(row(name+", processor of the zone", float64(after-used)/float64(took), "cores", int64(changes)), 1),
 		row(name+", responses to all proxies", responses/took.Seconds(), "per second", int64(responses)),
 		row(name+", changes in a response", resources/responses, "resources", int64(responses)),
@@ -255,8 +302,8 @@ func (b *zoneBench) churnAt(ctx context.Context, name string, rate int, lasts ti
 	return b.w.settled(ctx, b.proxies, time.Minute)
 }
 
-// change begins the endpoint of a service, or ends it.
-func (b *zoneBench) change(ctx context.Context, of *churned) error {
+// change begins the endpoint of a service, which is a proxy of a name of its own as that of a new pod is, or ends it.
+func (b *zoneBench) change(ctx context.Context, host string, of *churned) error {
 	of.mu.Lock()
 	of.changes = append(of.changes, time.Now())
 	n := len(of.changes)
@@ -267,7 +314,7 @@ func (b *zoneBench) change(ctx context.Context, of *churned) error {
 		go ends.Stop()
 		return nil
 	}
-	document := sidecar("churn-"+strings.TrimPrefix(of.name, "service-"), of.name, churnHost)
+	document := sidecar(fmt.Sprintf("churn-%s-%d", strings.TrimPrefix(of.name, "service-"), n), of.name, host)
 	inbound := document["networking"].(map[string]any)["inbound"].([]any)[0].(map[string]any)
 	inbound["port"] = (n + 1) / 2
 	who, err := node(document)

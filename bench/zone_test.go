@@ -37,37 +37,49 @@ func TestPlanIsWhatTheGoalsSpeakOf(t *testing.T) {
 	}
 }
 
-func TestChurnTellsWhichChangeAClientHas(t *testing.T) {
-	c := newChurn(1)
-	of := &churned{name: "it", clients: 1}
+// churnOfOne is of one service with two clients. change makes its next change, a second after the one before it; given gives a client
+// endpoints.
+func churnOfOne() (c *churn, change func(), given func(client int, at time.Duration, endpoints ...string)) {
+	c = newChurn("127.127.1.1", 1)
+	of := &churned{name: "it", clients: 2}
 	c.services, c.byName = []*churned{of}, map[string]*churned{"it": of}
-	p, began := &simproxy.Proxy{}, time.Now()
-	change := func() { of.changes = append(of.changes, began.Add(time.Duration(len(of.changes))*time.Second)) }
-	given := func(at time.Duration, endpoints ...string) {
-		c.seen(p, xds.TypeEndpoint, "it", &simproxy.Item{Endpoints: endpoints}, began.Add(at))
-	}
+	clients, began := []*simproxy.Proxy{{}, {}}, time.Now()
+	return c, func() { of.changes = append(of.changes, began.Add(time.Duration(len(of.changes))*time.Second)) },
+		func(client int, at time.Duration, endpoints ...string) {
+			c.seen(clients[client], xds.TypeEndpoint, "it", &simproxy.Item{Endpoints: endpoints}, began.Add(at))
+		}
+}
+
+func TestChurnTellsWhichChangeAClientHas(t *testing.T) {
+	c, change, given := churnOfOne()
+	port := func(n string) string { return c.host + ":" + n }
+	given(0, 0, "10.0.0.1:1")
 	change()
 	if c.settled() == "" {
 		t.Error("settled before the change was given")
 	}
-	given(100*time.Millisecond, "10.0.0.1:1", churnHost+":1")
+	given(0, 100*time.Millisecond, "10.0.0.1:1", port("1"))
+	given(1, 200*time.Millisecond, port("1"))
 	if missing := c.settled(); missing != "" {
 		t.Error(missing)
 	}
 	change()
 	change()
-	given(2500*time.Millisecond, churnHost+":2") // the end of the first was never given
-	if n := c.shards[0].h.TotalCount(); n != 3 || c.settled() != "" {
-		t.Errorf("%d times were taken, want 3; %s", n, c.settled())
+	// The end of the first was never given.
+	given(0, 2500*time.Millisecond, port("2"))
+	given(1, 2500*time.Millisecond, port("2"))
+	if n := c.shards[0].all.h.TotalCount(); n != 6 || c.settled() != "" {
+		t.Errorf("%d times were taken, want 6; %s", n, c.settled())
 	}
-	if got := newLatencyOf(c.shards[0]).at(100); got < 1490 || got > 1510 {
+	if got := c.shards[0].all.at(100); got < 1490 || got > 1510 {
 		t.Errorf("the overtaken change took %g ms, want 1500", got)
 	}
 	change()
 	if c.settled() == "" {
 		t.Error("settled with an endpoint that has ended")
 	}
-	given(3100*time.Millisecond, "10.0.0.1:1")
+	given(0, 3100*time.Millisecond, "10.0.0.1:1")
+	given(1, 3100*time.Millisecond, "10.0.0.1:1")
 	if missing := c.settled(); missing != "" {
 		t.Error(missing)
 	}
@@ -76,9 +88,49 @@ func TestChurnTellsWhichChangeAClientHas(t *testing.T) {
 	if missing := c.settled(); missing != "" {
 		t.Errorf("what came and went unseen is missed: %s", missing)
 	}
+	all, first, overtaken := c.finish("churn")
+	if all.h.TotalCount() != 10 || first.h.TotalCount() != 2 || overtaken != 2 {
+		t.Errorf("%d times, %d first ones, %d overtaken, want 10, 2 and 2", all.h.TotalCount(), first.h.TotalCount(), overtaken)
+	}
 }
 
-func newLatencyOf(s *churnShard) *latency { return &latency{"it", s.h} }
+// Endpoints that were over before any client was told of them count for as long as they were there, and their ends not at all: the
+// clients had what they should. Before, all of them counted until the next that was told of.
+func TestChurnCountsWhatCameAndWentForAsLongAsItWasThere(t *testing.T) {
+	c, change, given := churnOfOne()
+	for range 9 {
+		change()
+	}
+	given(0, 8300*time.Millisecond, c.host+":5")
+	given(1, 8400*time.Millisecond, c.host+":5")
+	given(1, 8500*time.Millisecond, c.host+":4") // nothing older counts
+	all, first, overtaken := c.finish("churn")
+	if all.h.TotalCount() != 10 || overtaken != 8 || all.at(100) < 990 || all.at(100) > 1010 || all.at(10) < 290 || all.at(10) > 310 {
+		t.Errorf("%d times to %g ms, the shortest %g, and %d were over before; want 10 to 1000, 300 and 8", all.h.TotalCount(), all.at(100), all.at(10), overtaken)
+	}
+	if first.h.TotalCount() != 1 || first.at(100) < 290 || first.at(100) > 310 {
+		t.Errorf("%d endpoints had a first client, after %g ms; want 1 after 300", first.h.TotalCount(), first.at(100))
+	}
+}
+
+// A client that was told of an endpoint is wrong until it is told of the next one or that there is none, whatever came and went meanwhile.
+func TestChurnCountsAnEndThatIsLateInFull(t *testing.T) {
+	c, change, given := churnOfOne()
+	change()
+	given(0, 100*time.Millisecond, c.host+":1")
+	change()
+	change()
+	change()
+	given(0, 4*time.Second, "10.0.0.1:1")
+	all := c.shards[0].all
+	if all.h.TotalCount() != 4 || c.shards[0].overtaken != 0 || all.at(100) < 2990 || all.at(100) > 3010 {
+		t.Errorf("%d times to %g ms, and %d were over before; want 4 to 3000 and none", all.h.TotalCount(), all.at(100), c.shards[0].overtaken)
+	}
+	all, _, overtaken := c.finish("churn")
+	if all.h.TotalCount() != 6 || overtaken != 2 {
+		t.Errorf("with the client that was told nothing %d times, %d over before, want 6 and 2", all.h.TotalCount(), overtaken)
+	}
+}
 
 func TestSizesAreChecked(t *testing.T) {
 	for _, args := range [][]string{{"-scale", "-proxies", "15"}, {"-scale", "-scenario", "none"}, {"-scale", "-parts", "none"}, {"-scale", "-policies", "1"}, {"-scale", "-lesser-rates", "50,x"}} {
