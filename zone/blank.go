@@ -76,7 +76,7 @@ func (c *core) endBlank() {
 	kept := slices.Collect(maps.Keys(c.blank.kept))
 	c.blank = nil
 	var work state.Work
-	c.endpoints(kept, nil, &work)
+	c.endpoints(kept, nil, nil, &work)
 	c.metrics.work(work)
 	c.offer()
 }

@@ -334,7 +334,9 @@ func (c *core) flush() {
 		p.debts = owe(p.debts, d)
 	}
 	work := c.state.TakeWork()
-	gone := c.endpoints(append(d.Endpoints, c.state.TakeEndpoints()...), revision, &work)
+	// What proxies that were built need for the first time may be by the revision, too.
+	more := c.state.TakeEndpoints()
+	gone := c.endpoints(append(d.Endpoints, more...), append(d.Applied, more...), revision, &work)
 	c.metrics.work(work)
 	ids := make([]string, 0, len(send))
 	for id := range send {
@@ -377,9 +379,10 @@ func (c *core) setMesh(name string) {
 	delete(c.meshErrors, name)
 }
 
-// endpoints builds and sets those of the names that are wanted, and returns the others for removal. Proxies that have them owe
-// an acknowledgement for the revision that changed them.
-func (c *core) endpoints(names []string, revision *pending, work *state.Work) (gone map[string]*xds.Resource) {
+// endpoints builds and sets those of the names that are wanted, and returns the others for removal. Proxies that have any of those that
+// the revision changed owe an acknowledgement for it. For those that changed by themselves nobody does: what this zone offers comes back
+// from global as a revision soon after, so while endpoints come and go there is one in nearly each flush.
+func (c *core) endpoints(names, by []string, revision *pending, work *state.Work) (gone map[string]*xds.Resource) {
 	slices.Sort(names)
 	changed := map[string]*xds.Resource{}
 	gone = map[string]*xds.Resource{}
@@ -409,12 +412,19 @@ func (c *core) endpoints(names []string, revision *pending, work *state.Work) (g
 	}
 	c.endpointRevision++
 	c.metrics.endpoints.Add(float64(len(changed)))
-	if revision != nil {
+	if revision == nil {
+		by = nil
+	}
+	by = slices.DeleteFunc(by, func(name string) bool { return changed[name] == nil })
+	if len(by) > 0 {
 		c.xds.Heed(c.endpointRevision) // debts to it are paid by acknowledgements
 	}
 	differ := c.xds.SetEndpoints(c.endpointRevision, changed)
-	if revision != nil {
+	if len(by) > 0 {
 		for _, name := range differ {
+			if !slices.Contains(by, name) {
+				continue
+			}
 			for _, id := range c.state.Users(name) {
 				if p := c.proxies[id]; p != nil {
 					p.debts = owe(p.debts, debt{to: revision, endpoints: c.endpointRevision})

@@ -4,6 +4,11 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	federationv1 "github.com/zoneforge/zoneforge/proto/federation/v1"
+	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
+	"github.com/zoneforge/zoneforge/resource"
+	"github.com/zoneforge/zoneforge/xds/server"
 )
 
 func TestRevisionsAreLiveInOrder(t *testing.T) {
@@ -104,5 +109,49 @@ func TestNewEpochForgetsTheOldOne(t *testing.T) {
 	r.settle(now.Add(time.Hour))
 	if len(r.live) != 1 || r.live[0].Revision != 9 {
 		t.Errorf("live: %v", r.live)
+	}
+}
+
+// What this zone offers comes back from global as a revision. Endpoints that came and went meanwhile by themselves owe it nothing: while
+// hundreds do in a second, each acknowledgement of each client would be heeded.
+func TestEndpointsOweARevisionOnlyWhatItChanged(t *testing.T) {
+	w := newTown(t, 5)
+	owing := func() (n int) {
+		for i := range replicasEach {
+			for _, d := range w.proxies[workID(2, i)].debts {
+				if d.endpoints == w.endpointRevision {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	all := func() {
+		for id := range w.proxies {
+			w.progressed(id, server.Progress{Acked: w.core.revision, EndpointsAcked: w.endpointRevision})
+		}
+		w.flush()
+	}
+	all()
+	if owing() != 0 {
+		t.Fatalf("%d debts at the beginning", owing())
+	}
+	before := w.endpointRevision
+	w.disconnect(workID(3, 0))
+	w.put("ServiceAvailability", "east.s3", &federationv1.ServiceAvailability{Zone: "east", Service: "s3",
+		TagSets: []*federationv1.TagSet{{Tags: map[string]string{resource.TagService: "s3", resource.TagProtocol: "http"}, Count: replicasEach - 1}}})
+	if w.endpointRevision != before+1 || owing() != 0 || w.revisions.live[len(w.revisions.live)-1].Revision != w.revision {
+		t.Errorf("an endpoint has ended, and what this zone offers comes back: %d debts at endpoints %d, %v is live", owing(), w.endpointRevision, w.revisions.live)
+	}
+	w.disconnect(workID(3, 1))
+	threshold := uint32(50)
+	w.put("LocalityPolicy", "l", &meshv1.LocalityPolicy{Destinations: []*meshv1.Selector{{Match: map[string]string{resource.TagService: "s3"}}},
+		Conf: &meshv1.LocalityPolicy_Conf{FailoverThreshold: &threshold}})
+	if owing() != replicasEach || w.revisions.live[len(w.revisions.live)-1].Revision == w.revision {
+		t.Errorf("a policy for them: %d debts, want %d; %v is live", owing(), replicasEach, w.revisions.live)
+	}
+	all()
+	if owing() != 0 || w.revisions.live[len(w.revisions.live)-1].Revision != w.revision {
+		t.Errorf("all have acknowledged: %d debts, %v is live", owing(), w.revisions.live)
 	}
 }

@@ -106,7 +106,7 @@ func (s *State) localities(m *mesh, v *meshv1.LocalityPolicy) {
 		}
 		for endpoints := range known.names {
 			if e := s.endpoints[endpoints]; e != nil && e.view == ingress.ClientView && matches(v.GetDestinations(), e.tags) {
-				s.dirty.endpoints[endpoints] = struct{}{}
+				s.markOne(endpoints)
 			}
 		}
 	}

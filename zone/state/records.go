@@ -58,6 +58,8 @@ func (r *Reading) read(key resource.Key) {
 
 // ApplyRead is Apply for records of which some were read before.
 func (s *State) ApplyRead(upserts []Reading, deletes []resource.Key, snapshot bool) []*kdsv1.Rejection {
+	s.applying = true
+	defer func() { s.applying = false }()
 	keep := make(map[resource.Key]bool, len(upserts))
 	var rejected []*kdsv1.Rejection
 	for i := range upserts {
@@ -328,8 +330,15 @@ func (s *State) protocolChanged(m *mesh, name string, v *service) {
 func (s *State) markEndpoints(v *service, views ...ingress.View) {
 	for name := range v.names {
 		if e := s.endpoints[name]; e != nil && slices.Contains(views, e.view) {
-			s.dirty.endpoints[name] = struct{}{}
+			s.markOne(name)
 		}
+	}
+}
+
+func (s *State) markOne(endpoints string) {
+	s.dirty.endpoints[endpoints] = struct{}{}
+	if s.applying {
+		s.dirty.applied[endpoints] = struct{}{}
 	}
 }
 

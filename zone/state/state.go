@@ -55,7 +55,9 @@ type State struct {
 	endpoints map[string]*endpoints
 	offer     *kds.Set
 	dirty     dirty
-	work      Work
+	// applying says that what changes does so by records.
+	applying bool
+	work     Work
 }
 
 // Remotes are the ingresses of other zones, in order.
@@ -121,6 +123,7 @@ type subset struct {
 type dirty struct {
 	proxies   set[string]
 	endpoints set[string]
+	applied   set[string]
 	offer     set[serviceKey]
 	ingresses bool
 	offered   bool
@@ -134,7 +137,7 @@ func New(zone, replica string) *State {
 		zone: zone, replica: replica, records: map[resource.Key]*record{}, meshes: map[string]*mesh{}, remotes: map[resource.Key]ingress.Remote{},
 		reaches: map[string]set[serviceKey]{}, proxies: map[string]*proxy{}, ingresses: set[string]{},
 		refused: set[resource.Key]{}, refusing: set[string]{}, workloads: map[[sha256.Size]byte]*workload{}, endpoints: map[string]*endpoints{}, offer: kds.NewSet(),
-		dirty: dirty{proxies: set[string]{}, endpoints: set[string]{}, offer: set[serviceKey]{}, meshes: set[string]{}},
+		dirty: dirty{proxies: set[string]{}, endpoints: set[string]{}, applied: set[string]{}, offer: set[serviceKey]{}, meshes: set[string]{}},
 	}
 }
 
@@ -144,6 +147,8 @@ type Dirty struct {
 	Proxies []string
 	// Endpoints are to be built anew, or are not wanted any more.
 	Endpoints []string
+	// Applied are those of the Endpoints that records changed, and not only what comes and goes in this zone.
+	Applied []string
 	// Meshes changed in their Mesh or TrustBundle.
 	Meshes []string
 	// Keys says that the keys of tokens changed.
@@ -166,10 +171,12 @@ func (s *State) Take() Dirty {
 	}
 	d := Dirty{
 		Proxies: slices.Sorted(maps.Keys(s.dirty.proxies)), Endpoints: slices.Sorted(maps.Keys(s.dirty.endpoints)),
-		Meshes: slices.Sorted(maps.Keys(s.dirty.meshes)), Keys: s.dirty.keys, Offer: s.dirty.offered,
+		Applied: slices.Sorted(maps.Keys(s.dirty.applied)),
+		Meshes:  slices.Sorted(maps.Keys(s.dirty.meshes)), Keys: s.dirty.keys, Offer: s.dirty.offered,
 	}
 	clear(s.dirty.proxies)
 	clear(s.dirty.endpoints)
+	clear(s.dirty.applied)
 	clear(s.dirty.offer)
 	clear(s.dirty.meshes)
 	s.dirty.ingresses, s.dirty.offered, s.dirty.keys = false, false, false

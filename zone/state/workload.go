@@ -247,7 +247,7 @@ func (s *State) enter(f *findings) {
 		} else {
 			s.endpoints[e.name] = e
 			s.mesh(e.destination.Mesh).service(e.destination.Service).names[e.name] = struct{}{}
-			s.dirty.endpoints[e.name] = struct{}{}
+			s.markOne(e.name)
 		}
 		e.users[&f.group] = struct{}{}
 	}
@@ -271,7 +271,7 @@ func (s *State) exit(f *findings) {
 		if delete(e.users, &f.group); len(e.users) == 0 {
 			delete(s.endpoints, e.name)
 			delete(s.mesh(e.destination.Mesh).service(e.destination.Service).names, e.name)
-			s.dirty.endpoints[e.name] = struct{}{}
+			s.markOne(e.name)
 		}
 	}
 	if f.of == nil {
