@@ -54,14 +54,16 @@ func (r *reports) ack(sequence uint64) bool {
 func (z *Zone) Offer(s *Set) {
 	offer, size := s.Clone(), 0
 	var withheld []resource.Key
-	s.each("", func(e entry) bool {
-		if n := proto.Size(e.record); size+n > MaxOffer {
-			withheld = append(withheld, e.key)
-		} else {
-			size += n
-		}
-		return true
-	})
+	if s.bytes > MaxOffer {
+		s.each("", func(e entry) bool {
+			if n := proto.Size(e.record); size+n > MaxOffer {
+				withheld = append(withheld, e.key)
+			} else {
+				size += n
+			}
+			return true
+		})
+	}
 	for _, key := range withheld {
 		offer.Delete(key)
 	}

@@ -2,6 +2,7 @@ package kds
 
 import (
 	"maps"
+	"slices"
 
 	"github.com/google/btree"
 
@@ -15,6 +16,28 @@ type Set struct {
 	tree  *btree.BTreeG[entry]
 	kinds map[string]resource.Digest
 	total resource.Digest
+	// last is the newest change; it is another for each of them, and shared by clones until they change.
+	last *edit
+	// bytes are not fewer than those of all records.
+	bytes int
+}
+
+// edit is one change of a set. Those before it are kept for Diff, maxEdits at most.
+type edit struct {
+	key    resource.Key
+	before *edit
+	number int
+}
+
+// maxEdits is how many changes apart two clones are found to differ without a look at all of their records.
+const maxEdits = 512
+
+func (s *Set) edited(key resource.Key) {
+	next := &edit{key: key}
+	if s.last != nil && s.last.number < maxEdits {
+		next.before, next.number = s.last, s.last.number+1
+	}
+	s.last = next
 }
 
 type entry struct {
@@ -23,10 +46,15 @@ type entry struct {
 	record *kdsv1.Record
 }
 
+// most is no less than the size of the encoded record.
+func (e entry) most() int {
+	return len(e.record.GetPayload()) + len(e.record.GetHash()) + len(e.key.Kind) + len(e.key.Mesh) + len(e.key.Name) + 64
+}
+
 // NewSet makes an empty set.
 func NewSet() *Set {
 	less := func(a, b entry) bool { return a.key.Compare(b.key) < 0 }
-	return &Set{tree: btree.NewG(16, less), kinds: map[string]resource.Digest{}}
+	return &Set{tree: btree.NewG(16, less), kinds: map[string]resource.Digest{}, last: &edit{}}
 }
 
 // Put adds or replaces a record, which must not be changed afterwards. A record without key, or whose hash is not that of its
@@ -46,10 +74,13 @@ func (s *Set) put(e entry) {
 	if had {
 		d.Remove(old.hash)
 		s.total.Remove(old.hash)
+		s.bytes -= old.most()
 	}
 	d.Add(e.hash)
 	s.total.Add(e.hash)
 	s.kinds[e.key.Kind] = d
+	s.bytes += e.most()
+	s.edited(e.key)
 }
 
 // Delete removes a record and reports whether there was one.
@@ -61,6 +92,8 @@ func (s *Set) Delete(key resource.Key) bool {
 	d := s.kinds[key.Kind]
 	d.Remove(old.hash)
 	s.total.Remove(old.hash)
+	s.bytes -= old.most()
+	s.edited(key)
 	if d.Count() == 0 {
 		delete(s.kinds, key.Kind)
 	} else {
@@ -111,7 +144,7 @@ func (s *Set) each(kind string, fn func(entry) bool) {
 
 // Clone makes a set that changes independently, in constant time: both copy what they change later.
 func (s *Set) Clone() *Set {
-	return &Set{tree: s.tree.Clone(), kinds: maps.Clone(s.kinds), total: s.total}
+	return &Set{tree: s.tree.Clone(), kinds: maps.Clone(s.kinds), total: s.total, last: s.last, bytes: s.bytes}
 }
 
 // Kinds has the digest of each kind of which there are records.
@@ -122,8 +155,35 @@ func (s *Set) Position(epoch string, revision uint64) Position {
 	return Position{Epoch: epoch, Revision: revision, Digest: s.total}
 }
 
-// Diff lists, ordered by key, what turns from into to. A nil set is empty.
+// since lists, ordered and each once, the keys of which the set may hold another record than one that it is a clone of did; false when
+// that is not known.
+func (s *Set) since(from *Set) (keys []resource.Key, known bool) {
+	if s == nil || from == nil {
+		return nil, false
+	}
+	at := s.last
+	for ; at != nil && at != from.last; at = at.before {
+		keys = append(keys, at.key)
+	}
+	slices.SortFunc(keys, resource.Key.Compare)
+	return slices.Compact(keys), at != nil
+}
+
+// Diff lists, ordered by key, what turns from into to. A nil set is empty. Where to is a clone of from that changed little, no more is looked
+// at than what did.
 func Diff(from, to *Set) (upserts []*kdsv1.Record, deletes []*kdsv1.Key) {
+	if keys, known := to.since(from); known {
+		for _, key := range keys {
+			old, had := from.tree.Get(entry{key: key})
+			switch now, has := to.tree.Get(entry{key: key}); {
+			case has && !(had && old.hash == now.hash):
+				upserts = append(upserts, now.record)
+			case had && !has:
+				deletes = append(deletes, KeyProto(key))
+			}
+		}
+		return upserts, deletes
+	}
 	if to != nil {
 		to.each("", func(e entry) bool {
 			if from != nil {
