@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/zoneforge/zoneforge/resource"
 )
@@ -45,11 +46,15 @@ type fakeGlobal struct {
 	roots []string
 	// kek and reseals are told one after another; the last stays.
 	kek, reseals []string
-	// health and checkUps, by zone, are what a doctor is told.
+	// health and checkUps, by zone, are what a doctor is told; NOW in them is when.
 	health   string
 	checkUps map[string]string
 	// replicas are those of global.
 	replicas string
+}
+
+func told(w io.Writer, text string) {
+	fmt.Fprint(w, strings.ReplaceAll(text, "NOW", time.Now().UTC().Format(time.RFC3339Nano)))
 }
 
 func newFake(t *testing.T) *fakeGlobal {
@@ -137,10 +142,10 @@ func (f *fakeGlobal) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	mux.HandleFunc("GET /v1/roots", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"items":[%s]}`, f.root()) })
 	f.sealing(mux)
-	mux.HandleFunc("GET /v1/status/global", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, f.health) })
+	mux.HandleFunc("GET /v1/status/global", func(w http.ResponseWriter, _ *http.Request) { told(w, f.health) })
 	mux.HandleFunc("GET /v1/zones/{zone}/check-up", func(w http.ResponseWriter, r *http.Request) {
 		if up, ok := f.checkUps[r.PathValue("zone")]; ok {
-			fmt.Fprint(w, up)
+			told(w, up)
 			return
 		}
 		refuse(w, http.StatusBadGateway, "zone_error", "this zone of version 0.9 doesn't know the query", "see the zone's log", "")

@@ -186,7 +186,7 @@ func TestLaunchRunsARealEnvoyFromADocument(t *testing.T) {
 	}
 	var log bytes.Buffer
 	l.Stderr = &log
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()

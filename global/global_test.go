@@ -144,6 +144,7 @@ func (r *running) want(code int, token, method, path, body string, parts ...stri
 // token asks for a token.
 func (r *running) token(by, what, body string) string {
 	r.Helper()
+	asked := time.Now()
 	var out struct {
 		Token, ID string
 		Expires   time.Time
@@ -151,7 +152,7 @@ func (r *running) token(by, what, body string) string {
 	if err := json.Unmarshal([]byte(r.want(201, by, "POST", "/v1/tokens/"+what, body)), &out); err != nil {
 		r.Fatal(err)
 	}
-	if out.Token == "" || out.ID == "" || out.Expires.Before(time.Now()) {
+	if out.Token == "" || out.ID == "" || out.Expires.Before(asked) {
 		r.Fatalf("%s token: %+v", what, out)
 	}
 	return out.Token

@@ -81,7 +81,7 @@ func say(t *testing.T, c net.Conn, text string) {
 
 func hear(t *testing.T, c net.Conn, want string) {
 	t.Helper()
-	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(c, got); err != nil || string(got) != want {
 		t.Fatalf("heard %q, %v; want %q", got, err, want)
@@ -99,7 +99,7 @@ func silent(t *testing.T, c net.Conn) {
 
 func ends(t *testing.T, c net.Conn) {
 	t.Helper()
-	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 	if n, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("%d bytes, %v; want the connection's end", n, err)
 	}

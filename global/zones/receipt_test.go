@@ -23,6 +23,11 @@ func (f *federation) receipt(what string, c *store.ShownChange, ok func(Receipt)
 	return r
 }
 
+// ago is a time by the registry's clock, which stands still: what is ahead of it is not believed.
+func (f *federation) ago(d time.Duration) time.Time {
+	return f.cfg.Now().Add(-d).Truncate(time.Microsecond).UTC()
+}
+
 // synced waits until all connected zones have the newest revision.
 func (f *federation) synced() {
 	f.Helper()
@@ -51,7 +56,7 @@ func TestReceiptMovesFromPendingToLive(t *testing.T) {
 	if r.Zones[0].Live || r.Proxies != 3 || r.Acked != 1 || r.Complete {
 		t.Fatalf("taken: %+v", r)
 	}
-	t1, t2 := time.Now().Truncate(time.Microsecond).Add(-time.Minute).UTC(), time.Now().Truncate(time.Microsecond).Add(-time.Second).UTC()
+	t1, t2 := f.ago(time.Minute), f.ago(time.Second)
 	f.status(east, &kdsv1.Status{Revision: rev, Proxies: 3, Acked: 3, Times: lives(rev, t2)})
 	r = f.receipt("east to be live", c, func(r Receipt) bool { return r.ZonesLive == 1 })
 	if r.Live || r.Complete || !r.LiveSince.IsZero() || !r.Zones[0].LiveSince.Equal(t2) || r.Zones[1].Live {
@@ -216,7 +221,7 @@ func TestReplicasCountTogether(t *testing.T) {
 	f.event(second, func(e kds.ZoneEvent) bool { return e.Welcome != nil })
 	c := f.commit(mesh("m"))
 	f.synced()
-	at := time.Now().Truncate(time.Microsecond).Add(-time.Second).UTC()
+	at := f.ago(time.Second)
 	f.status(first, &kdsv1.Status{Revision: uint64(c.Revision), Proxies: 1, Acked: 1, Times: lives(uint64(c.Revision), at)})
 	r := f.receipt("the first", c, func(r Receipt) bool { return r.Acked == 1 })
 	if r.Live || r.Zones[0].Taken {
