@@ -98,7 +98,7 @@ robust-publish: tools .tools/bin/etcd ## the same, and write the figures of all 
 	go run ./e2e/robust -minutes $(ROBUST_MINUTES) $(ROBUST) -publish docs/guarantees.md
 
 race: tools ## the tests of the concurrent packages under the race detector
-	go test -race ./global/... ./zone/... ./gossip/... ./overload/... ./sync/stream/... ./xds/server/... ./dataplane/... ./e2e/fault/... ./e2e/history/...
+	go test -race -timeout 40m ./global/... ./zone/... ./gossip/... ./overload/... ./sync/stream/... ./xds/server/... ./dataplane/... ./e2e/fault/... ./e2e/history/...
 
 # A count, not a duration: at the end of a duration the fuzzing engine of Go before 1.27 may report its own deadline as a failure
 # (go.dev/issue/75804).

@@ -44,7 +44,7 @@ func etcd(t *testing.T) (endpoint, roots string, stop func()) {
 // eventually asks until the answer has a code and a part, or too long.
 func (r *running) eventually(code int, token, path, part string) {
 	r.Helper()
-	end := time.After(time.Minute)
+	end := time.After(patience)
 	for {
 		got, text := r.do(token, "GET", path, "")
 		if got == code && strings.Contains(text, part) {

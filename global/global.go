@@ -108,6 +108,8 @@ type Global struct {
 	metrics *metrics
 	// openCluster bounds the first answer of an etcd cluster; shorter in tests.
 	openCluster time.Duration
+	// compareStore is how often what is here is compared with the store's head, 0 for as often as the store does; seldom in tests that count.
+	compareStore time.Duration
 
 	mu        sync.Mutex
 	addresses Addresses

@@ -9,7 +9,6 @@ import (
 	"io"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -55,7 +54,7 @@ func (r *running) speak(token string, frames ...[]byte) (said []*kdsv1.GlobalFra
 		r.Fatal(err)
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(r.Context(), "authorization", "Bearer "+token), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(r.Context(), "authorization", "Bearer "+token), patience)
 	defer cancel()
 	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, kdsv1.KDS_Stream_FullMethodName, grpc.ForceCodec(asItIs{}))
 	if err != nil {

@@ -83,7 +83,7 @@ func (r *running) connectWithRoom(deltas int, zone, token string) *fakeZone {
 // event waits for one that pick takes.
 func (z *fakeZone) event(what string, pick func(kds.ZoneEvent) bool) kds.ZoneEvent {
 	z.t.Helper()
-	end := time.After(time.Minute)
+	end := time.After(patience)
 	for {
 		select {
 		case e := <-z.events:
@@ -109,7 +109,7 @@ func (z *fakeZone) refused(code kdsv1.Refusal_Code) string {
 // take waits for the delta that brings a key.
 func (z *fakeZone) take(key resource.Key) *kds.Apply {
 	z.t.Helper()
-	end := time.After(time.Minute)
+	end := time.After(patience)
 	for {
 		select {
 		case a := <-z.applied:

@@ -50,7 +50,7 @@ func TestZonesOverload(t *testing.T) {
 		name := fmt.Sprint("zone-", i)
 		fleet.Add(name, r.token(r.admin(), "zone", fmt.Sprintf(`{"zone":%q}`, name)), nil)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
 	if err := fleet.Online(ctx, zones, r.bigChange(0)); err != nil {
 		t.Fatal(err)

@@ -241,7 +241,7 @@ func (g *Global) open(ctx context.Context, known *mark) (*store.Store, *store.Ke
 
 // storeConfig says where the store is, and how long its opening may take.
 func (g *Global) storeConfig(key *store.KeyFile) (cfg store.Config, limit time.Duration, err error) {
-	cfg = store.Config{Seal: key, Logger: g.log}
+	cfg = store.Config{Seal: key, Logger: g.log, CheckInterval: g.compareStore}
 	if len(g.cfg.EtcdEndpoints) == 0 {
 		cfg.DataDir = filepath.Join(g.cfg.DataDir, storeName)
 		return cfg, openEmbedded, nil
