@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,7 +21,7 @@ import (
 )
 
 // byHandTime bounds the whole walk through the page.
-const byHandTime = 6 * time.Minute
+const byHandTime = 15 * time.Minute
 
 // Whoever types what running.md says, in its order, gets an answer through the gateway. Only the ports are others, so that
 // nothing else on the machine is in the way.
@@ -121,6 +122,9 @@ func (l *logBuffer) String() string {
 func (h *byHand) freePorts(pages ...string) {
 	for _, page := range pages {
 		port, err := loopback.Port()
+		for err == nil && slices.Contains(pages, strconv.Itoa(int(port))) {
+			port, err = loopback.Port() // else it would be rewritten once more
+		}
 		if err != nil {
 			h.t.Fatal(err)
 		}

@@ -103,7 +103,7 @@ func TestThreeReplicasConvergeAndOutliveOne(t *testing.T) {
 	// One that stops says so, before or after it is missed.
 	stop()
 	wait(t, a, "the other one's end", sizes(1, 1))
-	for deadline := time.After(30 * time.Second); !a.Left(b.config.Name); {
+	for deadline := time.After(patience); !a.Left(b.config.Name); {
 		select {
 		case <-deadline:
 			t.Fatal("a goodbye is taken for a death")

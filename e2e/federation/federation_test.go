@@ -39,7 +39,7 @@ const (
 	// heartbeat of KDS; a peer that is silent for three is gone.
 	heartbeat = 200 * time.Millisecond
 	// patience bounds every wait for a condition.
-	patience = 60 * time.Second
+	patience = 3 * time.Minute
 )
 
 // federation is a global with zones.
@@ -295,13 +295,11 @@ var (
 	errRefused = errors.New("refused")
 )
 
-// change posts one change; errUnknown when its answer did not come whole.
-func (f *federation) change(message string, resources []map[string]any, deletes ...map[string]any) (out history.Committed, err error) {
-	return changeBy(f.api, message, resources, deletes...)
-}
+// asks is api or direct.
+type asks func(method, path string, body any) (code int, text []byte, err error)
 
-// changeBy posts one by api or direct.
-func changeBy(ask func(method, path string, body any) (int, []byte, error), message string, resources []map[string]any, deletes ...map[string]any) (out history.Committed, err error) {
+// changeBy posts one change; errUnknown when its answer did not come whole.
+func changeBy(ask asks, message string, resources []map[string]any, deletes ...map[string]any) (out history.Committed, err error) {
 	code, text, err := ask(http.MethodPost, "/v1/changes", map[string]any{"message": message, "resources": resources, "deletes": deletes})
 	switch {
 	case err != nil:

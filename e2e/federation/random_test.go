@@ -184,11 +184,11 @@ func underFaults(t *testing.T, seed int64, steps int) {
 	w.h.Bad, w.h.Vanishing = w.spoil(), []string{"caller", "picky"}
 	w.mustChange("meshes", meshes()...)
 	for mesh, generation := range w.generation {
-		if err := w.commit(mesh, "pair", generation, inMesh(mesh, pair(generation)...)); err != nil {
+		if err := w.commitBy(w.direct, mesh, "pair", generation, inMesh(mesh, pair(generation)...)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := w.commit("default", "breaker", firstGeneration, []map[string]any{breaker(firstGeneration)}); err != nil {
+	if err := w.commitBy(w.direct, "default", "breaker", firstGeneration, []map[string]any{breaker(firstGeneration)}); err != nil {
 		t.Fatal(err)
 	}
 	_, w.flapping = w.populate(w.h)
@@ -398,9 +398,14 @@ func (w *walk) rollBack(key string) (what string, err error) {
 
 // commit posts a change of a resource and records what is known of it. What isn't there can't be deleted, which is no failure.
 func (w *walk) commit(mesh, name string, generation int, resources []map[string]any, deletes ...map[string]any) error {
+	return w.commitBy(w.api, mesh, name, generation, resources, deletes...)
+}
+
+// commitBy posts it by api or, where no fault may have a part in it, direct.
+func (w *walk) commitBy(ask asks, mesh, name string, generation int, resources []map[string]any, deletes ...map[string]any) error {
 	w.sent++
 	a := history.Attempt{Message: fmt.Sprintf("change %d of the walk", w.sent), Resource: mesh + "/" + name, Generation: generation}
-	out, err := w.change(a.Message, resources, deletes...)
+	out, err := changeBy(ask, a.Message, resources, deletes...)
 	a.Acked, a.Same, a.Answer = err == nil, err == nil && out.Change == 0, out
 	w.h.Attempted(a)
 	if len(deletes) > 0 && errors.Is(err, errRefused) {

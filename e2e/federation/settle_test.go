@@ -38,14 +38,14 @@ func (w *walk) settle() {
 	}
 	// Changes of the same time as a fault may still be under way.
 	w.await("a change to go through", patience, func() bool { return w.lastBreaker() == nil }, func() any { return w.lastBreaker() })
-	if g := w.next(tenant); w.commit(tenant, "pair", g, inMesh(tenant, pair(g)...)) != nil {
+	if g := w.next(tenant); w.commitBy(w.direct, tenant, "pair", g, inMesh(tenant, pair(g)...)) != nil {
 		w.t.Fatalf("generation %d was not taken after the end of faults", g)
 	}
 	g := w.next("default")
 	for unbearable(g) {
 		g = w.next("default")
 	}
-	if err := w.commit("default", "pair", g, pair(g)); err != nil {
+	if err := w.commitBy(w.direct, "default", "pair", g, pair(g)); err != nil {
 		w.t.Fatal(err)
 	}
 	last := w.h.Attempts[len(w.h.Attempts)-1].Answer
@@ -61,7 +61,7 @@ func (w *walk) lastBreaker() error {
 	for unbearable(g) {
 		g = w.next("default")
 	}
-	return w.commit("default", "breaker", g, []map[string]any{breaker(g)})
+	return w.commitBy(w.direct, "default", "breaker", g, []map[string]any{breaker(g)})
 }
 
 // collect reads what is there at the end, and stops the federation to look at its disks.
