@@ -97,15 +97,6 @@ func NewResource(typeURL, name string, m proto.Message) (*Resource, error) {
 	return &Resource{TypeURL: typeURL, Name: name, Version: hex.EncodeToString(sum[:16]), any: &anypb.Any{TypeUrl: typeURL, Value: encoded}}, nil
 }
 
-// Resources are all that one proxy is configured with, except endpoints and secrets, which are shared. Each slice is
-// sorted by name and has no name twice.
-type Resources struct {
-	Listeners  []*Resource
-	Routes     []*Resource
-	Clusters   []*Resource
-	Extensions []*Resource
-}
-
 // resourceKey is what two resources have in common when they are the same.
 type resourceKey struct{ typeURL, name, version string }
 

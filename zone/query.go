@@ -3,6 +3,7 @@ package zone
 import (
 	"encoding/json"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -173,14 +174,10 @@ func (c *core) describe(p *proxy, withConfig bool) (*description, error) {
 	}
 	d.Config = &config{Endpoints: []json.RawMessage{}, Secrets: []redacted{}}
 	var err error
-	for _, part := range []struct {
-		into *[]json.RawMessage
-		from []*xds.Resource
-	}{
-		{&d.Config.Listeners, p.built.Resources.Listeners}, {&d.Config.Routes, p.built.Resources.Routes},
-		{&d.Config.Clusters, p.built.Resources.Clusters}, {&d.Config.Extensions, p.built.Resources.Extensions},
+	for typeURL, into := range map[string]*[]json.RawMessage{
+		xds.TypeListener: &d.Config.Listeners, xds.TypeRoute: &d.Config.Routes, xds.TypeCluster: &d.Config.Clusters, xds.TypeExtension: &d.Config.Extensions,
 	} {
-		if *part.into, err = shown(part.from); err != nil {
+		if *into, err = shown(p.built.Resources.Each(typeURL)); err != nil {
 			return nil, err
 		}
 	}
@@ -196,7 +193,7 @@ func (c *core) describe(p *proxy, withConfig bool) (*description, error) {
 		}
 		endpoints = append(endpoints, r)
 	}
-	if d.Config.Endpoints, err = shown(endpoints); err != nil {
+	if d.Config.Endpoints, err = shown(slices.Values(endpoints)); err != nil {
 		return nil, err
 	}
 	for _, name := range p.built.Secrets {
@@ -210,9 +207,9 @@ func (c *core) describe(p *proxy, withConfig bool) (*description, error) {
 }
 
 // shown are resources as Envoy's JSON, without what is sensitive in them; whole secrets must not be among them.
-func shown(list []*xds.Resource) ([]json.RawMessage, error) {
+func shown(list iter.Seq[*xds.Resource]) ([]json.RawMessage, error) {
 	out := []json.RawMessage{}
-	for _, r := range list {
+	for r := range list {
 		text, err := xds.Redacted(r)
 		if err != nil {
 			return nil, err

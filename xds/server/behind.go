@@ -35,7 +35,7 @@ func (s *session) loseRoutes(old *snapshot) {
 			delete(s.tails, name)
 		}
 	}
-	for _, table := range s.want.list(xds.TypeRoute) {
+	for table := range s.want.each(xds.TypeRoute) {
 		if !table.Behind {
 			continue // nearly all, so nothing is looked up for them
 		}

@@ -84,9 +84,9 @@ func (d *driver) expectRoutes(want string) {
 // What leads to a route comes after it.
 func TestRoutesBehindOthersComeFirst(t *testing.T) {
 	d, rs := startedWithBehind(t)
-	next := *rs
+	next := alike(rs)
 	next.Routes = []*xds.Resource{tableBehind(t, "deep", "b", "a"), routeTo(t, "r", "b")}
-	d.set(&next)
+	d.set(next)
 	d.expect("R+deep")
 	d.acked(1)
 	d.ack("R")
@@ -96,8 +96,9 @@ func TestRoutesBehindOthersComeFirst(t *testing.T) {
 	d.s.Release()
 	d.expect() // nothing was lost
 	// One that is refused holds up no other.
+	next = alike(rs)
 	next.Routes = []*xds.Resource{tableBehind(t, "deep", "a", "b"), routeTo(t, "r", "a")}
-	d.set(&next)
+	d.set(next)
 	d.expect("R+deep")
 	d.nack("R", "deep: no")
 	d.expect("R+r")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -149,21 +150,31 @@ func converge(t *testing.T, random *rand.Rand, state bool) {
 	for _, name := range clusters {
 		endpoints[name] = load(t, name, 0)
 	}
+	// Some of it is shared with others, and some is even on both sides, as it comes.
 	build := func(last bool) *xds.Resources {
-		rs := &xds.Resources{}
+		rs := &xds.Resources{Shared: &xds.Resources{}}
+		add := func(own, shared *[]*xds.Resource, r *xds.Resource) {
+			side := random.IntN(5)
+			if side != 0 {
+				*shared = append(*shared, r)
+			}
+			if side < 2 {
+				*own = append(*own, r)
+			}
+		}
 		var names []string
 		for _, name := range clusters {
 			if random.IntN(2) == 0 && !(last && name == "bad") {
 				names = append(names, name)
-				rs.Clusters = append(rs.Clusters, edsCluster(t, name, fmt.Sprint(random.IntN(2))))
+				add(&rs.Clusters, &rs.Shared.Clusters, edsCluster(t, name, fmt.Sprint(random.IntN(2))))
 			}
 		}
 		for _, name := range []string{"l1", "l2", "l3"} {
 			if len(names) > 0 && random.IntN(3) > 0 {
 				route := routeTo(t, name, names[random.IntN(len(names))])
 				routeCluster[route.Version] = clusterOf(route, names)
-				rs.Listeners = append(rs.Listeners, plainListener(t, name, fmt.Sprint(random.IntN(2))))
-				rs.Routes = append(rs.Routes, route)
+				add(&rs.Listeners, &rs.Shared.Listeners, plainListener(t, name, fmt.Sprint(random.IntN(2))))
+				add(&rs.Routes, &rs.Shared.Routes, route)
 			}
 		}
 		return rs
@@ -243,8 +254,8 @@ func converge(t *testing.T, random *rand.Rand, state bool) {
 	if p := s.Progress(); p.Acked != revision || len(p.Nacks) != 0 {
 		t.Fatalf("at rest with %+v, want revision %d", p, revision)
 	}
-	for typeURL, list := range map[string][]*xds.Resource{
-		xds.TypeCluster: final.Clusters, xds.TypeListener: final.Listeners, xds.TypeRoute: final.Routes} {
+	for _, typeURL := range []string{xds.TypeCluster, xds.TypeListener, xds.TypeRoute} {
+		list := slices.Collect(final.Each(typeURL))
 		if len(m.held[typeURL]) != len(list) {
 			t.Fatalf("%s: holds %v, want %v", typeURL, m.held[typeURL], list)
 		}

@@ -23,9 +23,9 @@ import (
 // What a proxy says when it refuses goes into logs and up to global, so one proxy must not fill them.
 func TestHugeRefusalIsCut(t *testing.T) {
 	d, rs := started(t)
-	next := *rs
+	next := alike(rs)
 	next.Listeners = []*xds.Resource{plainListener(t, rs.Listeners[0].Name, "other")}
-	d.set(&next)
+	d.set(next)
 	d.expect("L+in")
 	d.nack("L", strings.Repeat("x", 1<<20))
 	nacks := d.s.Progress().Nacks

@@ -35,7 +35,7 @@ func (s *session) complete(typeURL string) bool {
 	}
 	// Both are sorted, so one look at each does.
 	rows := sub.table
-	for _, r := range s.want.list(typeURL) {
+	for r := range s.want.each(typeURL) {
 		if t := s.tails[r.Name]; t != nil && typeURL == xds.TypeRoute {
 			r = t.whole
 		}

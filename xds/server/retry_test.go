@@ -9,7 +9,7 @@ import (
 // A port that was in use may be free later, which no change of the configuration would tell.
 func TestRefusedListenerIsTriedAgain(t *testing.T) {
 	d, rs := started(t)
-	two := *rs
+	two := alike(rs)
 	two.Listeners = []*xds.Resource{rs.Listeners[0], plainListener(t, "more", "")}
 	const busy = "cannot bind more: Address already in use"
 	refused := func() {
@@ -18,7 +18,7 @@ func TestRefusedListenerIsTriedAgain(t *testing.T) {
 			t.Fatalf("the refusal doesn't stand: %+v", p)
 		}
 	}
-	d.set(&two)
+	d.set(two)
 	d.expect("L+more")
 	if retriable, _ := d.s.Retriable(); retriable {
 		t.Fatal("what is under way is to be tried again")
@@ -51,15 +51,15 @@ func TestRefusedListenerIsTriedAgain(t *testing.T) {
 	}
 
 	// What is wanted no more is not tried again, and holds nothing up.
-	three := two
+	three := alike(two)
 	three.Listeners = append([]*xds.Resource{plainListener(t, "third", "")}, two.Listeners...)
-	d.set(&three)
+	d.set(three)
 	d.expect("L+third")
 	d.nack("L", "cannot bind third")
 	d.expect()
 	d.s.Retry()
 	d.expect("L+third")
-	d.set(&two)
+	d.set(two)
 	d.nack("L", "cannot bind third")
 	d.s.Retry()
 	for range 3 { // Envoy may be asked to remove what it never took

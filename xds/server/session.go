@@ -227,7 +227,7 @@ func (s *session) SetSnapshot(snap *snapshot) {
 			}
 		}
 	}
-	if old == nil || !identical(snap.list(xds.TypeCluster), old.list(xds.TypeCluster)) {
+	if old == nil || !snap.same(xds.TypeCluster, old) {
 		s.settled = false
 	}
 	if old != nil {
@@ -326,7 +326,7 @@ func (s *session) subscribe(sub *subscription, req *discoveryv3.DeltaDiscoveryRe
 	}
 	s.settled = false
 	if sub.subscribe(req) && s.want != nil {
-		for _, r := range s.want.list(sub.typeURL) {
+		for r := range s.want.each(sub.typeURL) {
 			sub.reopen(r.Name)
 		}
 	}
@@ -417,7 +417,7 @@ func (s *session) sendRemovals() {
 	}
 	// A proxy that connected again says one type after the other what it has: all that may refer must have been heard.
 	for _, t := range second {
-		if !s.sub(t).requested && (t == xds.TypeListener || len(s.want.list(t)) > 0) {
+		if !s.sub(t).requested && (t == xds.TypeListener || s.want.has(t)) {
 			return
 		}
 	}
@@ -517,12 +517,12 @@ func (s *session) firstStageSettled() bool {
 	}
 	clusters, endpoints, secrets := s.sub(xds.TypeCluster), s.sub(xds.TypeEndpoint), s.sub(xds.TypeSecret)
 	if !clusters.requested {
-		return len(s.want.list(xds.TypeCluster)) == 0
+		return !s.want.has(xds.TypeCluster)
 	}
 	if clusters.inflight != nil || clusters.firstDue || len(s.diff(xds.TypeCluster).upserts) > 0 {
 		return false
 	}
-	for _, cluster := range s.want.list(xds.TypeCluster) {
+	for cluster := range s.want.each(xds.TypeCluster) {
 		if name := cluster.EndpointsName(); name != "" && !endpoints.answered(name) && clusters.holds(cluster.Name) {
 			return false
 		}
@@ -543,7 +543,7 @@ func (s *session) missingClusters() []string {
 		return nil
 	}
 	var missing []string
-	for _, r := range s.want.list(xds.TypeCluster) {
+	for r := range s.want.each(xds.TypeCluster) {
 		if !sub.holds(r.Name) {
 			missing = append(missing, r.Name)
 		}

@@ -32,6 +32,11 @@ func edsCluster(t testing.TB, name, alt string) *xds.Resource {
 	})
 }
 
+// alike has the same resources, of which some may be replaced.
+func alike(rs *xds.Resources) *xds.Resources {
+	return &xds.Resources{Listeners: rs.Listeners, Routes: rs.Routes, Clusters: rs.Clusters, Extensions: rs.Extensions}
+}
+
 func plainListener(t testing.TB, name, prefix string) *xds.Resource {
 	return res(t, xds.TypeListener, name, &listenerv3.Listener{Name: name, StatPrefix: prefix})
 }

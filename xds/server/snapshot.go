@@ -2,62 +2,73 @@ package server
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 
 	"github.com/zoneforge/zoneforge/xds"
 )
 
 // snapshot is everything one proxy should hold at one revision, but for endpoints, which all proxies share. Immutable. It
-// holds no more than slices of what it was given, since there is one for each proxy.
+// holds no more than it was given, since there is one for each proxy.
 type snapshot struct {
-	revision uint64
-	// lists are sorted by name, in the order of served; there is none of endpoints.
-	lists [types][]*xds.Resource
+	revision  uint64
+	resources *xds.Resources
+	// secrets are sorted by name.
+	secrets []*xds.Resource
 	// permitted are the EDS names of this proxy, sorted.
 	permitted []string
 }
 
-// newSnapshot orders resources. What is the same as in previous, which may be nil, is shared with it.
+// newSnapshot takes resources, nil for none. The names that it permits are those of previous, which may be nil, where they are the same.
 func newSnapshot(revision uint64, resources *xds.Resources, secrets []*xds.Resource, previous *snapshot) *snapshot {
-	if resources == nil {
-		resources = &xds.Resources{}
-	}
-	s := &snapshot{revision: revision}
-	for _, of := range []struct {
-		typeURL   string
-		resources []*xds.Resource
-	}{
-		{xds.TypeListener, resources.Listeners}, {xds.TypeRoute, resources.Routes}, {xds.TypeCluster, resources.Clusters},
-		{xds.TypeExtension, resources.Extensions}, {xds.TypeSecret, secrets},
-	} {
-		list := &s.lists[indexOf(of.typeURL)]
-		if previous != nil && slices.Equal(of.resources, previous.list(of.typeURL)) {
-			*list = previous.list(of.typeURL)
-		} else {
-			*list = sorted(of.resources)
-		}
-	}
-	if previous != nil && identical(s.list(xds.TypeCluster), previous.list(xds.TypeCluster)) {
-		s.permitted = previous.permitted
-		return s
-	}
-	clusters := s.list(xds.TypeCluster)
-	s.permitted = make([]string, 0, len(clusters))
-	for _, cluster := range clusters {
-		if name := cluster.EndpointsName(); name != "" {
-			s.permitted = append(s.permitted, name)
-		}
-	}
-	slices.Sort(s.permitted)
-	s.permitted = slices.Compact(s.permitted)
+	resources = inOrder(resources)
+	s := &snapshot{revision: revision, resources: resources, secrets: sorted(secrets), permitted: resources.EndpointsNames()}
 	if previous != nil && slices.Equal(s.permitted, previous.permitted) {
 		s.permitted = previous.permitted
 	}
 	return s
 }
 
-// list is all of one of the types that are served.
-func (s *snapshot) list(typeURL string) []*xds.Resource { return s.lists[indexOf(typeURL)] }
+// each lists all of one of the types that are served but endpoints, sorted by name.
+func (s *snapshot) each(typeURL string) iter.Seq[*xds.Resource] {
+	if typeURL == xds.TypeSecret {
+		return slices.Values(s.secrets)
+	}
+	return s.resources.Each(typeURL)
+}
+
+// lists are what each lists in the order of names.
+func (s *snapshot) lists(typeURL string) [2][]*xds.Resource {
+	if typeURL == xds.TypeSecret {
+		return [2][]*xds.Resource{s.secrets}
+	}
+	own, shared := s.resources.Lists(typeURL)
+	return [2][]*xds.Resource{own, shared}
+}
+
+// has says whether there is anything of a type.
+func (s *snapshot) has(typeURL string) bool {
+	lists := s.lists(typeURL)
+	return len(lists[0])+len(lists[1]) > 0
+}
+
+// same says whether a snapshot has all of a type as another has it.
+func (s *snapshot) same(typeURL string, other *snapshot) bool {
+	a, b := s.lists(typeURL), other.lists(typeURL)
+	return slices.Equal(a[0], b[0]) && (identical(a[1], b[1]) || slices.Equal(a[1], b[1]))
+}
+
+// inOrder are resources by name, the given ones where they are so already.
+func inOrder(r *xds.Resources) *xds.Resources {
+	if r == nil {
+		return nil
+	}
+	out := &xds.Resources{Listeners: sorted(r.Listeners), Routes: sorted(r.Routes), Clusters: sorted(r.Clusters), Extensions: sorted(r.Extensions), Shared: inOrder(r.Shared)}
+	if out.Shared == r.Shared && identical(out.Listeners, r.Listeners) && identical(out.Routes, r.Routes) && identical(out.Clusters, r.Clusters) && identical(out.Extensions, r.Extensions) {
+		return r
+	}
+	return out
+}
 
 func sorted(resources []*xds.Resource) []*xds.Resource {
 	byName := func(a, b *xds.Resource) int { return cmp.Compare(a.Name, b.Name) }
@@ -69,25 +80,24 @@ func sorted(resources []*xds.Resource) []*xds.Resource {
 	return resources
 }
 
-func (s *snapshot) find(typeURL, name string) (int, bool) {
-	if s == nil {
-		return 0, false
-	}
-	return slices.BinarySearchFunc(s.list(typeURL), name, func(r *xds.Resource, name string) int { return cmp.Compare(r.Name, name) })
-}
-
 // get returns a resource, nil when there is none.
 func (s *snapshot) get(typeURL, name string) *xds.Resource {
-	if at, ok := s.find(typeURL, name); ok {
-		return s.list(typeURL)[at]
+	if s == nil {
+		return nil
+	}
+	lists := s.lists(typeURL)
+	for _, list := range [...][]*xds.Resource{lists[1], lists[0]} {
+		if at, ok := slices.BinarySearchFunc(list, name, func(r *xds.Resource, name string) int { return cmp.Compare(r.Name, name) }); ok {
+			return list[at]
+		}
 	}
 	return nil
 }
 
 // endpointsOf returns the EDS name of a cluster, "" for none.
 func (s *snapshot) endpointsOf(cluster string) string {
-	if at, ok := s.find(xds.TypeCluster, cluster); ok {
-		return s.list(xds.TypeCluster)[at].EndpointsName()
+	if r := s.get(xds.TypeCluster, cluster); r != nil {
+		return r.EndpointsName()
 	}
 	return ""
 }
@@ -98,7 +108,7 @@ func (s *snapshot) permits(endpoints string) bool {
 }
 
 // changed calls each for the names of which a snapshot holds another resource than the one before it, which may be nil, or
-// none. Endpoints are shared, so of them only what may be asked for counts.
+// none; it may call it for what is merely kept in another way. Endpoints are shared, so of them only what may be asked for counts.
 func (s *snapshot) changed(typeURL string, previous *snapshot, each func(name string)) {
 	if previous == nil {
 		previous = &snapshot{}
@@ -109,7 +119,10 @@ func (s *snapshot) changed(typeURL string, previous *snapshot, each func(name st
 		return
 	}
 	same := func(a, b *xds.Resource) bool { return a == b }
-	merge(s.list(typeURL), previous.list(typeURL), func(r *xds.Resource) string { return r.Name }, same, each)
+	now, before := s.lists(typeURL), previous.lists(typeURL)
+	for i := range now {
+		merge(now[i], before[i], func(r *xds.Resource) string { return r.Name }, same, each)
+	}
 }
 
 // merge calls each for the names that are in one of two sorted lists alone, or in both but not the same.

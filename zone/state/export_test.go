@@ -17,8 +17,8 @@ func FormerTokens(s *State, id string) []*ir.JWT { return s.proxies[id].formerJW
 // sent is what a proxy is told, whatever of it is kept apart.
 func sent(r *xds.Resources) string {
 	var out strings.Builder
-	for _, list := range [][]*xds.Resource{r.Listeners, r.Routes, r.Clusters, r.Extensions} {
-		for _, r := range list {
+	for _, typeURL := range []string{xds.TypeListener, xds.TypeRoute, xds.TypeCluster, xds.TypeExtension} {
+		for r := range r.Each(typeURL) {
 			out.WriteString(r.String() + " ")
 			out.Write(r.Any().GetValue())
 		}

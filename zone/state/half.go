@@ -139,41 +139,25 @@ func joined(halves []*half) (*Built, error) {
 	if len(halves) == 1 {
 		return &Built{Secrets: halves[0].secrets, Resources: halves[0].resources}, nil
 	}
-	a, b := halves[0], halves[1]
-	out := &Built{Secrets: a.secrets, Resources: &xds.Resources{}}
-	if !slices.Equal(a.secrets, b.secrets) {
-		out.Secrets = slices.Concat(a.secrets, b.secrets)
-		slices.Sort(out.Secrets)
-		out.Secrets = slices.Compact(out.Secrets)
+	in, out := halves[0], halves[1]
+	built := &Built{Secrets: in.secrets, Resources: &xds.Resources{
+		Listeners: in.resources.Listeners, Routes: in.resources.Routes, Clusters: in.resources.Clusters, Extensions: in.resources.Extensions, Shared: out.resources,
+	}}
+	if !slices.Equal(in.secrets, out.secrets) {
+		built.Secrets = slices.Concat(in.secrets, out.secrets)
+		slices.Sort(built.Secrets)
+		built.Secrets = slices.Compact(built.Secrets)
 	}
-	for _, of := range []struct {
-		into *[]*xds.Resource
-		a, b []*xds.Resource
-	}{
-		{&out.Resources.Listeners, a.resources.Listeners, b.resources.Listeners}, {&out.Resources.Routes, a.resources.Routes, b.resources.Routes},
-		{&out.Resources.Clusters, a.resources.Clusters, b.resources.Clusters}, {&out.Resources.Extensions, a.resources.Extensions, b.resources.Extensions},
-	} {
-		if len(of.b) == 0 {
-			*of.into = of.a
-			continue
-		}
-		list := make([]*xds.Resource, 0, len(of.a)+len(of.b))
-		x, y := of.a, of.b
-		for len(x)+len(y) > 0 {
-			switch {
-			case len(y) == 0 || len(x) > 0 && x[0].Name < y[0].Name:
-				list, x = append(list, x[0]), x[1:]
-			case len(x) == 0 || y[0].Name < x[0].Name:
-				list, y = append(list, y[0]), y[1:]
-			case x[0].Version != y[0].Version:
+	for _, typeURL := range []string{xds.TypeListener, xds.TypeRoute, xds.TypeCluster, xds.TypeExtension} {
+		a, b := built.Resources.Lists(typeURL)
+		for _, r := range a {
+			at, both := slices.BinarySearchFunc(b, r.Name, func(r *xds.Resource, name string) int { return cmp.Compare(r.Name, name) })
+			if both && b[at].Version != r.Version {
 				return nil, errWhole
-			default:
-				list, x, y = append(list, y[0]), x[1:], y[1:]
 			}
 		}
-		*of.into = list
 	}
-	return out, nil
+	return built, nil
 }
 
 // keep puts what was built in the place of what was built before.

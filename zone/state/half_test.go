@@ -11,6 +11,7 @@ import (
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
 	"github.com/zoneforge/zoneforge/sync/kds"
+	"github.com/zoneforge/zoneforge/xds"
 	"github.com/zoneforge/zoneforge/zone/state"
 )
 
@@ -121,6 +122,12 @@ func TestReplicasShareWhatGoesOut(t *testing.T) {
 	s.Register(a, true)
 	s.Register(b, true)
 	settle(t, s)
+	all := func(b *state.Built) (all []*xds.Resource) {
+		for _, typeURL := range []string{xds.TypeListener, xds.TypeRoute, xds.TypeCluster} {
+			all = slices.AppendSeq(all, b.Resources.Each(typeURL))
+		}
+		return all
+	}
 	shared := func() (same, own int) {
 		t.Helper()
 		x, err := s.BuildProxy(a.ID)
@@ -131,8 +138,8 @@ func TestReplicasShareWhatGoesOut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, r := range slices.Concat(x.Resources.Listeners, x.Resources.Routes, x.Resources.Clusters) {
-			if slices.Contains(slices.Concat(y.Resources.Listeners, y.Resources.Routes, y.Resources.Clusters), r) {
+		for _, r := range all(x) {
+			if slices.Contains(all(y), r) {
 				same++
 			} else {
 				own++
@@ -141,6 +148,11 @@ func TestReplicasShareWhatGoesOut(t *testing.T) {
 		return same, own
 	}
 	before, own := shared()
+	x, _ := s.BuildProxy(a.ID)
+	y, _ := s.BuildProxy(b.ID)
+	if x.Resources.Shared == nil || x.Resources.Shared != y.Resources.Shared {
+		t.Error("each has a list of its own of what both have")
+	}
 	if before < 4 || own == 0 {
 		t.Errorf("%d resources are shared, and %d are not", before, own)
 	}

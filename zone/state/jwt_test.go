@@ -37,7 +37,7 @@ func TestFormerTokensStay(t *testing.T) {
 		if got := strings.Join(former, " "); got != c.former {
 			t.Errorf("%+v: the filter keeps %q", c, got)
 		}
-		for _, r := range built.Resources.Extensions {
+		for r := range built.Resources.Each(xds.TypeExtension) {
 			if r.Name == "envoy.filters.http.jwt_authn" && r.TypeURL == xds.TypeExtension {
 				if same := r.Version == filter; same != (c.to == "other") {
 					t.Errorf("%+v: whether the filter stays as it is: %v", c, same)

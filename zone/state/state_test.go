@@ -383,7 +383,7 @@ func TestOffer(t *testing.T) {
 // servicesOf are the clusters of a proxy that lead to services.
 func servicesOf(b *state.Built) []string {
 	var out []string
-	for _, c := range b.Resources.Clusters {
+	for c := range b.Resources.Each(xds.TypeCluster) {
 		if c.EndpointsName() != "" {
 			out = append(out, c.Name)
 		}

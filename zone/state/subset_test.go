@@ -1,6 +1,7 @@
 package state_test
 
 import (
+	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -9,6 +10,7 @@ import (
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
 	meshv1 "github.com/zoneforge/zoneforge/proto/mesh/v1alpha1"
 	"github.com/zoneforge/zoneforge/resource"
+	"github.com/zoneforge/zoneforge/xds"
 )
 
 // A subset is offered to other zones by whatever policy sends requests to it, also where it is a filter that asks it, and no longer
@@ -42,7 +44,7 @@ func TestSubsetsThatPoliciesSendRequestsTo(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				return len(b.Resources.Clusters)
+				return len(slices.Collect(b.Resources.Each(xds.TypeCluster)))
 			}
 			before := offered()
 			if rejected := s.Apply([]*kdsv1.Record{rec(t, c.kind, c.policy, c.spec)}, nil, false); len(rejected) > 0 {
