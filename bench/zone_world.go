@@ -239,7 +239,8 @@ func (w *zoneWorld) open(cfg simproxy.Config) error {
 	if err != nil {
 		return err
 	}
-	cfg.Address, cfg.TLS = w.xds(), &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	// The key exchanges are those that Envoy offers by itself.
+	cfg.Address, cfg.TLS = w.xds(), &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, CurvePreferences: []tls.CurveID{tls.X25519, tls.CurveP256}}
 	w.fleet = simproxy.New(cfg)
 	return nil
 }
