@@ -101,7 +101,12 @@ func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest) bool {
 	everything := false
 	if first {
 		versions := req.GetInitialResourceVersions()
-		s.table.change(sortedKeys(versions), func(r *row) { r.set(ofVersion(r.name(), versions[r.name()])) })
+		held := make([]xds.Resource, len(versions)) // in one piece, as all of them go when what they stand for is known
+		s.table.change(sortedKeys(versions), func(r *row) {
+			held[0].Name, held[0].Version = r.name(), versions[r.name()]
+			r.set(&held[0])
+			held = held[1:]
+		})
 		for name := range versions {
 			mark(&s.open, name)
 		}

@@ -3,6 +3,7 @@ package server
 import (
 	"strconv"
 
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
 	protocodec "google.golang.org/grpc/encoding/proto"
@@ -25,6 +26,17 @@ func (c codec) Marshal(message any) (mem.BufferSlice, error) {
 		return mem.BufferSlice(p), nil
 	}
 	return c.CodecV2.Marshal(message)
+}
+
+// Unmarshal is encoding.CodecV2's. A proxy that comes back says of each resource which version it has.
+func (c codec) Unmarshal(data mem.BufferSlice, message any) error {
+	r, ok := message.(*discoveryv3.DeltaDiscoveryRequest)
+	if !ok {
+		return c.CodecV2.Unmarshal(data, message)
+	}
+	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer buffer.Free()
+	return readRequest(buffer.ReadOnlyData(), r)
 }
 
 // Option must be one of those of a gRPC server with which a Server is registered: endpoints are encoded once for all proxies.
