@@ -116,7 +116,7 @@ func (c *core) load(set *kds.Set, good []*kdsv1.Record, at kds.Position, registr
 		return true
 	})
 	c.state.Apply(good, nil, false)
-	for _, r := range c.state.ApplyRead(readAll(all), nil, true) {
+	for _, r := range c.state.ApplyRead(readAll(all, state.Read), nil, true) {
 		c.warnRejected(at.Revision, r)
 	}
 	var first *pending
@@ -125,10 +125,15 @@ func (c *core) load(set *kds.Set, good []*kdsv1.Record, at kds.Position, registr
 		first = c.revisions.take(at.Revision)
 		first.known = true
 	}
-	for _, r := range registrations {
-		in, err := c.files.read(r)
-		if err != nil {
-			c.log.Warn("known endpoint is not used", zap.String("proxy", r.Key), zap.Error(err))
+	type reading struct {
+		restored
+		err error
+	}
+	read := func(r disk.Registration) reading { in, err := c.files.read(r); return reading{in, err} }
+	for i, in := range readAll(registrations, read) {
+		r := registrations[i]
+		if in.err != nil {
+			c.log.Warn("known endpoint is not used", zap.String("proxy", r.Key), zap.Error(in.err))
 			c.files.remove(r.Key)
 			continue
 		}
@@ -146,15 +151,15 @@ func (c *core) load(set *kds.Set, good []*kdsv1.Record, at kds.Position, registr
 	c.flush()
 }
 
-// readAll reads records on all processors: a zone that starts has nothing else to do.
-func readAll(all []*kdsv1.Record) []state.Reading {
-	readings := make([]state.Reading, len(all))
+// readAll reads what is on the disk on all processors: a zone that starts has nothing else to do.
+func readAll[From, To any](all []From, read func(From) To) []To {
+	readings := make([]To, len(all))
 	var reading sync.WaitGroup
 	workers := runtime.GOMAXPROCS(0)
 	for w := range workers {
 		reading.Go(func() {
 			for i := w; i < len(all); i += workers {
-				readings[i] = state.Read(all[i])
+				readings[i] = read(all[i])
 			}
 		})
 	}
