@@ -354,6 +354,7 @@ func (b *zoneBench) policy(ctx context.Context) error {
 func (b *zoneBench) restart(ctx context.Context) error {
 	const times = 3
 	var worst, started float64
+	var processor time.Duration
 	before := b.w.fleet.Counts()
 	for range times {
 		was := b.w.fleet.Counts()
@@ -377,7 +378,12 @@ func (b *zoneBench) restart(ctx context.Context) error {
 			return err
 		}
 		took := time.Since(began).Seconds()
-		b.say("  all are back after %.1f s", took)
+		spent, err := b.w.zone.cpu() // of a process that has done nothing else
+		if err != nil {
+			return err
+		}
+		processor += spent
+		b.say("  all are back after %.1f s, and %.1f s of the zone's processor", took, spent.Seconds())
 		worst = max(worst, took)
 	}
 	// Endpoints known from disk end with the grace period, unless their proxies are back.
@@ -386,6 +392,7 @@ func (b *zoneBench) restart(ctx context.Context) error {
 	}
 	after := b.w.fleet.Counts()
 	b.add(b.judge(row("restart to all proxies complete, the longest", worst, "s", times), 20), row("restart to ready, the longest", started, "s", times),
+		row("restart, processor time of the zone per proxy", float64(processor.Microseconds())/1000/times/float64(b.proxies), "ms", times),
 		row("endpoints emptied by restarts", float64(after.Emptied-before.Emptied), "resources", times).atMost(0),
 		row("resources taken away by restarts", float64(after.Removed-before.Removed), "resources", times).atMost(0),
 		row("resources sent again by restarts, per proxy", float64(after.Bytes-before.Bytes)/1024/times/float64(b.proxies), "KiB", times))
