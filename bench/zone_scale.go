@@ -26,6 +26,9 @@ type zoneBench struct {
 	sizes []Row
 }
 
+// responsesTotal is the zone's count of what it sent to proxies.
+const responsesTotal = "zoneforge_zone_responses_total"
+
 // zoneParts are measured in this order on one zone.
 var zoneParts = []struct {
 	name string
@@ -131,10 +134,15 @@ func (b *zoneBench) begin(ctx context.Context) (err error) {
 		}
 	}
 	n := int64(b.proxies)
+	joined, err := b.w.metrics()
+	if err != nil {
+		return err
+	}
 	b.say("%d proxies joined in %.1f s", b.proxies, took.Seconds())
 	b.add(b.sizes...)
 	b.add(row("joining, all proxies one after another", took.Seconds(), "s", n),
 		row("joining, processor time of the zone per proxy", float64(processor.Microseconds())/1000/float64(n), "ms", n),
+		row("joining, responses to all proxies per proxy", (joined[responsesTotal]-b.bare[responsesTotal])/float64(n), "responses", n),
 		row("resources of a proxy", float64(b.w.fleet.Counts().Bytes)/1024/float64(n), "KiB", n))
 	return nil
 }
@@ -355,6 +363,7 @@ func (b *zoneBench) restart(ctx context.Context) error {
 	const times = 3
 	var worst, started float64
 	var processor time.Duration
+	var sent float64
 	before := b.w.fleet.Counts()
 	for range times {
 		was := b.w.fleet.Counts()
@@ -383,6 +392,11 @@ func (b *zoneBench) restart(ctx context.Context) error {
 			return err
 		}
 		processor += spent
+		m, err := b.w.metrics()
+		if err != nil {
+			return err
+		}
+		sent += m[responsesTotal]
 		b.say("  all are back after %.1f s, and %.1f s of the zone's processor", took, spent.Seconds())
 		worst = max(worst, took)
 	}
@@ -393,6 +407,7 @@ func (b *zoneBench) restart(ctx context.Context) error {
 	after := b.w.fleet.Counts()
 	b.add(b.judge(row("restart to all proxies complete, the longest", worst, "s", times), 20), row("restart to ready, the longest", started, "s", times),
 		row("restart, processor time of the zone per proxy", float64(processor.Microseconds())/1000/times/float64(b.proxies), "ms", times),
+		row("restart, responses per proxy", sent/times/float64(b.proxies), "responses", times),
 		row("endpoints emptied by restarts", float64(after.Emptied-before.Emptied), "resources", times).atMost(0),
 		row("resources taken away by restarts", float64(after.Removed-before.Removed), "resources", times).atMost(0),
 		row("resources sent again by restarts, per proxy", float64(after.Bytes-before.Bytes)/1024/times/float64(b.proxies), "KiB", times))
