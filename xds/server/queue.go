@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// queue holds the streams for which something waits, each once, in the order in which it came; those with a request go first, but for
-// every fourth, so that news go on while thousands of proxies come back. As many
+// queue holds the streams for which something waits, each once, in the order in which it came; those with a request and those that have
+// no configuration yet go first, but for every fourth, so that news go on while thousands of proxies come back. As many
 // workers as there are processors bring it to them, one stream after the other, and let all else run between two: so a change for
 // thousands of proxies neither keeps the owner of the state from the next one nor a proxy that has just come from its configuration,
 // and the more there is to do, the more of it a stream is given at once. Workers are there while there is something to do.
@@ -100,7 +100,7 @@ func (q *queue) delivered() time.Duration {
 	return now
 }
 
-// addUrgent has a stream looked at that has a request.
+// addUrgent has a stream looked at that has a request, or that waits for its first configuration.
 func (q *queue) addUrgent(st *stream) {
 	if !st.urgent.Swap(true) {
 		q.push(&q.urgent, st)

@@ -139,3 +139,42 @@ func TestChangesGatherForAProxyThatIsBehind(t *testing.T) {
 		t.Errorf("at the end %+v, and %d more are sent", got, len(sent))
 	}
 }
+
+// However many streams have news waiting, a proxy that has just come is given its first configuration before them, and what a stream
+// missed while its turn was taken doesn't wait once more.
+func TestAProxyThatComesDoesNotWaitForNews(t *testing.T) {
+	s := newServer(t)
+	s.queue.workers = 1 << 20 // none that would take anything
+	s.SetEndpoints(1, map[string]*xds.Resource{"a": load(t, "a", 1)})
+	const others = 50
+	for i := range others {
+		id := ProxyID(fmt.Sprint("p", i))
+		s.SetProxy(id, 1, clusters(t, "a"), nil)
+		attached(s, id).queued.Store(false)
+	}
+	late := attached(s, "late")
+	late.queued.Store(false)
+	s.SetEndpoints(2, map[string]*xds.Resource{"a": load(t, "a", 2)})
+	s.SetProxy("late", 2, clusters(t, "a"), nil)
+	if first := s.queue.next(); first != late {
+		t.Errorf("the first that is looked at is %q", first.id)
+	}
+
+	late.turn.Lock()
+	late.inbox.setRelease()
+	late.news()
+	late.pass(content{})
+	second, before := s.queue.next(), 0
+	for ; second != nil && second != late; second = s.queue.next() {
+		before++
+	}
+	if second != late || before != 0 {
+		t.Errorf("what a stream missed waits for %d others", before)
+	}
+	s.SetProxy("late", 3, clusters(t, "a", "b"), nil)
+	for before = 0; s.queue.next() != late; before++ {
+	}
+	if before != others {
+		t.Errorf("another configuration waits for %d of %d others that were there before", before, others)
+	}
+}

@@ -153,7 +153,11 @@ func (s *Server) SetProxy(id ProxyID, revision uint64, resources *xds.Resources,
 		s.watchLocked(p.stream, p.want)
 		s.tally.told.Add(1)
 		p.stream.inbox.setSnapshot(p.want)
-		s.queue.add(p.stream)
+		if previous == nil {
+			s.queue.addUrgent(p.stream) // it has nothing yet
+		} else {
+			s.queue.add(p.stream)
+		}
 	}
 }
 

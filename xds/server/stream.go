@@ -327,7 +327,7 @@ func (st *stream) pass(in content) {
 		st.handled <- struct{}{}
 	}
 	if st.missed.Swap(false) {
-		st.server.queue.add(st)
+		st.server.queue.addUrgent(st) // it has waited already
 	}
 }
 
