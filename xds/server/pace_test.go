@@ -10,55 +10,69 @@ import (
 	"github.com/zoneforge/zoneforge/xds"
 )
 
-// Streams rest for longer as long as more is delivered than is plenty, until it isn't, and not at all while it is less.
-func TestStreamsRestWhileMuchIsDelivered(t *testing.T) {
-	p := pace{plenty: 100}
-	deliver := func(n int) {
+// Streams rest for longer as long as more is taken of the processors than the share, until it isn't, and not at all while it is less;
+// and ever less while few deliveries are made, as others take the processors then.
+func TestStreamsRestWhileProcessorsAreBusy(t *testing.T) {
+	var used time.Duration
+	p := pace{most: 100 * time.Millisecond, few: 10, used: func() time.Duration { return used }}
+	deliver := func(n int, took time.Duration) {
+		used += took
 		for range n {
 			p.count(p.begun + span - 1)
 		}
 		p.roll(p.begun + span)
 	}
+	full := int(longestRest/step) * 100
 	for _, c := range []struct {
-		delivered int
-		want      time.Duration
-	}{{0, 0}, {100, 0}, {150, step / 2}, {200, step + step/2}, {100, step + step/2}, {50, step}, {5000, longestRest}, {100, longestRest}, {0, longestRest - step}} {
-		deliver(c.delivered)
+		delivered, milliseconds int
+		want                    time.Duration
+	}{{0, 0, 0}, {20, 100, 0}, {20, 150, step / 2}, {20, 200, step + step/2}, {20, 100, step + step/2}, {20, 50, step}, {10, 200, 2 * step},
+		{9, 200, 2*step - step/10}, {0, 200, step - step/10}, {100, 2 * full, longestRest}, {20, 100, longestRest}, {0, 0, longestRest - step}} {
+		deliver(c.delivered, time.Duration(c.milliseconds)*time.Millisecond)
 		if p.rest != c.want || p.until(time.Hour, p.begun) != time.Hour+c.want {
-			t.Errorf("after %d deliveries in a span a stream rests for %s, want %s", c.delivered, p.rest, c.want)
+			t.Errorf("after %d deliveries in a span of which %d ms were taken a stream rests for %s, want %s", c.delivered, c.milliseconds, p.rest, c.want)
 		}
 	}
-	deliver(5000)
-	if got := p.until(0, p.begun+3*span); got != longestRest-3*step {
-		t.Errorf("after three spans without any, a stream rests for %s", got)
+	deliver(5000, time.Hour)
+	used += 100 * time.Millisecond
+	for range 20 {
+		p.count(p.begun)
 	}
-	deliver(5000)
+	if got := p.until(0, p.begun+3*span); got != longestRest-2*step {
+		t.Errorf("after a span of enough and two without deliveries, a stream rests for %s", got)
+	}
+	deliver(5000, time.Hour)
 	if got := p.until(0, p.begun+time.Hour); got != 0 {
 		t.Errorf("after an hour without any, a stream rests for %s", got)
 	}
 }
 
-// Thousands of proxies that always have something new are given it as often as is plenty, whatever number of them there is.
-func TestDeliveriesSettleAtPlenty(t *testing.T) {
-	for _, proxies := range []int{100, 2000, 10_000} {
-		p := pace{plenty: 2400}
-		due := make([]time.Duration, proxies)
-		last := 0
+// Thousands of proxies that always have something new are given it as often as there is room, whatever number of them there is and
+// whatever one delivery takes.
+func TestDeliveriesSettleAtTheShare(t *testing.T) {
+	for _, c := range []struct {
+		proxies int
+		price   time.Duration
+	}{{100, 50 * time.Microsecond}, {2000, 50 * time.Microsecond}, {2000, 150 * time.Microsecond}, {10_000, 50 * time.Microsecond}, {10_000, 100 * time.Microsecond}} {
+		used := time.Duration(0)
+		p := pace{most: 180 * time.Millisecond, few: 200, used: func() time.Duration { return used }}
+		due := make([]time.Duration, c.proxies)
+		last := time.Duration(0)
 		for now := time.Duration(0); now < 20*time.Second; now += notch {
 			if now == 15*time.Second {
-				last = 0
+				last = used
 			}
 			for i := range due {
 				if due[i] <= now {
 					p.count(now)
-					last++
+					used += c.price
 					due[i] = now + max(p.until(0, now), notch)
 				}
 			}
 		}
-		most := min(p.plenty, proxies*int(span/notch))
-		if got := last / int(5*time.Second/span); got > most*12/10 || got < most*8/10 {
-			t.Errorf("%d proxies are given something %d times in a span, want about %d", proxies, got, most)
+		most := min(p.most, time.Duration(c.proxies*int(span/notch))*c.price)
+		if got := (used - last) / (5 * time.Second / span); got > most*12/10 || got < most*8/10 {
+			t.Errorf("%d proxies that are given something for %s take %s in a span, want about %s", c.proxies, c.price, got, most)
 		}
 	}
 }
@@ -92,7 +106,7 @@ func TestAChangeOfEndpointsWaitsWhileMuchIsDelivered(t *testing.T) {
 	s := newServer(t)
 	now, turn := time.Hour, func() {}
 	s.queue.workers = 1 << 20 // none that would take anything
-	s.queue.pace = pace{now: func() time.Duration { return now }, plenty: 100, rest: longestRest}
+	s.queue.pace = pace{now: func() time.Duration { return now }, used: func() time.Duration { return 0 }, most: 1, rest: longestRest}
 	s.queue.after = func(_ time.Duration, f func()) { turn = f }
 	names := []string{"a", "b"}
 	set := func(revision uint64, name string) {
@@ -172,7 +186,7 @@ func TestEachProxyIsGivenTheNewestAfterChurn(t *testing.T) {
 	f := newFleet(t, proxies, services)
 	f.s.Heed(0)
 	f.s.queue.mu.Lock()
-	f.s.queue.pace.plenty, f.s.queue.pace.rest = 1, 5*notch // and more with each span
+	f.s.queue.pace.most, f.s.queue.pace.few, f.s.queue.pace.rest = 1, 0, 5*notch // and more with each span
 	f.s.queue.mu.Unlock()
 
 	var mu sync.Mutex
