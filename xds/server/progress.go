@@ -30,19 +30,23 @@ func (s *session) complete(typeURL string) bool {
 	if c := s.diff(typeURL); len(c.upserts)+len(c.answers)+len(sub.due) > 0 {
 		return false
 	}
-	if sub.all && len(sub.rejected) == 0 {
+	if sub.all && len(sub.rejected) == 0 || sub.table.rests(s.want) && len(s.tails) == 0 {
 		return true
 	}
+	sub.table.own()
 	// Both are sorted, so one look at each does.
-	rows := sub.table
+	next := 0
 	for r := range s.want.each(typeURL) {
 		if t := s.tails[r.Name]; t != nil && typeURL == xds.TypeRoute {
 			r = t.whole
 		}
-		for len(rows) > 0 && rows[0].name() < r.Name {
-			rows = rows[1:]
+		for next < len(sub.table.is) && sub.table.is[next].Name < r.Name {
+			next++
 		}
-		if len(rows) == 0 || rows[0].name() != r.Name || versionOf(rows[0].has()) != r.Version {
+		if next == len(sub.table.is) || sub.table.is[next].Name != r.Name {
+			return false
+		}
+		if known := sub.table.at(next); versionOf(known.has()) != r.Version {
 			return false
 		}
 	}
@@ -101,7 +105,7 @@ func (s *session) rests() bool {
 		if len(sub.rejected)+len(sub.retrying)+len(sub.maybe) > 0 || sub.firstDue {
 			return false
 		}
-		if sub.typeURL != xds.TypeEndpoint && (sub.inflight != nil || len(sub.open)+len(sub.due) > 0) {
+		if sub.typeURL() != xds.TypeEndpoint && (sub.inflight != nil || len(sub.open)+len(sub.due) > 0) {
 			return false
 		}
 	}

@@ -103,7 +103,7 @@ func New(c Config) (*Server, error) {
 	}
 	return &Server{
 		auth: c.Authenticator, observer: c.Observer, log: c.Logger, firstRequest: firstRequest, queue: newQueue(),
-		proxies: map[ProxyID]*proxy{}, streams: map[*stream]struct{}{}, watchers: watchers{}, endpoints: map[string]endpoints{},
+		proxies: map[ProxyID]*proxy{}, streams: map[*stream]struct{}{}, watchers: newWatchers(), endpoints: map[string]endpoints{},
 	}, nil
 }
 

@@ -133,8 +133,8 @@ func (r *response) contents() []*xds.Resource {
 // newSession makes a session. endpoints looks an EDS resource up among those shared by all proxies.
 func newSession(endpoints func(name string) *xds.Resource) *session {
 	s := &session{endpoints: endpoints}
-	for i, t := range served {
-		s.subs[i].typeURL = t
+	for i := range s.subs {
+		s.subs[i].table.kind = uint8(i)
 	}
 	return s
 }
@@ -177,7 +177,7 @@ func (s *session) answer(sub *subscription, nonce string, refused bool, message 
 	}
 	s.settled = false
 	names := sub.reject(message)
-	nack := Nack{TypeURL: sub.typeURL, Names: names, Message: shorten(message, maxMessage)}
+	nack := Nack{TypeURL: sub.typeURL(), Names: names, Message: shorten(message, maxMessage)}
 	for _, name := range names {
 		sent, _ := f.sent.get(name)
 		nack.Versions = append(nack.Versions, versionOf(sent))
@@ -222,7 +222,7 @@ func (s *session) SetSnapshot(snap *snapshot) {
 		sub := s.sub(t)
 		snap.changed(t, old, sub.reopen)
 		if old == nil {
-			for _, r := range sub.table {
+			for r := range sub.table.rows {
 				sub.reopen(r.name())
 			}
 		}
@@ -287,7 +287,7 @@ func (s *session) Names() int {
 	most := 0
 	for i := range s.subs {
 		sub := &s.subs[i]
-		most = max(most, len(sub.table), len(sub.open))
+		most = max(most, sub.table.len(), len(sub.open))
 	}
 	return most
 }
@@ -326,7 +326,7 @@ func (s *session) subscribe(sub *subscription, req *discoveryv3.DeltaDiscoveryRe
 	}
 	s.settled = false
 	if sub.subscribe(req) && s.want != nil {
-		for r := range s.want.each(sub.typeURL) {
+		for r := range s.want.each(sub.typeURL()) {
 			sub.reopen(r.Name)
 		}
 	}
@@ -368,7 +368,13 @@ func (s *session) advance() {
 		}
 	}
 	s.updateProgress()
-	s.calm = s.rests()
+	if s.calm = s.rests(); s.calm {
+		for i := range s.subs {
+			if sub := &s.subs[i]; sub.typeURL() != xds.TypeEndpoint {
+				sub.table.rest(s.want)
+			}
+		}
+	}
 }
 
 // keep has a cluster that should go keep its endpoints.
@@ -488,7 +494,7 @@ func (s *session) send(typeURL string, upserts []*xds.Resource, removed []string
 		// A changed cluster is warmed anew and waits for endpoints, but Envoy doesn't ask again for a name that the old
 		// cluster already watches: without this it would wait for its fetch timeout.
 		if typeURL == xds.TypeCluster {
-			if name := s.want.endpointsOf(r.Name); name != "" && s.sub(xds.TypeEndpoint).table.asked(name) {
+			if name := s.want.endpointsOf(r.Name); name != "" && s.sub(xds.TypeEndpoint).table.asksFor(name) {
 				mark(&s.sub(xds.TypeEndpoint).due, name)
 				mark(&s.sub(xds.TypeEndpoint).open, name)
 			}
@@ -527,7 +533,7 @@ func (s *session) firstStageSettled() bool {
 			return false
 		}
 	}
-	for _, r := range secrets.table {
+	for r := range secrets.table.rows {
 		if r.asked && !secrets.answered(r.name()) {
 			return false
 		}

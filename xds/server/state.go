@@ -43,7 +43,7 @@ func (s *session) HandleState(req *discoveryv3.DiscoveryRequest) {
 	asked := make(map[string]bool, len(names))
 	for _, name := range names {
 		asked[name] = true
-		if name == wildcard && !sub.all || name != wildcard && !sub.table.asked(name) {
+		if name == wildcard && !sub.all || name != wildcard && !sub.table.asksFor(name) {
 			change.ResourceNamesSubscribe = append(change.ResourceNamesSubscribe, name)
 		}
 	}
@@ -67,15 +67,13 @@ func (s *session) HandleState(req *discoveryv3.DiscoveryRequest) {
 func (s *session) inherit(sub *subscription, version string) {
 	s.settled = false
 	if !sub.wildcards() {
-		for i := range sub.table {
-			if r := &sub.table[i]; r.asked {
-				r.set(ofVersion(r.name(), unknown))
-				delete(sub.due, r.name())
-			}
+		for _, name := range sub.table.asks() {
+			sub.table.confirm(name, ofVersion(name, unknown))
+			delete(sub.due, name)
 		}
 		return
 	}
-	for _, w := range s.worlds[sub.typeURL] {
+	for _, w := range s.worlds[sub.typeURL()] {
 		if w.version != version {
 			continue
 		}
@@ -83,7 +81,7 @@ func (s *session) inherit(sub *subscription, version string) {
 			if sub.wants(r.Name) {
 				sub.table.confirm(r.Name, r)
 				mark(&sub.open, r.Name)
-				if sub.typeURL == xds.TypeCluster {
+				if sub.typeURL() == xds.TypeCluster {
 					s.keepEndpoints(r)
 				}
 			}
@@ -124,8 +122,8 @@ func (s *session) Worlds() map[string][]*world {
 
 // worldWith is what the proxy confirmed, with what is sent over it.
 func (s *subscription) worldWith(sent cargo) *world {
-	w := &world{contents: make([]*xds.Resource, 0, len(s.table)+len(sent))}
-	for _, r := range s.table {
+	w := &world{contents: make([]*xds.Resource, 0, s.table.len()+len(sent))}
+	for r := range s.table.rows {
 		if _, replaced := sent.get(r.name()); !replaced && contentOf(r.has()) != nil {
 			w.contents = append(w.contents, r.is)
 		}
@@ -159,7 +157,7 @@ func versionOfAll(contents []*xds.Resource) string {
 func (s *session) concludeAbsent(sub *subscription, names []string) []*xds.Resource {
 	var fillers []*xds.Resource
 	for _, name := range names {
-		if sub.typeURL == xds.TypeEndpoint && !sub.holds(name) {
+		if sub.typeURL() == xds.TypeEndpoint && !sub.holds(name) {
 			if empty, err := xds.NewResource(xds.TypeEndpoint, name, &endpointv3.ClusterLoadAssignment{ClusterName: name}); err == nil {
 				fillers = append(fillers, empty)
 			}

@@ -56,8 +56,8 @@ type stream struct {
 	retry, release *time.Timer
 	pause          time.Duration
 
-	// Guarded by the server's mu: the names of the endpoints that it watches, sorted.
-	watched []string
+	// audience is guarded by the server's mu; nil while it watches nothing.
+	audience *audience
 	// stale says that the newest snapshot asks for others; it is stored with the server's mu held.
 	stale atomic.Bool
 

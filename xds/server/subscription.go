@@ -26,7 +26,6 @@ const (
 // began; a name in rejected is sent again at that version only by retry; at most one response is in flight; a name of which the
 // wanted and the confirmed version differ is in open or in rejected. Maps and slices are nil while they are empty, as they mostly are.
 type subscription struct {
-	typeURL   string
 	requested bool
 	// all is a wildcard subscription.
 	all bool
@@ -70,6 +69,8 @@ type change struct {
 	removals []string
 }
 
+func (s *subscription) typeURL() string { return s.table.typeURL() }
+
 // limit cuts a response to the batch, and ends the search when all fits.
 func (s *subscription) limit(upserts []*xds.Resource, removed []string) ([]*xds.Resource, []string) {
 	if len(upserts)+len(removed) <= s.batch {
@@ -84,15 +85,15 @@ func (s *subscription) limit(upserts []*xds.Resource, removed []string) ([]*xds.
 
 // wildcards says whether a client may ask for all of a type without naming them.
 func (s *subscription) wildcards() bool {
-	return s.typeURL == xds.TypeCluster || s.typeURL == xds.TypeListener
+	return s.typeURL() == xds.TypeCluster || s.typeURL() == xds.TypeListener
 }
 
 // lingers says whether resources of the type are never removed: the proxy unsubscribes when it is done with them.
 func (s *subscription) lingers() bool {
-	return s.typeURL == xds.TypeRoute || s.typeURL == xds.TypeExtension
+	return s.typeURL() == xds.TypeRoute || s.typeURL() == xds.TypeExtension
 }
 
-func (s *subscription) wants(name string) bool { return s.all || s.table.asked(name) }
+func (s *subscription) wants(name string) bool { return s.all || s.table.asksFor(name) }
 
 // subscribe takes the subscription part of a request. It says whether a wildcard began, which opens every name.
 func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest) bool {
@@ -140,11 +141,11 @@ func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest) bool {
 		s.all, s.firstDue = true, true
 	}
 	if !s.all {
-		s.table = slices.DeleteFunc(s.table, func(r row) bool {
+		s.table.keep(func(r row) bool {
 			if !r.asked {
 				s.release(r.name())
 			}
-			return !r.asked
+			return r.asked
 		})
 	}
 	return everything
@@ -180,7 +181,7 @@ func (s *subscription) release(name string) {
 func (s *subscription) retry(desired func(typeURL, name string) *xds.Resource) bool {
 	found := false
 	for name, version := range s.rejected {
-		if version != absent && versionOf(desired(s.typeURL, name)) == version {
+		if version != absent && versionOf(desired(s.typeURL(), name)) == version {
 			delete(s.rejected, name)
 			if s.retrying == nil {
 				s.retrying = map[string]string{}
@@ -199,19 +200,19 @@ func (s *subscription) refuses(name, version string, desired func(typeURL, name 
 		return true
 	}
 	v, ok := s.retrying[name]
-	return ok && v == version && versionOf(desired(s.typeURL, name)) == version
+	return ok && v == version && versionOf(desired(s.typeURL(), name)) == version
 }
 
 // diff compares what the proxy holds with the wanted resources, in the order of names, and closes the names that are
 // settled.
 func (s *subscription) diff(desired func(typeURL, name string) *xds.Resource) change {
 	var c change
+	defer s.shrink()
 	if len(s.open) == 0 {
 		return c
 	}
-	defer s.shrink()
 	for _, name := range sortedKeys(s.open) {
-		resource := desired(s.typeURL, name)
+		resource := desired(s.typeURL(), name)
 		version := versionOf(resource)
 		if bad, ok := s.rejected[name]; ok {
 			if bad == version {
@@ -278,7 +279,7 @@ func (s *subscription) settle(name string) {
 func (s *subscription) stale(to []*xds.Resource, desired func(typeURL, name string) *xds.Resource) ([]*xds.Resource, bool) {
 	allKnown := true
 	look := func(name string) {
-		want := versionOf(desired(s.typeURL, name))
+		want := versionOf(desired(s.typeURL(), name))
 		if has := s.table.has(name); versionOf(has) != absent && has.Version != want {
 			if content := contentOf(has); content == nil {
 				allKnown = false

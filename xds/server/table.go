@@ -7,16 +7,128 @@ import (
 	"github.com/zoneforge/zoneforge/xds"
 )
 
-// table is what one stream asked for by name and confirmed to have, of one type. It is a sorted slice, since there are several for each
-// of thousands of proxies, and nearly all that a proxy's stream holds is in them.
-type table []row
+// table is what one stream asked for by name and confirmed to have, of one type, sorted by name. There are several for each of thousands of
+// proxies, and nearly all that a proxy's stream holds is in them, so one that says what a snapshot does refers to that.
+type table struct {
+	is []*xds.Resource
+	// asked goes with is; nil where nothing was asked for by name.
+	asked []bool
+	// like is a snapshot of which the proxy has all; then is and asked are empty, and everything was asked for by name, or nothing was.
+	like *snapshot
+	all  bool
+	// kind is the type's place in served.
+	kind uint8
+}
 
+func (t *table) typeURL() string { return served[t.kind] }
+
+// row is one name of a table.
 type row struct {
 	// is what the proxy confirmed to have: a resource, or one without content that stands for none, for a version of it that isn't known
 	// here, or for that nothing was confirmed. Its name is the row's.
 	is *xds.Resource
 	// asked says that the proxy asked for it by name.
 	asked bool
+}
+
+func (t *table) at(i int) row { return row{t.is[i], t.asked != nil && t.asked[i]} }
+
+// put replaces the row at a place.
+func (t *table) put(i int, r row) {
+	t.is[i] = r.is
+	if r.asked && t.asked == nil {
+		t.asked = make([]bool, len(t.is), cap(t.is))
+	}
+	if t.asked != nil {
+		t.asked[i] = r.asked
+	}
+}
+
+func (t *table) add(r row) {
+	t.is = append(t.is, nil)
+	if t.asked != nil {
+		t.asked = append(t.asked, false)
+	}
+	t.put(len(t.is)-1, r)
+}
+
+// own makes the table independent of a snapshot, before it is changed.
+func (t *table) own() {
+	if t.like == nil {
+		return
+	}
+	like := t.like
+	t.is, t.like = make([]*xds.Resource, 0, t.len()), nil
+	for r := range like.each(t.typeURL()) {
+		t.add(row{r, t.all})
+	}
+}
+
+// rest lets the table refer to a snapshot where that says the same.
+func (t *table) rest(want *snapshot) {
+	if !t.rests(want) {
+		t.own()
+		asked := len(t.is) > 0 && t.at(0).asked
+		next := 0
+		for r := range want.each(t.typeURL()) {
+			if next == len(t.is) || t.is[next].Name != r.Name || t.is[next].TypeURL == "" || t.is[next].Version != r.Version || t.at(next).asked != asked {
+				return
+			}
+			next++
+		}
+		if next < len(t.is) {
+			return
+		}
+		t.all = asked
+	}
+	t.is, t.asked, t.like = nil, nil, want
+}
+
+// rests says whether the table refers to a snapshot, or to another that has the same of its type.
+func (t *table) rests(want *snapshot) bool {
+	return t.like != nil && (t.like == want || want.same(t.typeURL(), t.like))
+}
+
+// rows are those of all names, in order.
+func (t *table) rows(each func(row) bool) {
+	if t.like != nil {
+		for r := range t.like.each(t.typeURL()) {
+			if !each(row{r, t.all}) {
+				return
+			}
+		}
+	}
+	for i := range t.is {
+		if !each(t.at(i)) {
+			return
+		}
+	}
+}
+
+// len is how many rows there are, and never less.
+func (t *table) len() int {
+	if t.like == nil {
+		return len(t.is)
+	}
+	lists := t.like.lists(t.typeURL())
+	return len(lists[0]) + len(lists[1])
+}
+
+// keep leaves out the rows of which it says no.
+func (t *table) keep(is func(row) bool) {
+	t.own()
+	kept := 0
+	for i := range t.is {
+		if r := t.at(i); is(r) {
+			t.put(kept, r)
+			kept++
+		}
+	}
+	clear(t.is[kept:])
+	t.is = t.is[:kept]
+	if t.asked != nil {
+		t.asked = t.asked[:kept]
+	}
 }
 
 // unheard is the version in a row of which nothing was confirmed.
@@ -54,30 +166,36 @@ func contentOf(has *xds.Resource) *xds.Resource {
 	return has
 }
 
-func (t table) find(name string) (int, bool) {
-	return slices.BinarySearchFunc(t, name, func(r row, name string) int { return cmp.Compare(r.is.Name, name) })
+// find is the place of a name in a table that refers to no snapshot.
+func (t *table) find(name string) (int, bool) {
+	return slices.BinarySearchFunc(t.is, name, func(r *xds.Resource, name string) int { return cmp.Compare(r.Name, name) })
 }
 
 // of is the row of a name, an empty one where there is none.
-func (t table) of(name string) row {
-	if at, ok := t.find(name); ok {
-		return t[at]
+func (t *table) of(name string) row {
+	if t.like != nil {
+		if r := t.like.get(t.typeURL(), name); r != nil {
+			return row{r, t.all}
+		}
+	}
+	if i, ok := t.find(name); ok {
+		return t.at(i)
 	}
 	return row{}
 }
 
 // has is what was confirmed of a name, nil for nothing.
-func (t table) has(name string) *xds.Resource {
+func (t *table) has(name string) *xds.Resource {
 	r := t.of(name)
 	return r.has()
 }
 
-func (t table) asked(name string) bool { return t.of(name).asked }
+func (t *table) asksFor(name string) bool { return t.of(name).asked }
 
 // asks lists the names that were asked for, sorted.
-func (t table) asks() []string {
+func (t *table) asks() []string {
 	var out []string
-	for _, r := range t {
+	for r := range t.rows {
 		if r.asked {
 			out = append(out, r.name())
 		}
@@ -91,25 +209,28 @@ func (t *table) change(names []string, to func(*row)) {
 	if len(names) == 0 {
 		return
 	}
-	old := *t
+	t.own()
 	fresh, empty := 0, false
 	for _, name := range names {
-		at, ok := old.find(name)
+		i, ok := t.find(name)
 		if !ok {
 			fresh++
 			continue
 		}
-		to(&old[at])
-		empty = empty || !old[at].says()
+		r := t.at(i)
+		to(&r)
+		t.put(i, r)
+		empty = empty || !r.says()
 	}
 	if fresh > 0 {
-		merged := make(table, 0, len(old)+fresh)
+		merged := table{kind: t.kind, is: make([]*xds.Resource, 0, len(t.is)+fresh)}
+		next := 0
 		blank := ofVersion("", unheard) // for one row after the other, as most are set at once
 		for _, name := range names {
-			for len(old) > 0 && old[0].name() < name {
-				merged, old = append(merged, old[0]), old[1:]
+			for ; next < len(t.is) && t.is[next].Name < name; next++ {
+				merged.add(t.at(next))
 			}
-			if len(old) > 0 && old[0].name() == name {
+			if next < len(t.is) && t.is[next].Name == name {
 				continue // it was changed in its place
 			}
 			blank.Name = name
@@ -117,13 +238,16 @@ func (t *table) change(names []string, to func(*row)) {
 			if to(&r); r.is == blank {
 				r.is = ofVersion(name, unheard)
 			}
-			merged = append(merged, r)
+			merged.add(r)
 			empty = empty || !r.says()
 		}
-		*t = append(merged, old...)
+		for ; next < len(t.is); next++ {
+			merged.add(t.at(next))
+		}
+		*t = merged
 	}
 	if empty {
-		*t = slices.DeleteFunc(*t, func(r row) bool { return !r.says() })
+		t.keep(func(r row) bool { return r.says() })
 	}
 }
 

@@ -1,64 +1,106 @@
 package server
 
 import (
+	"crypto/sha256"
 	"slices"
 
 	"github.com/zoneforge/zoneforge/xds"
 )
 
-// watchers are, by the name of endpoints, the streams that are told when they change. A stream watches what its proxy's clusters ask for,
-// of the newest snapshot and of those that it may not have given up yet. So a change costs nothing for all other streams.
-type watchers map[string]map[*stream]struct{}
-
-func (w watchers) add(st *stream, names []string) {
-	for _, name := range names {
-		of := w[name]
-		if of == nil {
-			of = map[*stream]struct{}{}
-			w[name] = of
-		}
-		of[st] = struct{}{}
-	}
+// audience is the streams that are told when the same endpoints change, as those of a workload's proxies are.
+type audience struct {
+	key [sha256.Size]byte
+	// names are sorted, and never changed.
+	names   []string
+	streams map[*stream]struct{}
 }
 
-func (w watchers) remove(st *stream, names []string) {
+// watches says whether it is told of endpoints; a nil one is told of none.
+func (a *audience) watches(name string) bool {
+	if a == nil {
+		return false
+	}
+	_, ok := slices.BinarySearch(a.names, name)
+	return ok
+}
+
+// watchers are all audiences, by a digest of their names and by each of these. A stream watches what its proxy's clusters ask for, of the
+// newest snapshot and of those that it may not have given up yet. So a change costs nothing for all other streams.
+type watchers struct {
+	all map[[sha256.Size]byte]*audience
+	by  map[string]map[*audience]struct{}
+}
+
+func newWatchers() watchers {
+	return watchers{all: map[[sha256.Size]byte]*audience{}, by: map[string]map[*audience]struct{}{}}
+}
+
+func keyOf(names []string) [sha256.Size]byte {
+	text := make([]byte, 0, 2048)
 	for _, name := range names {
-		if delete(w[name], st); len(w[name]) == 0 {
-			delete(w, name)
+		text = append(append(text, name...), 0)
+	}
+	return sha256.Sum256(text)
+}
+
+// move has a stream watch other names than before.
+func (w *watchers) move(st *stream, names []string) {
+	before := st.audience
+	st.audience = nil
+	if len(names) > 0 {
+		key := keyOf(names)
+		a := w.all[key]
+		if a == nil {
+			a = &audience{key: key, names: names, streams: map[*stream]struct{}{}}
+			w.all[key] = a
+			for _, name := range names {
+				if w.by[name] == nil {
+					w.by[name] = map[*audience]struct{}{}
+				}
+				w.by[name][a] = struct{}{}
+			}
+		}
+		a.streams[st] = struct{}{}
+		st.audience = a
+	}
+	if before == nil || before == st.audience {
+		return
+	}
+	if delete(before.streams, st); len(before.streams) > 0 {
+		return
+	}
+	delete(w.all, before.key)
+	for _, name := range before.names {
+		if delete(w.by[name], before); len(w.by[name]) == 0 {
+			delete(w.by, name)
 		}
 	}
 }
 
 // watchLocked has a stream watch what its proxy's newest snapshot asks for, beside what it watches.
 func (s *Server) watchLocked(st *stream, want *snapshot) {
-	if want == nil || identical(st.watched, want.permitted) {
+	if want == nil {
 		return
 	}
-	if len(st.watched) == 0 {
-		s.watchers.add(st, want.permitted)
-		st.watched = want.permitted
-		return
-	}
-	var more []string
-	for _, name := range want.permitted {
-		if _, known := slices.BinarySearch(st.watched, name); !known {
-			more = append(more, name)
+	names := want.permitted
+	if a := st.audience; a != nil {
+		if identical(a.names, names) {
+			return
+		}
+		for _, name := range a.names {
+			if !want.permits(name) {
+				names = append(names[:len(names):len(names)], name)
+			}
 		}
 	}
-	s.watchers.add(st, more)
-	if all := len(st.watched) + len(more); all == len(want.permitted) {
-		st.watched = want.permitted
-		return
+	if len(names) > len(want.permitted) {
+		slices.Sort(names)
+		st.stale.Store(true)
 	}
-	st.watched = slices.Concat(st.watched, more)
-	slices.Sort(st.watched)
-	st.stale.Store(true)
+	s.watchers.move(st, names)
 }
 
-func (s *Server) unwatchLocked(st *stream) {
-	s.watchers.remove(st, st.watched)
-	st.watched = nil
-}
+func (s *Server) unwatchLocked(st *stream) { s.watchers.move(st, nil) }
 
 // rewatch makes what a stream watches what its session still has a use for. Nothing changes while the session has not seen the newest
 // snapshot: it may yet have to keep what that leaves out.
@@ -71,7 +113,7 @@ func (s *Server) rewatch(id ProxyID, st *stream) {
 	}
 	names := p.want.permitted
 	for _, kept := range st.session.kept {
-		if _, known := slices.BinarySearch(p.want.permitted, kept); !known {
+		if !p.want.permits(kept) {
 			names = append(names[:len(names):len(names)], kept)
 		}
 	}
@@ -80,17 +122,12 @@ func (s *Server) rewatch(id ProxyID, st *stream) {
 		names = slices.Compact(names)
 	}
 	var missed []string
-	gone := slices.Clone(st.watched)
 	for _, name := range names {
-		if at, known := slices.BinarySearch(gone, name); known {
-			gone = slices.Delete(gone, at, at+1)
-		} else {
+		if !st.audience.watches(name) {
 			missed = append(missed, name)
 		}
 	}
-	s.watchers.remove(st, gone)
-	s.watchers.add(st, missed)
-	st.watched = names
+	s.watchers.move(st, names)
 	st.stale.Store(len(names) != len(p.want.permitted))
 	if len(missed) > 0 {
 		st.inbox.setEndpoints(s.endpointRev.Load(), missed) // they may have changed meanwhile
@@ -118,21 +155,15 @@ func (s *Server) SetEndpoints(revision uint64, changed map[string]*xds.Resource)
 		}
 	}
 	s.endpointsMu.Unlock()
-	if len(names) == 1 {
-		s.tally.told.Add(uint64(len(s.watchers[names[0]])))
-		for st := range s.watchers[names[0]] {
-			st.inbox.setEndpoints(revision, names)
-			s.queue.addEndpoints(st)
+	told := map[*audience][]string{}
+	for _, name := range names {
+		for a := range s.watchers.by[name] {
+			told[a] = append(told[a], name)
 		}
-	} else {
-		told := map[*stream][]string{}
-		for _, name := range names {
-			for st := range s.watchers[name] {
-				told[st] = append(told[st], name)
-			}
-		}
-		s.tally.told.Add(uint64(len(told)))
-		for st, names := range told {
+	}
+	for a, names := range told {
+		s.tally.told.Add(uint64(len(a.streams)))
+		for st := range a.streams {
 			st.inbox.setEndpoints(revision, names)
 			s.queue.addEndpoints(st)
 		}

@@ -78,8 +78,8 @@ func TestOnlyStreamsThatAskAreTold(t *testing.T) {
 		for i := range streams {
 			s.detach(streams[i])
 		}
-		if len(s.watchers) > 0 {
-			t.Errorf("streams that ended are still told of %q", slices.Sorted(maps.Keys(s.watchers)))
+		if len(s.watchers.by)+len(s.watchers.all) > 0 {
+			t.Errorf("streams that ended are still told of %q", slices.Sorted(maps.Keys(s.watchers.by)))
 		}
 	}
 }
@@ -101,7 +101,7 @@ func TestStreamsWatchWhatTheirProxyMayStillHave(t *testing.T) {
 		s.rewatch("p", st)
 	}
 	watched := func() []string {
-		return slices.Sorted(maps.Keys(s.watchers))
+		return slices.Sorted(maps.Keys(s.watchers.by))
 	}
 	send(xds.TypeCluster)
 	send(xds.TypeListener)
