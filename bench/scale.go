@@ -28,7 +28,7 @@ func (o *scaleOptions) flags(f *flag.FlagSet) {
 	f.IntVar(&o.changes, "changes", 100, "endpoints to begin and to end one after another")
 	f.IntVar(&o.policies, "policies", 100, "policies to apply that hit ten proxies, and a tenth as many that hit all")
 	f.IntVar(&o.rate, "rate", 500, "changes of endpoints a second in churn")
-	f.StringVar(&o.lesser, "lesser-rates", "50,100,200", "other rates of churn to measure before, each for a fifth of the time, with commas between")
+	f.StringVar(&o.lesser, "lesser-rates", "25,50,75,100", "other rates of churn to measure before, each for a fifth of the time, with commas between")
 	f.DurationVar(&o.churn, "churn", 5*time.Minute, "how long churn lasts")
 	f.DurationVar(&o.idle, "idle", time.Minute, "how long the zone is watched while nothing happens")
 	f.StringVar(&o.debug, "debug-address", "", "loopback host:port at which the zone or global under test serves its profiles; with -profiles the default is a port of its own address")

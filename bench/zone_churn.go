@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -178,12 +180,41 @@ func (b *zoneBench) churning(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for i, rate := range lesser {
-		if err := b.churnAt(ctx, i, fmt.Sprintf("churn at %d a second", rate), rate, b.churn/5); err != nil {
+	var all []churnResult
+	for i, rate := range append(lesser, b.rate) {
+		name, lasts := fmt.Sprintf("churn at %d a second", rate), b.churn/5
+		if i == len(lesser) {
+			name, lasts = "churn", b.churn
+		}
+		result, err := b.churnAt(ctx, i, name, rate, lasts)
+		if err != nil {
 			return err
 		}
+		all = append(all, result)
 	}
-	return b.churnAt(ctx, len(lesser), "churn", b.rate, b.churn)
+	b.add(row("churn, the highest of these rates up to which both goals are met", float64(highest(all)), "per second", int64(len(all))))
+	return nil
+}
+
+// Goals of churn: for a change to reach a client, and for the processors that the zone takes.
+const churnMilliseconds, churnCores = 250, 1
+
+// churnResult is what is judged of one rate.
+type churnResult struct {
+	rate                int
+	milliseconds, cores float64
+}
+
+// highest is the largest rate that met the goals, as did all that are smaller; 0 for none.
+func highest(all []churnResult) (rate int) {
+	slices.SortFunc(all, func(a, b churnResult) int { return cmp.Compare(a.rate, b.rate) })
+	for _, r := range all {
+		if r.milliseconds > churnMilliseconds || r.cores > churnCores {
+			break
+		}
+		rate = r.rate
+	}
+	return rate
 }
 
 // ratesOf reads rates with commas between.
@@ -199,7 +230,7 @@ func ratesOf(list string) (rates []int, err error) {
 }
 
 // churnAt watches latency, processor and memory at one rate, the i-th.
-func (b *zoneBench) churnAt(ctx context.Context, i int, name string, rate int, lasts time.Duration) error {
+func (b *zoneBench) churnAt(ctx context.Context, i int, name string, rate int, lasts time.Duration) (result churnResult, err error) {
 	c := newChurn(fmt.Sprintf("127.127.1.%d", 1+i%250), 64)
 	for i, clients := range b.w.clients {
 		if clients == 0 {
@@ -207,15 +238,15 @@ func (b *zoneBench) churnAt(ctx context.Context, i int, name string, rate int, l
 		}
 		resource, err := endpointsOf(serviceName(i))
 		if err != nil {
-			return err
+			return result, err
 		}
 		token, err := b.w.serviceToken(ctx, serviceName(i))
 		if err != nil {
-			return err
+			return result, err
 		}
 		of := &churned{name: serviceName(i), clients: clients}
 		if of.link, err = b.w.fleet.Dial(token); err != nil {
-			return err
+			return result, err
 		}
 		defer of.link.Close()
 		c.services, c.byName[resource] = append(c.services, of), of
@@ -225,12 +256,12 @@ func (b *zoneBench) churnAt(ctx context.Context, i int, name string, rate int, l
 
 	before, err := b.w.metrics()
 	if err != nil {
-		return err
+		return result, err
 	}
 	began := time.Now()
 	used, err := b.w.zone.cpu()
 	if err != nil {
-		return err
+		return result, err
 	}
 	var memory []float64
 	changes := 0
@@ -239,14 +270,14 @@ func (b *zoneBench) churnAt(ctx context.Context, i int, name string, rate int, l
 	for sampled := began; time.Since(began) < lasts; {
 		for due := int(time.Since(began).Seconds() * float64(rate)); changes < due; changes++ {
 			if err := b.change(ctx, c.host, c.services[changes%len(c.services)]); err != nil {
-				return err
+				return result, err
 			}
 		}
 		if time.Since(sampled) > time.Second {
 			sampled = time.Now()
 			resident, err := b.w.zone.memory()
 			if err != nil {
-				return err
+				return result, err
 			}
 			memory = append(memory, float64(resident)/(1<<20))
 			// The versions of endpoints are many, and no proxy will be given old ones.
@@ -254,18 +285,18 @@ func (b *zoneBench) churnAt(ctx context.Context, i int, name string, rate int, l
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return result, ctx.Err()
 		case <-tick.C:
 		}
 	}
 	took := time.Since(began)
 	after, err := b.w.zone.cpu()
 	if err != nil {
-		return err
+		return result, err
 	}
 	sent, err := b.w.metrics()
 	if err != nil {
-		return err
+		return result, err
 	}
 	if err := until(ctx, "the last change reaches all", time.Minute, b.w.running(), func() error {
 		if missing := c.settled(); missing != "" {
@@ -273,7 +304,7 @@ func (b *zoneBench) churnAt(ctx context.Context, i int, name string, rate int, l
 		}
 		return nil
 	}); err != nil {
-		return err
+		return result, err
 	}
 	for _, of := range c.services {
 		if of.proxy != nil {
@@ -281,7 +312,8 @@ func (b *zoneBench) churnAt(ctx context.Context, i int, name string, rate int, l
 		}
 	}
 	all, own, overtaken := c.finish(name)
-	b.latencies(all, 250)
+	cores := float64(after-used) / float64(took)
+	b.latencies(all, churnMilliseconds)
 	b.add(own.rows(0, 0)...)
 	var begun int64 // and clients that were to be told of it
 	for _, of := range c.services {
@@ -294,12 +326,12 @@ func (b *zoneBench) churnAt(ctx context.Context, i int, name string, rate int, l
 	first, last := mean(memory[min(fifth, len(memory)-1):min(2*fifth, len(memory))]), mean(memory[len(memory)-fifth:])
 	b.add(row(name+", endpoints that were over before a client was told", 100*float64(overtaken)/float64(max(begun, 1)), "%", begun),
 		row(name+", changes of endpoints", float64(changes)/took.Seconds(), "per second", int64(changes)),
-		b.judge(row(name+", processor of the zone", float64(after-used)/float64(took), "cores", int64(changes)), 1),
+		b.judge(row(name+", processor of the zone", cores, "cores", int64(changes)), churnCores),
 		row(name+", responses to all proxies", responses/took.Seconds(), "per second", int64(responses)),
 		row(name+", changes in a response", resources/responses, "resources", int64(responses)),
 		b.judge(row(name+", memory at the end over that after a fifth", last/first, "times", int64(len(memory))), 1.05),
 		row(name+", memory of the zone at the end", last, "MiB resident", int64(len(memory))))
-	return b.w.settled(ctx, b.proxies, time.Minute)
+	return churnResult{rate, all.at(99), cores}, b.w.settled(ctx, b.proxies, time.Minute)
 }
 
 // change begins the endpoint of a service, which is a proxy of a name of its own as that of a new pod is, or ends it.

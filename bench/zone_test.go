@@ -132,6 +132,22 @@ func TestChurnCountsAnEndThatIsLateInFull(t *testing.T) {
 	}
 }
 
+func TestHighestRateIsThatUpToWhichAllAreGood(t *testing.T) {
+	for _, c := range []struct {
+		all  []churnResult
+		want int
+	}{
+		{[]churnResult{{25, 60, .5}, {50, 250, 1}, {75, 251, .9}, {100, 90, .9}}, 50},
+		{[]churnResult{{500, 900, .9}, {25, 60, .5}, {50, 90, 1.1}}, 25},
+		{[]churnResult{{500, 100, .9}, {25, 60, .5}}, 500},
+		{[]churnResult{{500, 900, .9}}, 0},
+	} {
+		if got := highest(c.all); got != c.want {
+			t.Errorf("%v: %d, want %d", c.all, got, c.want)
+		}
+	}
+}
+
 func TestSizesAreChecked(t *testing.T) {
 	for _, args := range [][]string{{"-scale", "-proxies", "15"}, {"-scale", "-scenario", "none"}, {"-scale", "-parts", "none"}, {"-scale", "-policies", "1"}, {"-scale", "-lesser-rates", "50,x"}} {
 		if err := run(context.Background(), append(args, "-binary", "main.go", "-out", t.TempDir()), io.Discard); err == nil {
