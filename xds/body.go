@@ -34,6 +34,7 @@ func (r *Resource) cut(own *[]string) {
 		texts = append(texts, *own...)
 	}
 	var body strings.Builder
+	body.Grow(len(whole))
 	last := filtersText
 	next := make([]int, len(texts)) // is where each of them stands, so that none is looked for twice
 	for i := range next {

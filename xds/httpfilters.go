@@ -88,7 +88,21 @@ var chains = sync.OnceValues(func() (*chainsOf, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &chainsOf{bare: all[len(all)-1:]}
+	out := &chainsOf{bare: all[len(all)-1:], idle: map[string]idleFilter{}}
+	for _, f := range httpFilters {
+		if f.discovered == nil {
+			continue
+		}
+		config, err := f.discovered(&ir.Proxy{})
+		if err != nil {
+			return nil, fmt.Errorf("filter %s: %w", f.name, err)
+		}
+		r, err := discoveredFilter(f.name, config)
+		if err != nil {
+			return nil, fmt.Errorf("filter %s: %w", f.name, err)
+		}
+		out.idle[f.name] = idleFilter{config, r}
+	}
 	// Checked and encoded once: this is most of what a listener is.
 	for _, f := range all {
 		if err := f.ValidateAll(); err != nil {
@@ -105,6 +119,13 @@ type chainsOf struct {
 	all  []byte
 	text string
 	bare []*hcmv3.HttpFilter
+	// idle are the discovered configurations of a proxy that asks for none, by filter.
+	idle map[string]idleFilter
+}
+
+type idleFilter struct {
+	config   validated
+	resource *Resource
 }
 
 func filterChain() ([]*hcmv3.HttpFilter, error) {
@@ -156,13 +177,25 @@ func discoveredFilters(p *ir.Proxy) ([]*Resource, error) {
 	}) {
 		return nil, nil
 	}
+	c, err := chains()
+	if err != nil {
+		return nil, err
+	}
 	var out []*Resource
 	var errs []error
 	for _, f := range httpFilters {
 		if f.discovered == nil {
 			continue
 		}
-		r, err := discoveredFilter(f, p)
+		config, err := f.discovered(p)
+		if err == nil && proto.Equal(config, c.idle[f.name].config) {
+			out = append(out, c.idle[f.name].resource)
+			continue
+		}
+		var r *Resource
+		if err == nil {
+			r, err = discoveredFilter(f.name, config)
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("filter %s: %w", f.name, err))
 			continue
@@ -172,16 +205,12 @@ func discoveredFilters(p *ir.Proxy) ([]*Resource, error) {
 	return out, errors.Join(errs...)
 }
 
-func discoveredFilter(f httpFilter, p *ir.Proxy) (*Resource, error) {
-	config, err := f.discovered(p)
-	if err != nil {
-		return nil, err
-	}
+func discoveredFilter(name string, config validated) (*Resource, error) {
 	packed, err := pack(config)
 	if err != nil {
 		return nil, err
 	}
-	return build(TypeExtension, f.name, &corev3.TypedExtensionConfig{Name: f.name, TypedConfig: packed})
+	return build(TypeExtension, name, &corev3.TypedExtensionConfig{Name: name, TypedConfig: packed})
 }
 
 // perRoute turns filters on for one route: where it has a cache, those up to it, and where the cache asks by it, those behind.
