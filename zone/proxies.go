@@ -51,7 +51,6 @@ type proxy struct {
 	refused []string
 	debts   []debt
 	settled bool
-	secrets []secretKey
 	// stamp is that of what other replicas were told of it last, 0 for nothing.
 	stamp uint64
 }
@@ -245,9 +244,7 @@ func (c *core) disconnect(id string) {
 	if p.settled {
 		c.settled--
 	}
-	for _, key := range p.secrets {
-		delete(c.usersOf[key], id)
-	}
+	c.uses(p, nil)
 	if c.park(p) {
 		return
 	}
@@ -289,20 +286,30 @@ func (c *core) build(id string) {
 		c.troubled[id] = true
 		return
 	}
+	c.uses(p, built.Secrets)
 	p.built, p.err = built, nil
 	payable(p.debts, c.revision+1)
 	c.look(p)
-	for _, key := range p.secrets {
-		delete(c.usersOf[key], id)
+}
+
+// uses notes which secrets a proxy has instead of those of its last build.
+func (c *core) uses(p *proxy, names []string) {
+	var before []string
+	if p.built != nil {
+		before = p.built.Secrets
 	}
-	p.secrets = p.secrets[:0]
-	for _, name := range built.Secrets {
+	if slices.Equal(names, before) {
+		return
+	}
+	for _, name := range before {
+		delete(c.usersOf[secretKey{p.mesh(), name}], p.id)
+	}
+	for _, name := range names {
 		key := secretKey{p.mesh(), name}
-		p.secrets = append(p.secrets, key)
 		if c.usersOf[key] == nil {
 			c.usersOf[key] = map[string]bool{}
 		}
-		c.usersOf[key][id] = true
+		c.usersOf[key][p.id] = true
 	}
 }
 

@@ -56,8 +56,8 @@ func (c *core) trust() []*kdsv1.Status_Trust {
 			continue
 		}
 		holders[i]++
-		for _, key := range p.secrets {
-			if s := c.secrets[key]; s != nil && s.of.Certificate != nil && s.of.Certificate.Root != [32]byte{} {
+		for _, name := range p.built.Secrets {
+			if s := c.secrets[secretKey{p.mesh(), name}]; s != nil && s.of.Certificate != nil && s.of.Certificate.Root != [32]byte{} {
 				used[i][s.of.Certificate.Root] = true
 			}
 		}

@@ -140,14 +140,10 @@ func joined(halves []*half) (*Built, error) {
 		return &Built{Secrets: halves[0].secrets, Resources: halves[0].resources}, nil
 	}
 	in, out := halves[0], halves[1]
-	built := &Built{Secrets: in.secrets, Resources: &xds.Resources{
+	secrets := together(halves, func(h *half) []string { return h.secrets }, cmp.Compare[string])
+	built := &Built{Secrets: secrets, Resources: &xds.Resources{
 		Listeners: in.resources.Listeners, Routes: in.resources.Routes, Clusters: in.resources.Clusters, Extensions: in.resources.Extensions, Shared: out.resources,
 	}}
-	if !slices.Equal(in.secrets, out.secrets) {
-		built.Secrets = slices.Concat(in.secrets, out.secrets)
-		slices.Sort(built.Secrets)
-		built.Secrets = slices.Compact(built.Secrets)
-	}
 	for _, typeURL := range []string{xds.TypeListener, xds.TypeRoute, xds.TypeCluster, xds.TypeExtension} {
 		a, b := built.Resources.Lists(typeURL)
 		for _, r := range a {
@@ -204,7 +200,7 @@ func (p *proxy) uses() []proxyir.Use {
 	})
 }
 
-// together are the values of halves, each once and in order.
+// together are the values of halves, each once and in order, as each half has its own: the slice of a half that has all of them.
 func together[T comparable](halves []*half, of func(*half) []T, compare func(T, T) int) []T {
 	var all []T
 	for _, h := range halves {
@@ -219,7 +215,13 @@ func together[T comparable](halves []*half, of func(*half) []T, compare func(T, 
 		return all // that of one half, which all proxies with it share
 	}
 	slices.SortStableFunc(all, compare)
-	return slices.Compact(all)
+	all = slices.Compact(all)
+	for _, h := range halves {
+		if list := of(h); len(list) == len(all) { // it has all that the other has
+			return list
+		}
+	}
+	return all
 }
 
 // Tidy forgets the resources that no proxy has.
