@@ -9,8 +9,9 @@ import (
 )
 
 // What is the same in the resources of many proxies is kept once for all of them. Replicas of a workload take requests in by resources
-// that differ in the replica's address alone, which stands in names all over them, and most of any HTTP listener are its filters. So an
-// encoded resource is kept without these texts, as a body that others have, too.
+// that differ in the replica's address alone, which stands in names all over them; what workloads know of a service differs in the
+// certificate that they show to it; and most of any HTTP listener are its filters. So an encoded resource is kept without these texts, as a
+// body that others have, too.
 
 const (
 	// mark stands in a body where a text was left out, before the number of that. No end of it is a beginning of it, so that it is found
@@ -18,11 +19,17 @@ const (
 	mark = "\xff\xfe\xfd"
 	// shortest is the length from which a text is worth it.
 	shortest = 2 * len(mark)
-	// filtersText is the number of the filters of HTTP listeners, and the first of a proxy's own texts has the next.
+	// filtersText is the number of the filters of HTTP listeners, and the first of a resource's own texts has the next.
 	filtersText = 0
 )
 
-// cut keeps a resource that nobody has yet as a body, if any of the texts is in it. Its bytes stay what they are.
+// personalize cuts the texts of a proxy's own, nil for none, out of a resource that nobody else has.
+func (r *Resource) personalize(own *[]string) {
+	r.cut(own)
+	r.personal = r.own != nil
+}
+
+// cut keeps a resource that nobody has yet as a body, if filters of HTTP listeners or any of the texts is in it. Its bytes stay what they are.
 func (r *Resource) cut(own *[]string) {
 	c, err := chains()
 	if err != nil || r.any == nil || r.TypeURL != TypeListener && own == nil {

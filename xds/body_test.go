@@ -94,6 +94,30 @@ func TestListenersShareTheirFilters(t *testing.T) {
 	}
 }
 
+// TestWorkloadsShareWhatTheyKnowOfAService: two clients have a cluster each that differs in the certificate alone.
+func TestWorkloadsShareWhatTheyKnowOfAService(t *testing.T) {
+	client := func(certificate string) *ir.Proxy {
+		return &ir.Proxy{Clusters: []ir.Cluster{{Name: "echo", EndpointsName: "echo", Protocol: ir.HTTP2, ConnectTimeout: time.Second, TLS: &ir.UpstreamTLS{
+			Certificate: certificate, Validation: "bundle", SNI: "echo", SANs: []ir.TextMatch{{Kind: ir.TextExact, Value: "spiffe://default/echo"}}}}}}
+	}
+	var m Memo
+	var in Interner
+	one, two, whole := all(t, &m, client("svid:web"), false)[0], all(t, &m, client("svid:app"), false)[0], all(t, nil, client("svid:web"), false)[0]
+	if one.any != nil || one.body != two.body || one.Version == two.Version {
+		t.Errorf("%s and %s have nothing in common", one, two)
+	}
+	if !bytes.Equal(one.Any().GetValue(), whole.Any().GetValue()) || one.Version != whole.Version || bytes.Equal(one.Any().GetValue(), two.Any().GetValue()) {
+		t.Errorf("%s: %q", one, one.Any().GetValue())
+	}
+	if one.EndpointsName() != "echo" || in.Intern(one) != in.Intern(whole) {
+		t.Error("it is not what others have")
+	}
+	rs := &Resources{Clusters: []*Resource{whole}}
+	if in.InternAll(rs, nil); rs.Clusters[0] != one {
+		t.Error("it is taken for one proxy's own")
+	}
+}
+
 // TestWhatIsItsOwnStaysTheSame: a resource that was built again, to the same bytes, is the one that there was.
 func TestWhatIsItsOwnStaysTheSame(t *testing.T) {
 	var in Interner

@@ -25,21 +25,21 @@ func (m *Memo) Build(p *ir.Proxy, personal bool) (*Resources, error) {
 	proxies, problem := tcpProxies(p.Listeners, names)
 	err := [5]error{4: problem}
 	out.Listeners, err[0] = each("listener", p.Listeners, func(l *ir.Listener) (string, *Resource, error) {
-		r, err := made(m, personal, TypeListener, l, names, func() (*Resource, error) { return listener(l, names) })
+		r, err := made(m, personal, TypeListener, l, names, nil, func() (*Resource, error) { return listener(l, names) })
 		return l.Name, r, err
 	})
 	out.Routes, err[1] = each("routes", p.Routes, func(c *ir.RouteConfig) (string, *Resource, error) {
-		r, err := made(m, false, TypeRoute, c, names, func() (*Resource, error) { return routeConfig(c, names) })
+		r, err := made(m, false, TypeRoute, c, names, nil, func() (*Resource, error) { return routeConfig(c, names) })
 		return c.Name, r, err
 	})
 	out.Clusters, err[2] = each("cluster", p.Clusters, func(c *ir.Cluster) (string, *Resource, error) {
-		r, err := made(m, false, TypeCluster, c, names, func() (*Resource, error) { return cluster(c) })
+		r, err := made(m, false, TypeCluster, c, names, names.certificate(c), func() (*Resource, error) { return cluster(c) })
 		return c.Name, r, err
 	})
 	out.Extensions, err[3] = each("authorization", p.Authorizations, func(a *ir.NamedAuthorization) (string, *Resource, error) {
 		r, err := extension(a)
 		if err == nil {
-			r.cut(names.own)
+			r.personalize(names.own)
 		}
 		return a.Name, r, err
 	})

@@ -23,6 +23,8 @@ type known struct {
 	names [kindsOfNames]map[string]bool
 	// own are the proxy's own texts, nil for none.
 	own *[]string
+	// certificates is what certificate gave last.
+	certificates *[]string
 	// asked is what the part that is being built wanted to know of the others, with the answers.
 	asked []answer
 }
@@ -59,6 +61,18 @@ func namesOf(p *ir.Proxy) *known {
 		}
 	}
 	return out
+}
+
+// certificate is the name of that which a cluster shows, as texts that may be cut out of it: the same for all clusters that show it, nil
+// for none.
+func (k *known) certificate(c *ir.Cluster) *[]string {
+	if c.TLS == nil || c.TLS.Certificate == "" {
+		return nil
+	}
+	if k.certificates == nil || (*k.certificates)[0] != c.TLS.Certificate {
+		k.certificates = &[]string{c.TLS.Certificate}
+	}
+	return k.certificates
 }
 
 // has tells whether there is something of a name.

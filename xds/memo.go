@@ -23,15 +23,16 @@ type part struct {
 }
 
 // made is the resource of a part of a proxy. A nil Memo builds it each time, and so does any for what is personal. Only from these
-// the proxy's own texts are cut out: all that have the others hold the same texts.
-func made[T any](m *Memo, personal bool, typeURL string, from *T, names *known, build func() (*Resource, error)) (*Resource, error) {
+// the proxy's own texts are cut out: all that have the others hold the same. texts are others that may be cut out of what is remembered, nil
+// for none.
+func made[T any](m *Memo, personal bool, typeURL string, from *T, names *known, texts *[]string, build func() (*Resource, error)) (*Resource, error) {
 	names.asked = names.asked[:0]
 	if m == nil || personal {
 		r, err := build()
 		if err != nil {
 			return nil, err
 		}
-		r.cut(names.own)
+		r.personalize(names.own)
 		m.count(r)
 		return r, nil
 	}
@@ -43,7 +44,7 @@ func made[T any](m *Memo, personal bool, typeURL string, from *T, names *known, 
 	if err != nil {
 		return nil, err
 	}
-	r.cut(nil)
+	r.cut(texts)
 	m.count(r)
 	if m.parts == nil {
 		m.parts = map[[sha256.Size]byte]part{}

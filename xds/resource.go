@@ -43,7 +43,9 @@ type Resource struct {
 	// Behind says of routes that others of the same proxy lead to them, so that they must be there before and go after those.
 	Behind bool
 
-	// any holds the bytes, or is nil where there is a body, see cut. own are the texts of its proxy's own that were left out of that.
+	// personal says that it holds texts of one proxy's own, so that no other has it.
+	personal bool
+	// any holds the bytes, or is nil where there is a body, see cut. own are the texts that were left out of that besides filters.
 	any  *anypb.Any
 	body unique.Handle[string]
 	own  *[]string
@@ -138,7 +140,7 @@ func (i *Interner) InternAll(rs, former *Resources) {
 		{rs.Listeners, former.Listeners}, {rs.Routes, former.Routes}, {rs.Clusters, former.Clusters}, {rs.Extensions, former.Extensions},
 	} {
 		for n, r := range of[0] {
-			if r.own == nil {
+			if !r.personal {
 				of[0][n] = i.Intern(r)
 			} else if at, ok := slices.BinarySearchFunc(of[1], r.Name, func(r *Resource, name string) int { return cmp.Compare(r.Name, name) }); ok && of[1][at].Version == r.Version {
 				of[0][n] = of[1][at]

@@ -164,7 +164,7 @@ func finish[M validated](typeURL string, own *[]string, list []*edited[M]) ([]*R
 			errs = append(errs, err)
 			continue
 		}
-		r.cut(own)
+		r.personalize(own)
 		r.Behind = one.was != nil && one.was.Behind
 		out = append(out, r)
 	}
