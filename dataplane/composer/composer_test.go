@@ -94,7 +94,7 @@ func TestParallelAndSequential(t *testing.T) {
 				r.Header.Get("X-Of"), r.Header.Get("Authorization"), r.Header.Get("Traceparent"), r.Header.Get("Cookie"), r.Host)
 		},
 	})
-	plan := composition.Plan{Name: "p", Path: "/p/{who}", Timeout: 10 * time.Second, Status: 201, ForwardHeaders: []string{"authorization"}, Calls: []composition.Call{
+	plan := composition.Plan{Name: "p", Path: "/p/{who}", Timeout: time.Minute, Status: 201, ForwardHeaders: []string{"authorization"}, Calls: []composition.Call{
 		{Name: "c", Method: "POST", Path: "/c/${calls.a.body.id}?who=${path.who}", Headers: []composition.Header{{Name: "X-Of", Value: "${query.of}"}}, Body: `{"got": "${body.x}"}`, OnFailure: composition.Fail},
 		{Name: "a", Method: "GET", Path: "/a", OnFailure: composition.Fail},
 		{Name: "b", Method: "GET", Path: "/b", OnFailure: composition.Fail},
@@ -147,7 +147,7 @@ func TestFailures(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			timeout := test.timeout
 			if timeout == 0 {
-				timeout = 20 * time.Second
+				timeout = time.Minute
 			}
 			r, text := do(t, c, composition.Plan{Name: "p", Path: "/", Timeout: timeout, Status: 200, Calls: test.calls}, "GET", "/", "")
 			if r.StatusCode != test.status || !strings.Contains(text, test.body) || r.Header.Get(composition.PartialHeader) != test.without {
@@ -155,7 +155,7 @@ func TestFailures(t *testing.T) {
 			}
 		})
 	}
-	plan := composition.Plan{Name: "p", Path: "/x/{a}", Timeout: time.Second, Status: 200, Calls: []composition.Call{call("good", composition.Fail)}}
+	plan := composition.Plan{Name: "p", Path: "/x/{a}", Timeout: time.Minute, Status: 200, Calls: []composition.Call{call("good", composition.Fail)}}
 	for target, status := range map[string]int{"/y": 404, "/x/a?%zz": 400} {
 		if r, text := do(t, c, plan, "GET", target, ""); r.StatusCode != status {
 			t.Errorf("%s: %d %s", target, r.StatusCode, text)
