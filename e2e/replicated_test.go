@@ -310,12 +310,27 @@ func (s *sending) end() {
 	s.wg.Wait()
 }
 
-// noneLost ends the requests; each must have been answered.
+// enough waits until there were enough of something to tell.
+func enough(t *testing.T, what string, counted *atomic.Int64, want int64) {
+	t.Helper()
+	late, tick := time.After(awaitTime), time.NewTicker(5*time.Millisecond)
+	defer tick.Stop()
+	for counted.Load() < want {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("%d %s, want %d", counted.Load(), what, want)
+		}
+	}
+}
+
+// noneLost ends the requests once there were enough to tell; each must have been answered.
 func (s *sending) noneLost(t *testing.T) {
 	t.Helper()
+	enough(t, "requests", &s.sent, 100)
 	s.end()
 	t.Logf("%d requests, %d lost", s.sent.Load(), len(s.lost))
-	if len(s.lost) > 0 || s.sent.Load() < 100 {
+	if len(s.lost) > 0 {
 		t.Errorf("%d of %d requests were lost: %s", len(s.lost), s.sent.Load(), strings.Join(s.lost[:min(5, len(s.lost))], "\n"))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -161,7 +162,7 @@ func (f zoneReplicas) holder() int {
 type looking struct {
 	stop   chan struct{}
 	wg     sync.WaitGroup
-	looks  int
+	looks  atomic.Int64
 	missed []string
 }
 
@@ -185,7 +186,7 @@ func (f *federation) lookAt(proxy string, addresses ...string) *looking {
 			if err != nil {
 				continue
 			}
-			l.looks++
+			l.looks.Add(1)
 			for _, address := range addresses {
 				if !strings.Contains(text, "::"+address+"::") {
 					l.missed = append(l.missed, time.Now().Format(time.TimeOnly)+" "+address)
@@ -208,8 +209,9 @@ func (l *looking) end() {
 
 func (l *looking) allThere(t *testing.T) {
 	t.Helper()
-	if l.end(); len(l.missed) > 0 || l.looks < 50 {
-		t.Errorf("of %d looks at a gateway's endpoints, %d lacked one: %v", l.looks, len(l.missed), l.missed[:min(5, len(l.missed))])
+	enough(t, "looks at a gateway's endpoints", &l.looks, 50)
+	if l.end(); len(l.missed) > 0 {
+		t.Errorf("of %d looks at a gateway's endpoints, %d lacked one: %v", l.looks.Load(), len(l.missed), l.missed[:min(5, len(l.missed))])
 	}
 }
 
