@@ -66,7 +66,7 @@ func readRequest(b []byte, r *discoveryv3.DeltaDiscoveryRequest) error {
 func readEntry(entry []byte, text string) (key, value string, ok bool) {
 	for at := 0; at < len(entry); {
 		number, kind, tag := protowire.ConsumeTag(entry[at:])
-		if tag < 0 {
+		if tag < 0 || number > protowire.MaxValidNumber {
 			return "", "", false
 		}
 		n := protowire.ConsumeFieldValue(number, kind, entry[at+tag:])

@@ -45,6 +45,7 @@ func FuzzRequest(f *testing.F) {
 		{0x2a, 3, 0x0a, 9, 'a'},                                      // longer than what it is in
 		{0x28, 1, 0x2a, 3, 0x0a, 1, 'a'},                             // a number in place of a version
 		{0x2a, 4, 0x7a, 0, 0x12, 0, 0x32},                            // a field that nobody knows, and one that is cut off
+		{0x2a, 6, 0x80, 0x80, 0x80, 0x80, 0x10, 0},                   // a field of a number that there can't be
 	} {
 		f.Add(b)
 	}
