@@ -60,14 +60,16 @@ func (c *core) holdOff(id string) error {
 
 // overloadCollector reads what was too much when it is asked for.
 type overloadCollector struct {
-	ports  map[string]*overload.Listener
-	begins *overload.Clients
+	ports   map[string]*overload.Listener
+	begins  *overload.Clients
+	greeter *greeter
 }
 
 var (
 	connectionsDesc = prometheus.NewDesc("zoneforge_zone_connections", "Open connections of a port.", []string{"port"}, nil)
 	pushedOutDesc   = prometheus.NewDesc("zoneforge_zone_connections_refused_total", "Connections that were closed because a port had too many.", []string{"port"}, nil)
 	heldOffDesc     = prometheus.NewDesc("zoneforge_zone_streams_held_off_total", "Streams of proxies that were refused because a proxy began too many.", nil, nil)
+	greetingsDesc   = prometheus.NewDesc("zoneforge_zone_handshakes_waiting", "Connections of proxies whose handshake waits for its turn, as after a restart.", nil, nil)
 )
 
 // Describe is prometheus.Collector's.
@@ -80,4 +82,5 @@ func (c overloadCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(pushedOutDesc, prometheus.CounterValue, float64(l.Refused()), port)
 	}
 	ch <- prometheus.MustNewConstMetric(heldOffDesc, prometheus.CounterValue, float64(c.begins.Refused()))
+	ch <- prometheus.MustNewConstMetric(greetingsDesc, prometheus.GaugeValue, float64(c.greeter.waiting.Load()))
 }

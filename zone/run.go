@@ -191,9 +191,9 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, machin
 	}
 	silent := func(run func()) func() error { return func() error { run(); return nil } }
 
-	keeper := quiet.New()
+	keeper, greeter := quiet.New(), newGreeter(ctx.Done())
 	grpcServer := grpc.NewServer(server.Option(),
-		grpc.Creds(keeper.Credentials(cert.config())), grpc.MaxRecvMsgSize(maxRequest),
+		grpc.Creds(greeter.bind(cert.config(), keeper.Credentials)), grpc.MaxRecvMsgSize(maxRequest),
 		grpc.ReadBufferSize(0), grpc.SharedWriteBuffer(true), grpc.WriteBufferSize(writeBuffer), grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
 		grpc.ConnectionTimeout(handshake), grpc.MaxConcurrentStreams(streamsPerConnection), grpc.MaxHeaderListSize(64<<10), grpc.HeaderTableSize(0),
 		grpc.StreamInterceptor(c.stranger),
@@ -210,7 +210,7 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, machin
 	overload.Patience{Head: 10 * time.Second, Request: 30 * time.Second, Answer: time.Minute, Idle: 2 * time.Minute}.Bind(restServer)
 
 	ports := map[string]*overload.Listener{"xds": overload.Listen(xdsListener, z.cfg.Limits.Connections), "rest": overload.Listen(restListener, restConnections)}
-	c.metrics.registry.MustRegister(overloadCollector{ports, c.begins}, endsCollector{c.identity, cert, client})
+	c.metrics.registry.MustRegister(overloadCollector{ports, c.begins, greeter}, endsCollector{c.identity, cert, client})
 
 	// The owner of the state is stopped before the streams are, so that their end is not taken for that of the proxies.
 	var owner sync.WaitGroup
