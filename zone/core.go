@@ -80,6 +80,8 @@ type core struct {
 	grace     time.Duration
 	// back is when the last of the proxies known from disk came back.
 	back time.Time
+	// returned is called when those are back, or not waited for any more; nil when nobody wants to know, or was told.
+	returned func()
 	// blank is not nil after the state was lost, until the grace ends: see there.
 	blank       *blank
 	heldRecords int
@@ -252,6 +254,9 @@ func (c *core) run(ctx context.Context, grace time.Duration) {
 			c.secretChanged(change)
 		}
 		c.flush()
+		if len(c.restored) == 0 {
+			c.allReturned()
+		}
 		took := time.Since(began)
 		c.metrics.flush.Observe(took.Seconds())
 		rest.Reset(restAfter)
@@ -454,6 +459,14 @@ func (c *core) returning(now, longest time.Time) time.Duration {
 	return c.back.Add(lull).Sub(now)
 }
 
+// allReturned tells, once, that no more proxies of those known from disk are waited for.
+func (c *core) allReturned() {
+	if c.returned != nil {
+		c.returned()
+		c.returned = nil
+	}
+}
+
 // endGrace lets go of the endpoints whose proxies did not come back.
 func (c *core) endGrace() {
 	c.graceEnds = nil
@@ -469,6 +482,7 @@ func (c *core) endGrace() {
 		forgive(p.debts)
 	}
 	clear(c.restored)
+	c.allReturned()
 	c.admitted.Forget()
 	c.changed = true
 	c.endBlank()

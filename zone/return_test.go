@@ -150,6 +150,8 @@ func TestReturnTakesWhatIsOnesOwn(t *testing.T) {
 	o := newOutage(t, workloads, each)
 	w := o.start()
 	w.t = t
+	told := 0
+	w.returned = func() { told++ }
 	if n := o.random.reads.Load(); n > 0 {
 		t.Errorf("%d certificates or keys before a proxy was there", n)
 	}
@@ -189,6 +191,11 @@ func TestReturnTakesWhatIsOnesOwn(t *testing.T) {
 	}
 	if w.settled != len(o.proxies) || len(w.restored) > 0 || w.offers() != 2*workloads {
 		t.Errorf("%d of %d are settled, %d are missing, %d services offered", w.settled, len(o.proxies), len(w.restored), w.offers())
+	}
+	w.endGrace()
+	w.endGrace()
+	if told != 1 {
+		t.Errorf("that all are back was told %d times", told)
 	}
 }
 

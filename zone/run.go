@@ -112,6 +112,10 @@ func (z *Zone) Run(ctx context.Context) (err error) {
 	if len(registrations) == 0 {
 		c.blank = &blank{lost: store.Recovered != "", given: map[string]bool{}, kept: map[string]bool{}}
 	}
+	if n := len(registrations); n > 0 && z.cfg.Returning != nil {
+		c.returned = func() { z.cfg.Returning(0) }
+		z.cfg.Returning(n)
+	}
 	c.load(held, good, at, registrations)
 	if c.siblings, err = z.join(store, at, client.Connected); err != nil {
 		return err

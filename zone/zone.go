@@ -65,6 +65,9 @@ type Config struct {
 	EndpointGrace time.Duration
 	// Rests is called when nothing has happened for a while, once until something does; nil for nothing.
 	Rests func()
+	// Returning is called with how many proxies are known from disk before the first of them can come back, and with 0 when they are back,
+	// or are not waited for any more; nil for nothing. It must not block.
+	Returning func(proxies int)
 	// Gossip joins the replicas of the zone.
 	Gossip Gossip
 	// SVIDLifetime is used where a mesh sets none; that of package pki when 0.
