@@ -111,7 +111,7 @@ func (b *zoneBench) begin(ctx context.Context) (err error) {
 		return err
 	}
 	// Envoy's keepalives are those that the bootstrap asks for, see package dataplane.
-	if err := b.w.open(simproxy.Config{Keepalive: 10 * time.Second, Pause: time.Second}); err != nil {
+	if err := b.w.open(simproxy.Config{Keepalive: 30 * time.Second, Pause: time.Second}); err != nil {
 		return err
 	}
 	var took, processor time.Duration

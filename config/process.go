@@ -121,7 +121,7 @@ type Zone struct {
 	XDSAddress    string        `name:"xds-address" default:":5678" required:"true" usage:"host:port where proxies connect"`
 	RESTAddress   string        `name:"rest-address" default:":5683" required:"true" usage:"host:port of health, readiness and metrics"`
 	MetricsToken  string        `name:"metrics-token-file" usage:"file of a token that scrapers of /metrics must send as Bearer; default: none is asked for"`
-	EndpointGrace time.Duration `name:"endpoint-grace" default:"30s" usage:"how long endpoints known from disk, or from a replica that went, stay until their proxies are back"`
+	EndpointGrace time.Duration `name:"endpoint-grace" default:"60s" usage:"how long endpoints known from disk, or from a replica that went, stay until their proxies are back"`
 	SVIDLifetime  time.Duration `name:"svid-lifetime" default:"24h" usage:"how long certificates of workloads live where their mesh does not say"`
 	Connections   int           `name:"xds-connections" default:"32768" usage:"connections of proxies; beyond that the address with most of them loses its newest. 0 sets no bound"`
 	StreamRate    int           `name:"stream-rate" default:"60" usage:"streams a minute that one proxy may begin, and those of half a minute at once; 0 sets no bound"`

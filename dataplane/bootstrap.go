@@ -43,8 +43,9 @@ const (
 const (
 	fileCredentials    = "envoy.grpc_credentials.file_based_metadata"
 	connectionsMonitor = "envoy.resource_monitors.global_downstream_max_connections"
-	// A zone that vanished without a word is noticed within keepaliveTime + keepaliveTimeout.
-	keepaliveTime    = 10 * time.Second
+	// A zone that vanished or stands still is noticed within keepaliveTime + keepaliveTimeout, and within keepaliveTimeout by who waits for it
+	// to acknowledge something. One that lives speaks before it is asked, see package quiet, so the longer the silence, the less it has to.
+	keepaliveTime    = 30 * time.Second
 	keepaliveTimeout = 5 * time.Second
 	maxSocketPath    = 107 // sun_path of Linux without its NUL
 )

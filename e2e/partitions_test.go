@@ -251,14 +251,20 @@ func (d *distributed) answered(by ...string) {
 // end didn't acknowledge.
 func (d *distributed) connections(site, with string) (n, busy int) {
 	d.t.Helper()
-	var text []byte
-	if err := d.net.In(site, func() (err error) {
-		text, err = os.ReadFile("/proc/thread-self/net/tcp")
-		return err
+	var lines []string
+	if err := d.net.In(site, func() error {
+		for _, table := range []string{"tcp", "tcp6"} { // gRPC's client of Envoy has sockets of IPv6 for addresses of IPv4
+			text, err := os.ReadFile("/proc/thread-self/net/" + table)
+			if err != nil {
+				return err
+			}
+			lines = append(lines, strings.Split(string(text), "\n")[1:]...)
+		}
+		return nil
 	}); err != nil {
 		d.t.Fatal(err)
 	}
-	for _, line := range strings.Split(string(text), "\n")[1:] {
+	for _, line := range lines {
 		const established, nothing = "01", "00000000"
 		f := strings.Fields(line)
 		if len(f) < 5 || f[3] != established {
@@ -276,6 +282,19 @@ func (d *distributed) connections(site, with string) (n, busy int) {
 		}
 	}
 	return n, busy
+}
+
+// joined waits until two sites have as many connections as that, at both ends.
+func (d *distributed) joined(site, with string, least int) {
+	d.t.Helper()
+	d.await("connections of "+site+" with "+with, func() error {
+		here, _ := d.connections(site, with)
+		there, _ := d.connections(with, site)
+		if min(here, there) < least {
+			return fmt.Errorf("%d at one end and %d at the other, want %d", here, there, least)
+		}
+		return nil
+	})
 }
 
 // noticed waits until a site holds no connection with another one any more, and says how long that took. What is busy is the kernel's
@@ -360,14 +379,15 @@ func TestPartitions(t *testing.T) {
 	})
 
 	t.Run("proxies of east are cut off from their zone and from west", func(t *testing.T) {
+		d.joined(siteEast, siteZone, 2)
 		began := time.Now()
 		d.cutOff(siteEast, siteZone, siteWest)
 		d.answered("echo-east")
 		d.lostNone("east was cut off")
 		d.noticed(siteEast, siteWest, 45*time.Second, began, true)
 		d.noticed(siteWest, siteEast, 45*time.Second, began, true)
-		d.noticed(siteEast, siteZone, 45*time.Second, began, false)
-		d.noticed(siteZone, siteEast, 50*time.Second, began, false)
+		d.noticed(siteEast, siteZone, 65*time.Second, began, false)
+		d.noticed(siteZone, siteEast, 70*time.Second, began, false)
 		d.await("the word of the launchers", func() error {
 			for _, name := range []string{"edge-east", "echo-east"} {
 				if said := d.said(name); !strings.Contains(said, "the zone control plane is away") || !strings.Contains(said, `"until":"2`) {
@@ -380,6 +400,22 @@ func TestPartitions(t *testing.T) {
 		d.settled("east", 2)
 		d.answered("echo-east", "echo-west")
 		d.lostNone("east came back")
+	})
+
+	t.Run("what the proxies of east send to their zone is lost", func(t *testing.T) {
+		d.joined(siteEast, siteZone, 2)
+		began := time.Now()
+		d.net.Set(siteEast, siteZone, netns.Fault{Cut: true})
+		// Both are told something, and nobody hears that they have it: neither end waits until it would have asked the other one.
+		d.cli("apply", "-f", d.write("unheard.yaml", gatewayRoute("unheard", "", "      - matches: [{path: {match: EXACT, value: /unheard}}]\n        backends: [{destination: {kuma.io/service: one}}]\n")),
+			"-f", d.write("unheard-permit.yaml", permit("default", "unheard", "edge", "one", "ALLOW")))
+		d.noticed(siteEast, siteZone, 30*time.Second, began, false)
+		d.noticed(siteZone, siteEast, 30*time.Second, began, false)
+		d.net.Heal()
+		d.settled("east", 2)
+		d.answers(client, http.StatusOK, "GET", "http://"+d.at(10, 8080)+"/unheard")
+		d.answered("echo-east", "echo-west")
+		d.lostNone("the zone did not hear its proxies")
 	})
 
 	t.Run("what west sends to east is lost", func(t *testing.T) {

@@ -447,7 +447,7 @@ func (c *core) endpoints(names, by []string, revision *pending, work *state.Work
 
 const (
 	// lull is for how long no proxy comes back when those that will are back; mostGraces bounds how much longer the grace is for that.
-	lull, mostGraces = 5 * time.Second, 10
+	lull, mostGraces = 5 * time.Second, 5
 )
 
 // returning is by how much the grace is longer, as proxies still come back one after another: when ten thousand do at once, those that are

@@ -132,10 +132,10 @@ func TestGraceLastsWhileProxiesComeBack(t *testing.T) {
 		back, at, want time.Duration
 		nobody         bool
 	}{
-		{"one has just come back", 3, 29 * time.Second, 30 * time.Second, 4 * time.Second, false},
-		{"the last came some time ago", 3, 20 * time.Second, 30 * time.Second, 0, false},
-		{"all are back", 0, 29 * time.Second, 30 * time.Second, 0, false},
-		{"none has come", 3, 0, 30 * time.Second, 0, true},
+		{"one has just come back", 3, 59 * time.Second, time.Minute, 4 * time.Second, false},
+		{"the last came some time ago", 3, 50 * time.Second, time.Minute, 0, false},
+		{"all are back", 0, 59 * time.Second, time.Minute, 0, false},
+		{"none has come", 3, 0, time.Minute, 0, true},
 		{"they come for ever", 3, 301 * time.Second, 302 * time.Second, 0, false},
 	} {
 		one := &core{restored: map[string]*proxy{}}

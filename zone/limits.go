@@ -22,7 +22,8 @@ const (
 	// restConnections bounds those of health checks and scrapers.
 	restConnections = 512
 	// connectionIdle is how long a proxy's connection may have no stream: one that was refused, or that never asked for any.
-	connectionIdle = time.Minute
+	// gRPC looks at each connection as often, also at those with a stream.
+	connectionIdle = 5 * time.Minute
 )
 
 // begins bounds how often a proxy begins streams: each end of its last one takes its endpoints from all others, and each beginning

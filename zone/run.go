@@ -33,7 +33,7 @@ import (
 )
 
 const (
-	// Envoy's streams send keepalives every 10 s, which gRPC refuses by default.
+	// Envoy asks after half a minute of silence, and one of an older launcher after 10 s, which gRPC refuses by default.
 	keepaliveLeast = 5 * time.Second
 	// gRPC asks no proxy whether it lives, see package quiet.
 	keepaliveTime = time.Duration(math.MaxInt64)

@@ -30,8 +30,9 @@ import (
 	"github.com/zoneforge/zoneforge/pki"
 )
 
-// DefaultEndpointGrace is how long endpoints known from disk stay until their proxies are back.
-const DefaultEndpointGrace = 30 * time.Second
+// DefaultEndpointGrace is how long endpoints known from disk, or from a replica that went, stay until their proxies are back. Those of a
+// replica that vanished notice within 35 s.
+const DefaultEndpointGrace = time.Minute
 
 // Config of a replica. Name, DataDir, GlobalAddresses, GlobalCAFile and TokenFile are needed; all else has a default.
 type Config struct {

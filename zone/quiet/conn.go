@@ -28,8 +28,9 @@ type conn struct {
 	heard atomic.Bool
 
 	mu sync.Mutex
-	// Guarded by mu: where in its frames the server is.
+	// Guarded by mu: where in its frames the server is, and whether it wrote since all of it was acknowledged.
 	frames frames
+	wrote  bool
 
 	// On the goroutine of the Keeper alone: how often it spoke, and the turn in which it asked, 0 while no answer is outstanding.
 	spoke int
@@ -50,6 +51,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n, err := c.Conn.Write(p)
+	c.wrote = true
 	c.frames.pass(p[:n])
 	return n, err
 }
@@ -62,22 +64,27 @@ func (c *conn) Close() error {
 
 // speak sends the next frame, or ends the connection if the last question has no answer.
 func (c *conn) speak(turn, void uint64) {
-	unsent, unread, err := c.socket.waiting()
-	if err != nil {
-		return // it is closed, or about to be
-	}
-	if c.asked > void && !c.heard.Load() && unread == 0 {
-		_ = c.socket.Close() // whoever reads finds out
-		return
+	if c.asked > void && !c.heard.Load() {
+		if unread, err := c.socket.unread(); err != nil || unread == 0 {
+			_ = c.socket.Close() // whoever reads finds out
+			return
+		}
 	}
 	c.asked = 0
-	// What nobody has acknowledged yet speaks for itself, and there might be no room for more.
-	if unsent > 0 || !c.mu.TryLock() {
+	if !c.mu.TryLock() {
 		return
 	}
 	defer c.mu.Unlock()
 	if !c.frames.between() {
 		return
+	}
+	// What the server wrote and nobody has acknowledged yet speaks for itself, and there might be no room for more. A frame of this goroutine
+	// that nobody acknowledged needs no look: the kernel ends the connection before the next turn.
+	if c.wrote {
+		if unsent, err := c.socket.unsent(); err != nil || unsent > 0 {
+			return
+		}
+		c.wrote = false
 	}
 	frame := nothing
 	if c.spoke++; c.spoke%asks == 0 {

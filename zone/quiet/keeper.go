@@ -1,8 +1,8 @@
 // Package quiet has thousands of connections of HTTP/2 that carry nothing cost next to nothing, while both ends know that the other one is
 // there.
 //
-// Whoever has nothing from a server for some seconds asks it whether it lives, by a ping. Ten thousand who ask every ten seconds wake it
-// a thousand times a second, each time to read one question and to write one answer. So a Keeper speaks before it is asked: one
+// Whoever has nothing from a server for half a minute asks it whether it lives, by a ping. Ten thousand who do wake it
+// three hundred times a second, each time to read one question and to write one answer. So a Keeper speaks before it is asked: one
 // goroutine goes around the connections once a second, a batch at a time, and sends over each a frame that means nothing, which
 // puts off the question of the other end. That is one write in place of two wakeups, a read, an answer and a timer. That the machine at the
 // other end is gone, the kernel finds: nobody acknowledges the frame. Now and then the frame is a ping, which finds a process that stands still
@@ -22,12 +22,12 @@ import (
 )
 
 const (
-	// rotation is in how many turns of a second each connection has its turn. Proxies ask after 10 s of silence (dataplane.Bootstrap).
-	rotation = 8
+	// rotation is in how many turns of a second each connection has its turn. Proxies ask after 30 s of silence (dataplane.Bootstrap).
+	rotation = 27
 	// asks is each how manieth frame is a ping. A process that stands still is noticed within (asks + 1) * rotation seconds.
-	asks = 8
-	// unacknowledged is how long the kernel waits for the far end to acknowledge what was sent. With rotation, it bounds when a proxy whose
-	// machine is gone is noticed.
+	asks = 6
+	// unacknowledged is how long the kernel waits for the far end to acknowledge what was sent. With rotation, which is longer, it bounds
+	// when a proxy whose machine is gone is noticed.
 	unacknowledged = 10 * time.Second
 	// late is a pause between two turns after which this process, not the far end, is taken to have stood still.
 	late = 3 * time.Second

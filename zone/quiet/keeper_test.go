@@ -83,7 +83,7 @@ func (w wrapped) NetConn() net.Conn { return w.Conn }
 func (p *pair) settle() {
 	p.Helper()
 	for until := time.Now().Add(soon); ; {
-		unsent, _, err := p.near.socket.waiting()
+		unsent, err := p.near.socket.unsent()
 		if err == nil && unsent == 0 {
 			return
 		}
@@ -131,7 +131,7 @@ var (
 
 // ended says whether the server's end was closed.
 func (p *pair) ended() bool {
-	_, _, err := p.near.socket.waiting()
+	_, err := p.near.socket.unsent()
 	return err != nil
 }
 
@@ -178,6 +178,37 @@ func TestNothingIsSaidBeforeTheServerOrWithinAFrame(t *testing.T) {
 	p.write(data[11:])
 	p.turns(1)
 	p.next("SETTINGS 0", "DATA 260", "DATA 260", "DATA 260", "DATA 260", "DATA 260", "DATA 260", unknown, "DATA 260", "DATA 260", unknown)
+}
+
+// What the far end has no room for speaks for itself, and there might be none for more.
+func TestNothingIsAddedToWhatIsNotAcknowledged(t *testing.T) {
+	p := connect(t, New())
+	far := p.far.NetConn().(*net.TCPConn)
+	p.write(settings)
+	p.turns(1)
+	p.next("SETTINGS 0", unknown)
+	if err := errors.Join(far.SetReadBuffer(4<<10), p.near.socket.Conn.(*net.TCPConn).SetWriteBuffer(208<<10)); err != nil {
+		t.Fatal(err)
+	}
+	// The far end's kernel takes a part of it, and this one's the rest.
+	const size = 160 << 10
+	p.write(append([]byte{size >> 16, size >> 8 & 0xff, size & 0xff, 0x00, 0, 0, 0, 0, 1}, make([]byte, size)...))
+	if unsent, err := p.near.socket.unsent(); err != nil || unsent == 0 {
+		t.Fatalf("all was acknowledged: %v", err)
+	}
+	before := p.near.spoke
+	for range rotation {
+		p.keeper.turn(false)
+	}
+	if p.near.spoke != before {
+		t.Error("it was spoken to")
+	}
+	if err := far.SetReadBuffer(1 << 20); err != nil {
+		t.Fatal(err)
+	}
+	p.next(fmt.Sprint("DATA ", size))
+	p.turns(1)
+	p.next(unknown)
 }
 
 // asked reads the frames up to a question.
@@ -233,7 +264,7 @@ func TestWhoWasNotHeardForOwnFaultStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	for until := time.Now().Add(soon); ; {
-		if _, unread, err := p.near.socket.waiting(); unread > 0 {
+		if unread, err := p.near.socket.unread(); unread > 0 {
 			break
 		} else if err != nil || time.Now().After(until) {
 			t.Fatalf("nothing came: %v", err)

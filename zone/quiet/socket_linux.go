@@ -1,6 +1,7 @@
 package quiet
 
 import (
+	"cmp"
 	"net"
 	"syscall"
 	"time"
@@ -36,16 +37,13 @@ func (s socket) bound(d time.Duration) {
 	})
 }
 
-// waiting gives how many bytes wait for the far end to acknowledge them, and how many for this one to read them.
-func (s socket) waiting() (unsent, unread int, err error) {
-	var failed error
-	err = s.fd.Control(func(fd uintptr) {
-		if unsent, failed = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ); failed == nil {
-			unread, failed = unix.IoctlGetInt(int(fd), unix.TIOCINQ)
-		}
-	})
-	if err == nil {
-		err = failed
-	}
-	return unsent, unread, err
+// unsent is how many bytes wait for the far end to acknowledge them.
+func (s socket) unsent() (int, error) { return s.ask(unix.TIOCOUTQ) }
+
+// unread is how many bytes wait for this end to read them.
+func (s socket) unread() (int, error) { return s.ask(unix.TIOCINQ) }
+
+func (s socket) ask(request uint) (n int, err error) {
+	failed := s.fd.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), request) })
+	return n, cmp.Or(failed, err)
 }

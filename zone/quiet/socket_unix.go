@@ -15,4 +15,6 @@ func socketOf(net.Conn) (socket, bool) { return socket{}, false }
 
 func (socket) bound(time.Duration) {}
 
-func (socket) waiting() (unsent, unread int, err error) { return 0, 0, errors.ErrUnsupported }
+func (socket) unsent() (int, error) { return 0, errors.ErrUnsupported }
+
+func (socket) unread() (int, error) { return 0, errors.ErrUnsupported }
