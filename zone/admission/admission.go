@@ -137,7 +137,7 @@ type Proxy struct {
 	TokenExpires time.Time
 
 	zone   string
-	claims token.Claims
+	claims *token.Claims
 }
 
 // Succeed says why the proxy may not take over from another that has a stream under the same ID: what the other was given,
@@ -265,13 +265,13 @@ func read(node Node) (said, error) {
 	return s, nil
 }
 
-func (a *Admission) verify(bearer string) (token.Claims, error) {
+func (a *Admission) verify(bearer string) (*token.Claims, error) {
 	if bearer == "" {
-		return token.Claims{}, fmt.Errorf("%w in the stream's metadata: authorization must be `Bearer TOKEN`; give the proxy a token file", ErrNoToken)
+		return nil, fmt.Errorf("%w in the stream's metadata: authorization must be `Bearer TOKEN`; give the proxy a token file", ErrNoToken)
 	}
 	r, err := a.known()
 	if err != nil {
-		return token.Claims{}, err
+		return nil, err
 	}
 	return r.verify(bearer, a.now())
 }
@@ -300,7 +300,7 @@ func refuse(format string, args ...any) error {
 }
 
 // reach holds the token against what the proxy says to be.
-func (a *Admission) reach(c token.Claims, s said) error {
+func (a *Admission) reach(c *token.Claims, s said) error {
 	switch {
 	case c.Zone != "" && c.Zone != a.zone:
 		return refuse("it is for zone %s", c.Zone)
@@ -432,7 +432,7 @@ func offers(d *meshv1.Dataplane) []offer {
 
 // allow holds the token against what the proxy offers. A client without an inbound has no identity, so its mesh is all
 // that there is to check.
-func allow(c token.Claims, zone string, p *Proxy) error {
+func allow(c *token.Claims, zone string, p *Proxy) error {
 	if p.Dataplane == nil {
 		return nil
 	}

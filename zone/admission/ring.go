@@ -23,7 +23,7 @@ type ring struct {
 
 	mu sync.Mutex
 	// verified holds claims by the SHA-256 of the token that they were read from; guarded by mu. They are not changed.
-	verified map[[sha256.Size]byte]token.Claims
+	verified map[[sha256.Size]byte]*token.Claims
 }
 
 func newRing(message *federationv1.VerificationKeys) (*ring, error) {
@@ -36,28 +36,28 @@ func newRing(message *federationv1.VerificationKeys) (*ring, error) {
 		return nil, fmt.Errorf("%w: the keys of tokens that global sent can't be used: %w", ErrNotReady, err)
 	}
 	return &ring{
-		message: message, set: set, revoked: token.NewRevocations(message.GetRevoked()...), verified: map[[sha256.Size]byte]token.Claims{},
+		message: message, set: set, revoked: token.NewRevocations(message.GetRevoked()...), verified: map[[sha256.Size]byte]*token.Claims{},
 	}, nil
 }
 
 // verify is token.Verify. Of a token that was good by this ring, only its end can have come since.
-func (r *ring) verify(bearer string, now time.Time) (token.Claims, error) {
+func (r *ring) verify(bearer string, now time.Time) (*token.Claims, error) {
 	digest := sha256.Sum256([]byte(bearer))
 	r.mu.Lock()
-	claims, known := r.verified[digest]
+	known := r.verified[digest]
 	r.mu.Unlock()
-	if known && now.Before(claims.ExpiresAt) {
-		return claims, nil
+	if known != nil && now.Before(known.ExpiresAt) {
+		return known, nil
 	}
 	claims, err := token.Verify(bearer, token.Dataplane, r.set, r.revoked, now)
 	if err != nil {
-		return token.Claims{}, err
+		return nil, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.verified) >= maxVerified {
 		clear(r.verified)
 	}
-	r.verified[digest] = claims
-	return claims, nil
+	r.verified[digest] = &claims
+	return &claims, nil
 }

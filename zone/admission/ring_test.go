@@ -54,7 +54,7 @@ func TestRememberedTokensAreBounded(t *testing.T) {
 	for i := range maxVerified {
 		var digest [32]byte
 		binary.BigEndian.PutUint32(digest[:], uint32(i))
-		r.verified[digest] = token.Claims{}
+		r.verified[digest] = &token.Claims{}
 	}
 	if _, err := r.verify(text, clock); err != nil || len(r.verified) != 1 {
 		t.Errorf("%d tokens are remembered: %v", len(r.verified), err)
