@@ -23,10 +23,10 @@ const (
 	pathService = "bench-path"
 	pathRoutes  = 10
 	// One Envoy differs from the next of the same configuration by some percent, as its memory lies otherwise. So all are started
-	// some times; of 6 medians the least and the largest are an interval of 97 %.
-	pathStarts   = 6
-	pathRounds   = 10
-	pathWindow   = 300 * time.Millisecond
+	// often; within a start they alternate often, so that what else the machine does falls on all.
+	pathStarts   = 24
+	pathRounds   = 20
+	pathWindow   = 50 * time.Millisecond
 	pathConns    = 32
 	upstreamPort = 8081
 	upstreamHost = 210
@@ -59,13 +59,18 @@ func measureDataPath(ctx context.Context, b *bench) (_ []Row, err error) {
 	at := func(side int) string { return b.near().Host(201 + side) }
 	host := b.near().Host(upstreamHost)
 	var starts [][][]sample
-	err = b.withPaths(ctx, host, func() error {
+	err = b.withPaths(ctx, host, func(bind func(int) error) error {
 		for range pathStarts {
-			samples, err := loadPaths(ctx, []pathSide{
-				{at(0), func() (*child, error) { return b.startGenerated(ctx, at(0)) }},
-				{at(1), func() (*child, error) { return b.startWritten(ctx, at(1), host, "") }},
-				{at(2), func() (*child, error) { return b.startWritten(ctx, at(2), host, protection) }},
-			}, pathRounds)
+			samples, err := loadAnew(ctx, bind, []string{at(0), at(1), at(2)}, func(side int) (*child, error) {
+				switch side {
+				case 0:
+					return b.startGenerated(ctx, at(side))
+				case 1:
+					return b.startWritten(ctx, at(side), host, "")
+				default:
+					return b.startWritten(ctx, at(side), host, protection)
+				}
+			})
 			if err != nil {
 				return err
 			}
@@ -109,7 +114,7 @@ func measureDataPath(ctx context.Context, b *bench) (_ []Row, err error) {
 }
 
 // withPaths calls load while there are the upstream and the policies that lead to it.
-func (b *bench) withPaths(ctx context.Context, host string, load func() error) (err error) {
+func (b *bench) withPaths(ctx context.Context, host string, load func(bind func(pid int) error) error) (err error) {
 	up, err := listenUpstream(hostPort(host, upstreamPort))
 	if err != nil {
 		return err
@@ -120,7 +125,11 @@ func (b *bench) withPaths(ctx context.Context, host string, load func() error) (
 	}
 	// One core is for the Envoy under load.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(1, runtime.NumCPU()-1)))
-	if err := load(); err != nil {
+	bind, restore, err := apart()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(load(bind), restore()); err != nil {
 		return err
 	}
 	for _, kind := range []string{"MeshGateway", "MeshGatewayRoute", "ExternalService", "TrafficPermission"} {
@@ -131,35 +140,48 @@ func (b *bench) withPaths(ctx context.Context, host string, load func() error) (
 	return nil
 }
 
-// pathSide is an Envoy to load, and its address.
+// pathSide is a gateway to load: its address and its Envoy.
 type pathSide struct {
 	at    string
-	start func() (*child, error)
+	envoy *child
 }
 
-// loadPaths starts all Envoys and loads them in turn; it gives what was measured, by side and round, but for a first round that warms up.
-func loadPaths(ctx context.Context, sides []pathSide, rounds int) (samples [][]sample, err error) {
-	envoys, hammers := make([]*child, len(sides)), make([]*hammer, len(sides))
-	for side := range sides {
-		if envoys[side], err = sides[side].start(); err != nil {
+// loadAnew starts an Envoy for each address and loads them in turn.
+func loadAnew(ctx context.Context, bind func(pid int) error, at []string, start func(side int) (*child, error)) (samples [][]sample, err error) {
+	var sides []pathSide
+	for i := range at {
+		envoy, err := start(i)
+		if err != nil {
 			return nil, err
 		}
-		defer func() { err = errors.Join(err, envoys[side].stop()) }()
-		if hammers[side], err = hammerOf(ctx, sides[side].at, envoys[:side+1]); err != nil {
+		defer func() { err = errors.Join(err, envoy.stop()) }()
+		sides = append(sides, pathSide{at[i], envoy})
+	}
+	return loadPaths(ctx, bind, sides, pathRounds)
+}
+
+// loadPaths loads gateways in turn; it gives what was measured, by side and round, but for a first round that warms up.
+func loadPaths(ctx context.Context, bind func(pid int) error, sides []pathSide, rounds int) (samples [][]sample, err error) {
+	hammers := make([]*hammer, len(sides))
+	for i, side := range sides {
+		if hammers[i], err = hammerOf(ctx, side.at, receiptTime, pathConns, []*child{side.envoy}); err != nil {
 			return nil, err
 		}
-		defer hammers[side].close()
+		defer hammers[i].close()
+		if err := bind(side.envoy.cmd.Process.Pid); err != nil {
+			return nil, err
+		}
 	}
 	samples = make([][]sample, len(sides))
 	for round := range rounds + 1 {
 		for turn := range sides {
-			side := (round + turn) % len(sides)
-			s, err := loadOnce(ctx, envoys[side], hammers[side])
+			i := (round + turn) % len(sides)
+			s, err := loadOnce(ctx, sides[i].envoy, hammers[i])
 			if err != nil {
 				return nil, err
 			}
 			if round > 0 { // the first warms up
-				samples[side] = append(samples[side], s)
+				samples[i] = append(samples[i], s)
 			}
 		}
 	}
@@ -167,13 +189,13 @@ func loadPaths(ctx context.Context, sides []pathSide, rounds int) (samples [][]s
 }
 
 // hammerOf waits until a gateway answers.
-func hammerOf(ctx context.Context, at string, running []*child) (h *hammer, err error) {
-	err = until(ctx, "gateway "+at, receiptTime, running, func() error {
-		one, err := newHammer(ctx, hostPort(at, gatewayPort), fmt.Sprintf("/path-%d/x", pathRoutes/2), pathConns)
+func hammerOf(ctx context.Context, at string, limit time.Duration, conns int, running []*child) (h *hammer, err error) {
+	err = until(ctx, "gateway "+at, limit, running, func() error {
+		one, err := newHammer(ctx, hostPort(at, gatewayPort), fmt.Sprintf("/path-%d/x", pathRoutes/2), conns)
 		if err != nil {
 			return err
 		}
-		if _, _, err = one.run(10 * time.Millisecond); err != nil {
+		if err = one.send(1); err != nil {
 			return errors.Join(err, one.close())
 		}
 		h = one
@@ -271,12 +293,21 @@ func (b *bench) startGenerated(ctx context.Context, at string) (*child, error) {
 	return b.startEnvoy(ctx, dir, "path-generated", bootstrap)
 }
 
-// startWritten runs an Envoy that has the same routes, with what the demo's Timeout and Retry say of them, and what more says of its connections.
+// startWritten runs an Envoy with a file that is written by hand, and what more says of its connections.
 func (b *bench) startWritten(ctx context.Context, at, upstream, more string) (*child, error) {
 	dir, err := os.MkdirTemp(b.federation.Logs(), "path-")
 	if err != nil {
 		return nil, err
 	}
+	file := filepath.Join(dir, "envoy.yaml")
+	if err := os.WriteFile(file, written(at, upstream, more), 0o600); err != nil {
+		return nil, err
+	}
+	return b.startEnvoy(ctx, dir, "path-written-"+at, file)
+}
+
+// written is a file of the same routes, with what the demo's Timeout and Retry say of them, and what more says of its connections.
+func written(at, upstream, more string) []byte {
 	var routes strings.Builder
 	for i := range pathRoutes {
 		fmt.Fprintf(&routes, `
@@ -284,8 +315,7 @@ func (b *bench) startWritten(ctx context.Context, at, upstream, more string) (*c
                   route: {cluster: upstream, timeout: 10s, retry_policy: {retry_on: "connect-failure,refused-stream", num_retries: 2}}
                   request_headers_to_add: [{header: {key: x-entered-by, value: "%d"}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}]`, i, i)
 	}
-	file := filepath.Join(dir, "envoy.yaml")
-	err = os.WriteFile(file, fmt.Appendf(nil, `static_resources:
+	return fmt.Appendf(nil, `static_resources:
   listeners:
   - name: edge
     address: {socket_address: {address: %s, port_value: %d}}
@@ -310,20 +340,17 @@ func (b *bench) startWritten(ctx context.Context, at, upstream, more string) (*c
     load_assignment:
       cluster_name: upstream
       endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: %s, port_value: %d}}}}]}]
-`, at, gatewayPort, more, &routes, upstream, upstreamPort), 0o600)
-	if err != nil {
-		return nil, err
-	}
-	return b.startEnvoy(ctx, dir, "path-written-"+at, file)
+`, at, gatewayPort, more, &routes, upstream, upstreamPort)
 }
 
-func (b *bench) startEnvoy(ctx context.Context, dir, name, config string) (*child, error) {
+// startEnvoy runs an Envoy with one worker thread, by another program if one is named with its arguments.
+func (b *bench) startEnvoy(ctx context.Context, dir, name, config string, by ...string) (*child, error) {
 	envoy, err := dataplane.Locate(ctx, b.envoy)
 	if err != nil {
 		return nil, err
 	}
-	args := append(dataplane.Arguments(config, 0, "warning"), "--concurrency", "1")
-	return launch(dir, name, envoy.Path, args...)
+	args := slices.Concat(by, []string{envoy.Path}, dataplane.Arguments(config, 0, "warning"), []string{"--concurrency", "1"})
+	return launch(dir, name, args[0], args[1:]...)
 }
 
 func median(all []float64) float64 {

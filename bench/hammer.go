@@ -122,6 +122,17 @@ func (h *hammer) run(d time.Duration) (int64, time.Duration, error) {
 	return answered.Load(), time.Since(began), errors.Join(errs...)
 }
 
+// send sends some requests over its first connection.
+func (h *hammer) send(n int) error {
+	buffer := make([]byte, 16<<10)
+	for range n {
+		if err := exchange(h.conns[0], h.request, buffer); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func exchange(conn net.Conn, request, buffer []byte) error {
 	if _, err := conn.Write(request); err != nil {
 		return err

@@ -47,7 +47,7 @@ var scenarios = []scenario{
 }
 
 // onRequest are measured only when they are named: they explain figures and have no goals.
-var onRequest = []scenario{{"variants", measureVariants}}
+var onRequest = []scenario{{"variants", measureVariants}, {"instructions", measureInstructions}}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

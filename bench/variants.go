@@ -9,15 +9,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 )
 
-// variantRounds are fewer than pathRounds, as there are more Envoys to load.
-const variantRounds = 5
-
-// document is a part of Envoy's configuration in JSON.
-type document = map[string]any
+const (
+	variantStarts = 6 // of 6 medians the least and the largest are an interval of 97 %
+	variantRounds = 20
+)
 
 // variant is the generated configuration with one thing less.
 type variant struct {
@@ -35,7 +33,7 @@ var variants = []variant{
 		m["http_filters"] = all[len(all)-1:]
 	}},
 	{"the client's address", func(m document, _ []document, _ document) { delete(m, "use_remote_address") }},
-	{"the time for headers", func(m document, _ []document, _ document) { delete(m, "request_headers_timeout") }},
+	{"the time for headers", func(m document, _ []document, _ document) { delete(m, "stream_idle_timeout") }},
 	{"resolving paths", func(m document, _ []document, _ document) {
 		delete(m, "normalize_path")
 		delete(m, "merge_slashes")
@@ -54,43 +52,105 @@ var variants = []variant{
 	}},
 }
 
-// measureVariants tells what costs what in the configuration that a zone generates for a gateway.
+// variantSides say what variantFile serves, in the order of its addresses.
+func variantSides() []string {
+	out := []string{"generated"}
+	for _, v := range variants[1:] {
+		out = append(out, "generated without "+v.name)
+	}
+	return append(out, pathSides[1:]...)
+}
+
+// variantFile is a file of one Envoy that serves all variants, and behind them what is written by hand.
+func (b *bench) variantFile(ctx context.Context, dir, upstream string) (file string, err error) {
+	generated, err := b.generated(ctx, b.near().Host(201))
+	if err != nil {
+		return "", err
+	}
+	var parts []part
+	for _, v := range variants {
+		p, err := generatedPart(generated, v)
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, p)
+	}
+	for _, more := range []string{"", protection} {
+		p, err := writtenPart(written("", upstream, more))
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, p)
+	}
+	config, err := together(parts, b.variantAt)
+	if err != nil {
+		return "", err
+	}
+	file = filepath.Join(dir, "envoy.json")
+	return file, os.WriteFile(file, config, 0o600)
+}
+
+func (b *bench) variantAt(i int) string { return b.near().Host(220 + i) }
+
+// measureVariants tells what costs what in the configuration that a zone generates for a gateway. One Envoy serves all, so that nothing
+// but what they say differs.
 func measureVariants(ctx context.Context, b *bench) (rows []Row, err error) {
 	host := b.near().Host(upstreamHost)
-	var starts [][][]sample
-	err = b.withPaths(ctx, host, func() error {
-		generated, err := b.generated(ctx, b.near().Host(201))
+	sides := variantSides()
+	// By start: what a request of the whole takes, and of each side how much less; microseconds.
+	var whole []float64
+	less := make([][]float64, len(sides))
+	err = b.withPaths(ctx, host, func(bind func(int) error) error {
+		dir, err := os.MkdirTemp(b.federation.Logs(), "variants-")
 		if err != nil {
 			return err
 		}
-		var sides []pathSide
-		for i, v := range variants {
-			at := b.near().Host(220 + i)
-			sides = append(sides, pathSide{at, func() (*child, error) { return b.startVariant(ctx, generated, at, v) }})
+		file, err := b.variantFile(ctx, dir, host)
+		if err != nil {
+			return err
 		}
-		for range pathStarts {
-			samples, err := loadPaths(ctx, sides, variantRounds)
+		for range variantStarts {
+			samples, err := b.loadTogether(ctx, bind, dir, file, len(sides))
 			if err != nil {
 				return err
 			}
-			starts = append(starts, samples)
+			for side := range sides {
+				var costs, saved []float64
+				for i, s := range samples[side] {
+					costs, saved = append(costs, s.cost()*1e6), append(saved, (samples[0][i].cost()-s.cost())*1e6)
+				}
+				if side == 0 {
+					whole = append(whole, median(costs))
+				}
+				less[side] = append(less[side], median(saved))
+			}
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w (what the Envoys said is in %s)", err, b.federation.Logs())
 	}
-	for side, v := range variants[1:] {
-		var cost []float64
-		for _, samples := range starts {
-			_, c := compare(samples[side+1], samples[0])
-			cost = append(cost, median(c))
-		}
-		lo, hi := interval(cost)
-		what := "requests per processor time, without " + v.name
-		rows = append(rows, row(what, median(cost), "ratio", pathStarts), row(what+", interval from", lo, "ratio", pathStarts), row(what+", interval to", hi, "ratio", pathStarts))
+	rows = append(rows, row("processor of Envoy a request, generated", median(whole), "us", variantStarts))
+	for side, name := range sides[1:] {
+		what := "less: " + name
+		lo, hi := interval(less[side+1])
+		rows = append(rows, row(what, median(less[side+1]), "us", variantStarts), row(what+", interval from", lo, "us", variantStarts), row(what+", interval to", hi, "us", variantStarts))
 	}
 	return rows, nil
+}
+
+// loadTogether starts one Envoy and loads its gateways in turn.
+func (b *bench) loadTogether(ctx context.Context, bind func(pid int) error, dir, file string, sides int) (samples [][]sample, err error) {
+	envoy, err := b.startEnvoy(ctx, dir, "variants", file)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, envoy.stop()) }()
+	all := make([]pathSide, sides)
+	for i := range all {
+		all[i] = pathSide{at: b.variantAt(i), envoy: envoy}
+	}
+	return loadPaths(ctx, bind, all, variantRounds)
 }
 
 // generated is what a zone configures a gateway with.
@@ -100,7 +160,7 @@ func (b *bench) generated(ctx context.Context, at string) (dump []byte, err erro
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, envoy.stop()) }()
-	h, err := hammerOf(ctx, at, []*child{envoy})
+	h, err := hammerOf(ctx, at, receiptTime, 1, []*child{envoy})
 	if err != nil {
 		return nil, err
 	}
@@ -125,108 +185,4 @@ func (b *bench) generated(ctx context.Context, at string) (dump []byte, err erro
 		return nil, fmt.Errorf("Envoy's configuration: %w", err)
 	}
 	return json.Marshal(all.Configs)
-}
-
-// startVariant runs an Envoy with a file of what a zone configured another with, but for what the variant lacks.
-func (b *bench) startVariant(ctx context.Context, generated []byte, at string, v variant) (*child, error) {
-	config, err := static(generated, at, v)
-	if err != nil {
-		return nil, err
-	}
-	dir, err := os.MkdirTemp(b.federation.Logs(), "variant-")
-	if err != nil {
-		return nil, err
-	}
-	file := filepath.Join(dir, "envoy.json")
-	if err := os.WriteFile(file, config, 0o600); err != nil {
-		return nil, err
-	}
-	return b.startEnvoy(ctx, dir, "variant-"+at, file)
-}
-
-// static makes a file of the gateway's listener, routes, filters and cluster in a dump of an Envoy's configuration.
-func static(dump []byte, at string, v variant) ([]byte, error) {
-	var parts []struct {
-		Listeners []struct {
-			State struct{ Listener document } `json:"active_state"`
-		} `json:"dynamic_listeners"`
-		Routes []struct {
-			Config document `json:"route_config"`
-		} `json:"dynamic_route_configs"`
-		Clusters []struct{ Cluster document } `json:"dynamic_active_clusters"`
-		Filters  []struct {
-			Filter document `json:"ecds_filter"`
-		} `json:"ecds_filters"`
-	}
-	if err := json.Unmarshal(dump, &parts); err != nil {
-		return nil, fmt.Errorf("Envoy's configuration: %w", err)
-	}
-	name := fmt.Sprintf("gateway:%d", gatewayPort)
-	var listener, table, cluster document
-	discovered := map[any]any{}
-	for _, p := range parts {
-		for _, l := range p.Listeners {
-			if l.State.Listener["name"] == name {
-				listener = l.State.Listener
-			}
-		}
-		for _, r := range p.Routes {
-			if r.Config["name"] == name {
-				table = r.Config
-			}
-		}
-		for _, c := range p.Clusters {
-			if s, _ := c.Cluster["name"].(string); strings.HasPrefix(s, pathService) {
-				cluster = c.Cluster
-			}
-		}
-		for _, f := range p.Filters {
-			discovered[f.Filter["name"]] = f.Filter["typed_config"]
-		}
-	}
-	var managers, routes []document
-	for _, c := range members(listener["filter_chains"]) {
-		for _, f := range members(c["filters"]) {
-			if m, ok := f["typed_config"].(document); ok && m["http_filters"] != nil {
-				managers = append(managers, m)
-			}
-		}
-	}
-	for _, h := range members(table["virtual_hosts"]) {
-		for _, r := range members(h["routes"]) {
-			if action, ok := r["route"].(document); ok {
-				routes = append(routes, action)
-			}
-		}
-	}
-	if len(managers) != 1 || len(routes) < pathRoutes || cluster == nil {
-		return nil, fmt.Errorf("Envoy's configuration has %d connection managers, %d routes and the cluster %v: not what was applied", len(managers), len(routes), cluster)
-	}
-	manager := managers[0]
-	for _, f := range members(manager["http_filters"]) {
-		if f["config_discovery"] != nil {
-			delete(f, "config_discovery")
-			f["typed_config"] = discovered[f["name"]]
-		}
-	}
-	delete(manager, "rds")
-	for _, part := range []document{listener, table, cluster} {
-		delete(part, "@type")
-	}
-	manager["route_config"] = table
-	listener["address"] = document{"socket_address": document{"address": at, "port_value": gatewayPort}}
-	v.change(manager, routes, cluster)
-	return json.Marshal(document{"static_resources": document{"listeners": []any{listener}, "clusters": []any{cluster}}})
-}
-
-// members are the objects of a list.
-func members(list any) []document {
-	all, _ := list.([]any)
-	var out []document
-	for _, m := range all {
-		if d, ok := m.(document); ok {
-			out = append(out, d)
-		}
-	}
-	return out
 }
