@@ -169,8 +169,9 @@ func (h *Heard) Lost() {
 }
 
 // takeLocked takes over what another replica knows of a stream, unless this one has a newer stream of the same. It gives false when
-// streams of two clusters were opened under one name and the one here is to end.
-func (r *Registry) takeLocked(peer string, s *kdsv1.ZoneStream, held kds.Position) bool {
+// streams of two clusters were opened under one name and the one here is to end; the other one may not be told of again.
+func (r *Registry) takeLocked(peer string, s *kdsv1.ZoneStream, held kds.Position) (stays bool) {
+	stays = true
 	name := s.GetKey().GetZone()
 	z := r.zones[name]
 	if z == nil {
@@ -180,16 +181,17 @@ func (r *Registry) takeLocked(peer string, s *kdsv1.ZoneStream, held kds.Positio
 	for _, rep := range z.sorted() {
 		switch {
 		case rep.peer != "" && rep.peer != peer && rep.name == s.GetKey().GetReplica() && rep.stream > s.GetStream():
-			return true // a third one has a newer stream of the same
+			return stays // a third one has a newer stream of the same
 		case rep.session == nil:
 		case rep.identity != s.GetIdentity():
 			// Both replicas come to the same verdict.
 			if since := s.GetSince().AsTime(); rep.since.After(since) || rep.since.Equal(since) && r.cfg.Machine.Replica > peer {
-				return false
+				stays = false
+				continue
 			}
-			return true
+			return stays
 		case rep.name == s.GetKey().GetReplica() && rep.stream >= s.GetStream():
-			return true // the other is what a lost connection left there
+			return stays // the other is what a lost connection left there
 		case rep.name == s.GetKey().GetReplica():
 			r.server.Drop(name, rep.name)
 		}
@@ -208,7 +210,7 @@ func (r *Registry) takeLocked(peer string, s *kdsv1.ZoneStream, held kds.Positio
 		z.replicas[rep.name] = rep
 		z.elsewhere[peer] = s.GetRepairs()
 	}
-	return true
+	return stays
 }
 
 // wentLocked notes that a stream that another replica had has ended.

@@ -105,14 +105,18 @@ func TestDuplicateElsewhere(t *testing.T) {
 	if err := h.Streams(&kdsv1.Streams{Open: []*kdsv1.ZoneStream{streamOf(9, "another", time.Now().Add(-time.Hour))}}); err != nil {
 		t.Error(err)
 	}
+	// It is told of once, while the one here has yet to end.
+	if at := f.at(); at != "b" {
+		t.Errorf("the earlier one is at %q", at)
+	}
 	if r := f.refusal(p); r.GetCode() != kdsv1.Refusal_CODE_DUPLICATE_ZONE {
 		t.Errorf("%v", r)
 	}
 	p.stop()
-	if err := h.Streams(&kdsv1.Streams{Open: []*kdsv1.ZoneStream{streamOf(10, "another", time.Now().Add(-time.Hour))}}); err != nil {
-		t.Error(err)
+	f.until("the end of the stream here", func() bool { streams, _ := f.Counts(); return streams == 0 })
+	if at := f.at(); at != "b" {
+		t.Errorf("after the end of the one here, it is at %q", at)
 	}
-	f.until("the stream elsewhere", func() bool { return f.at() == "b" })
 	if r := f.refusal(f.zone("east", "1", "id-east", "zone:east")); r.GetCode() != kdsv1.Refusal_CODE_DUPLICATE_ZONE {
 		t.Errorf("%v", r)
 	}
