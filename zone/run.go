@@ -17,8 +17,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/keepalive"
 
 	"github.com/zoneforge/zoneforge/overload"
 	kdsv1 "github.com/zoneforge/zoneforge/proto/kds/v1"
@@ -29,6 +27,7 @@ import (
 	"github.com/zoneforge/zoneforge/zone/disk"
 	"github.com/zoneforge/zoneforge/zone/identity"
 	"github.com/zoneforge/zoneforge/zone/quiet"
+	"github.com/zoneforge/zoneforge/zone/records"
 	"github.com/zoneforge/zoneforge/zone/state"
 )
 
@@ -196,14 +195,7 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, machin
 	silent := func(run func()) func() error { return func() error { run(); return nil } }
 
 	keeper, greeter := quiet.New(), newGreeter(ctx.Done())
-	grpcServer := grpc.NewServer(server.Option(),
-		grpc.Creds(greeter.bind(cert.config(), keeper.Credentials)), grpc.MaxRecvMsgSize(maxRequest),
-		grpc.ReadBufferSize(0), grpc.SharedWriteBuffer(true), grpc.WriteBufferSize(writeBuffer), grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
-		grpc.ConnectionTimeout(handshake), grpc.MaxConcurrentStreams(streamsPerConnection), grpc.MaxHeaderListSize(64<<10), grpc.HeaderTableSize(0),
-		grpc.StreamInterceptor(c.stranger),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, MaxConnectionIdle: connectionIdle}),
-	)
+	grpcServer := proxyServer(greeter.bind(cert.config(), keeper.Credentials), c.stranger)
 	c.xds.Register(grpcServer)
 	var serving atomic.Bool
 	errorLog, err := zap.NewStdLogAt(z.log, zap.DebugLevel)
@@ -245,7 +237,7 @@ func (z *Zone) serve(ctx context.Context, c *core, client *stream.Client, machin
 	if c.siblings != nil {
 		proxies = asideListener{proxies, &c.siblings.aside}
 	}
-	part("xDS", func() error { return grpcServer.Serve(proxies) })
+	part("xDS", func() error { return grpcServer.Serve(records.Listener{Listener: proxies}) })
 	part("REST", func() error { return ignoreClosed(restServer.ServeTLS(ports["rest"], "", "")) })
 	// Registrations are written until the owner has said its last.
 	files, stopFiles := context.WithCancel(context.WithoutCancel(ctx))
