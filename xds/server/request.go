@@ -15,6 +15,9 @@ const (
 	entryKey, entryValue = 1, 2
 )
 
+// nodeField is that of the node, in DeltaDiscoveryRequest, and extensionsField of its extensions.
+const nodeField, extensionsField = 1, 9
+
 var errRequest = errors.New("the request is not an encoded DeltaDiscoveryRequest")
 
 // readRequest reads an encoded request into r, as proto.Unmarshal does. The versions are nearly all of what a proxy says that comes back, and a
@@ -89,4 +92,50 @@ func readEntry(entry []byte, text string) (key, value string, ok bool) {
 		}
 	}
 	return key, value, true
+}
+
+// withoutExtensions gives an encoded request without the extensions that its node names. An Envoy has five hundred, which are nearly all of its
+// first request, and nobody asks for them. They are not looked at.
+func withoutExtensions(b []byte) []byte {
+	for at := 0; at < len(b); {
+		number, kind, tag := protowire.ConsumeTag(b[at:])
+		if tag < 0 {
+			return b
+		}
+		n := protowire.ConsumeFieldValue(number, kind, b[at+tag:])
+		if n < 0 {
+			return b
+		}
+		if number == nodeField && kind == protowire.BytesType {
+			node, _ := protowire.ConsumeBytes(b[at+tag:])
+			less := without(node, extensionsField)
+			if len(less) < len(node) {
+				out := make([]byte, 0, len(b)-len(node)+len(less))
+				out = protowire.AppendBytes(append(out, b[:at+tag]...), less)
+				return append(out, b[at+tag+n:]...)
+			}
+		}
+		at += tag + n
+	}
+	return b
+}
+
+// without gives an encoded message without a field; what is no message stays as it is.
+func without(b []byte, field protowire.Number) []byte {
+	var out []byte
+	kept := 0 // what is before is in out, or left out
+	for at := 0; at < len(b); {
+		number, kind, n := protowire.ConsumeField(b[at:])
+		if n < 0 {
+			return b
+		}
+		if number == field && kind == protowire.BytesType {
+			out, kept = append(out, b[kept:at]...), at+n
+		}
+		at += n
+	}
+	if kept == 0 {
+		return b
+	}
+	return append(out, b[kept:]...)
 }

@@ -7,6 +7,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/zoneforge/zoneforge/xds"
@@ -59,6 +60,70 @@ func FuzzRequest(f *testing.F) {
 			t.Fatalf("%v, want %v", &got, &want)
 		}
 	})
+}
+
+// first is an Envoy's first request, whose node names so many extensions.
+func first(extensions int) *discoveryv3.DeltaDiscoveryRequest {
+	r := &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "p", Cluster: "c", UserAgentName: "envoy"}, TypeUrl: xds.TypeCluster}
+	for i := range extensions {
+		r.Node.Extensions = append(r.Node.Extensions, &corev3.Extension{
+			Name: fmt.Sprintf("envoy.filters.http.extension_%03d", i), Category: "envoy.filters.http",
+			TypeUrls: []string{fmt.Sprintf("envoy.extensions.filters.http.extension.v3.Extension%03d", i)},
+		})
+	}
+	return r
+}
+
+// FuzzExtensions has requests read as protobuf reads them, but for the extensions of their node.
+func FuzzExtensions(f *testing.F) {
+	whole := encoded(f, first(3))
+	for _, b := range [][]byte{
+		nil, whole, encoded(f, first(0)), encoded(f, returning(2)), whole[:len(whole)/2], bytes.Repeat(whole, 2),
+		{0x0a, 2, 0x4a, 0},       // nothing but an extension of which nothing is said
+		{0x0a, 2, 0x48, 1},       // a number in place of an extension
+		{0x0a, 3, 0x4a, 9, 'a'},  // an extension longer than the node
+		{0x0a, 2, 0x4a, 0, 0x12}, // a field that is cut off behind the node
+		{0x08, 1, 0x0a, 0},       // a number in place of a node, and one of which nothing is said
+	} {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var got, want discoveryv3.DeltaDiscoveryRequest
+		if proto.Unmarshal(b, &want) != nil {
+			return // what is not looked at may be anything
+		}
+		if err := proto.Unmarshal(withoutExtensions(b), &got); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range []*discoveryv3.DeltaDiscoveryRequest{&got, &want} {
+			if r.Node != nil {
+				r.Node.Extensions = nil
+			}
+		}
+		if !proto.Equal(&got, &want) {
+			t.Fatalf("%v, want %v", &got, &want)
+		}
+	})
+}
+
+func TestExtensionsAreNotRead(t *testing.T) {
+	b := encoded(t, first(516))
+	less := withoutExtensions(b)
+	if want := encoded(t, first(0)); !bytes.Equal(less, want) {
+		t.Errorf("%d bytes are left of %d, want %d", len(less), len(b), len(want))
+	}
+}
+
+// BenchmarkFirstRequest is an Envoy's, as the server reads it.
+func BenchmarkFirstRequest(b *testing.B) {
+	data := mem.BufferSlice{mem.SliceBuffer(encoded(b, first(516)))}
+	b.ReportAllocs()
+	for b.Loop() {
+		var r discoveryv3.DeltaDiscoveryRequest
+		if err := newCodec().Unmarshal(data, &r); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 func BenchmarkReadRequest(b *testing.B) {

@@ -28,7 +28,7 @@ func (c codec) Marshal(message any) (mem.BufferSlice, error) {
 	return c.CodecV2.Marshal(message)
 }
 
-// Unmarshal is encoding.CodecV2's. A proxy that comes back says of each resource which version it has.
+// Unmarshal is encoding.CodecV2's. A proxy that comes back says of each resource which version it has, and an Envoy which extensions.
 func (c codec) Unmarshal(data mem.BufferSlice, message any) error {
 	r, ok := message.(*discoveryv3.DeltaDiscoveryRequest)
 	if !ok {
@@ -36,7 +36,7 @@ func (c codec) Unmarshal(data mem.BufferSlice, message any) error {
 	}
 	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer buffer.Free()
-	return readRequest(buffer.ReadOnlyData(), r)
+	return readRequest(withoutExtensions(buffer.ReadOnlyData()), r)
 }
 
 // Option must be one of those of a gRPC server with which a Server is registered: endpoints are encoded once for all proxies.
