@@ -404,11 +404,11 @@ func TestPartitions(t *testing.T) {
 
 	t.Run("what the proxies of east send to their zone is lost", func(t *testing.T) {
 		d.joined(siteEast, siteZone, 2)
-		began := time.Now()
 		d.net.Set(siteEast, siteZone, netns.Fault{Cut: true})
 		// Both are told something, and nobody hears that they have it: neither end waits until it would have asked the other one.
 		d.cli("apply", "-f", d.write("unheard.yaml", gatewayRoute("unheard", "", "      - matches: [{path: {match: EXACT, value: /unheard}}]\n        backends: [{destination: {kuma.io/service: one}}]\n")),
 			"-f", d.write("unheard-permit.yaml", permit("default", "unheard", "edge", "one", "ALLOW")))
+		began := time.Now() // nothing was unheard before
 		d.noticed(siteEast, siteZone, 30*time.Second, began, false)
 		d.noticed(siteZone, siteEast, 30*time.Second, began, false)
 		d.net.Heal()
