@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,6 +38,45 @@ type zone struct {
 	hellos chan hello
 	// end ends one stream for each value.
 	end chan struct{}
+	// longest is the length of the longest record of TLS that came.
+	longest atomic.Int64
+}
+
+// recorded looks at the records of TLS that come over a connection: a header of five bytes, of which the last two are the length of what follows.
+type recorded struct {
+	net.Conn
+	z         *zone
+	got, left int64
+	length    int64
+}
+
+func (r *recorded) Read(p []byte) (int, error) {
+	n, err := r.Conn.Read(p)
+	for _, b := range p[:n] {
+		if r.left > 0 {
+			r.left--
+			continue
+		}
+		r.length = r.length<<8&0xffff | int64(b)
+		if r.got++; r.got == 5 {
+			r.got, r.left = 0, r.length
+			r.z.longest.Store(max(r.z.longest.Load(), r.length))
+		}
+	}
+	return n, err
+}
+
+type recordedListener struct {
+	net.Listener
+	z *zone
+}
+
+func (l recordedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &recorded{Conn: c, z: l.z}, nil
 }
 
 func (z *zone) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
@@ -81,7 +121,7 @@ func startZone(t *testing.T, z *zone) (string, []byte) {
 	}
 	server := grpc.NewServer(grpc.Creds(credentials.NewServerTLSFromCert(&tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})))
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, z)
-	go server.Serve(listener)
+	go server.Serve(recordedListener{listener, z})
 	t.Cleanup(server.Stop)
 	return listener.Addr().String(), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
@@ -130,6 +170,10 @@ func TestRealEnvoyPresentsItselfAndHidesItsToken(t *testing.T) {
 		if h.id != b.NodeID() || h.fields[MetadataKind] != "Dataplane" || h.fields[MetadataMesh] != "default" ||
 			h.fields[MetadataName] != "web-1" || h.fields[MetadataDocument] != `{"networking":{"address":"10.0.0.1"}}` {
 			t.Errorf("node %q with %q", h.id, h.fields)
+		}
+		// Its first request is some 60 KiB, and the zone keeps a buffer of the longest record for as long as the connection lives.
+		if longest := z.longest.Load(); longest < 1024 || longest > maxRecord {
+			t.Errorf("the longest record has %d bytes, at most %d are wanted", longest, maxRecord)
 		}
 		if info, err := os.Stat(b.AdminSocket); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("admin socket: %v, %v", info, err)

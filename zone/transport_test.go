@@ -6,11 +6,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"net/http/httptest"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -29,19 +31,20 @@ import (
 )
 
 // BenchmarkConnection is a proxy that connects and says who it is, and tells what the zone has of each that rests then: stacks and heap
-// of its connection and stream, without any configuration. One is as Envoy 1.40, whose first request names its 516 extensions and which
-// fills records of TLS.
+// of its connection and stream, without any configuration. One is as Envoy 1.40, whose first request names its 516 extensions, with records
+// of TLS as the bootstrap bounds them, and one as without that.
 func BenchmarkConnection(b *testing.B) {
 	for _, kind := range []struct {
 		name       string
 		extensions int
-	}{{"small", 0}, {"envoy", 516}} {
+		record     int
+	}{{"small", 0, ownRecord}, {"envoy", 516, ownRecord}, {"full", 516, fullRecord}} {
 		b.Run(kind.name, func(b *testing.B) {
 			p := newPort(b)
 			first := firstRequest(kind.extensions)
 			before := resting()
 			for b.Loop() {
-				p.connect(first)
+				p.connect(first, kind.record)
 			}
 			p.settle()
 			after := resting()
@@ -66,8 +69,9 @@ func (p *port) settle() {
 func TestAnEnvoysFirstRequestIsRead(t *testing.T) {
 	p := newPort(t)
 	for range 3 {
-		p.connect(firstRequest(516))
-		p.connect(firstRequest(0))
+		p.connect(firstRequest(516), fullRecord)
+		p.connect(firstRequest(516), ownRecord)
+		p.connect(firstRequest(0), ownRecord)
 	}
 	p.settle()
 }
@@ -135,14 +139,14 @@ func newPort(t testing.TB) *port {
 }
 
 // connect opens a stream, says the first, and leaves of the far end no more than its socket, so that what is measured is the near one.
-func (p *port) connect(first []byte) {
+func (p *port) connect(first []byte, record int) {
 	raw, err := net.Dial("tcp", p.address)
 	p.must(err)
 	defer raw.Close()
 	c := tls.Client(raw, &tls.Config{RootCAs: p.roots, ServerName: "example.com", NextProtos: []string{"h2"}, DynamicRecordSizingDisabled: true})
 	_, err = c.Write([]byte(http2.ClientPreface))
 	p.must(err)
-	f := http2.NewFramer(c, c)
+	f := http2.NewFramer(pieces{c, record}, c)
 	p.must(f.WriteSettings())
 	var head bytes.Buffer
 	h := hpack.NewEncoder(&head)
@@ -169,6 +173,27 @@ func (p *port) connect(first []byte) {
 	file, err := raw.(*net.TCPConn).File()
 	p.must(err)
 	p.far = append(p.far, file)
+}
+
+const (
+	// ownRecord is what dataplane.Bootstrap has an Envoy send at most in a record, fullRecord what it would send.
+	ownRecord, fullRecord = 4 << 10, 16 << 10
+)
+
+// pieces writes no more than so many bytes at once, each of which is a record.
+type pieces struct {
+	io.Writer
+	most int
+}
+
+func (w pieces) Write(p []byte) (written int, err error) {
+	for piece := range slices.Chunk(p, w.most) {
+		n, err := w.Writer.Write(piece)
+		if written += n; err != nil {
+			return written, err
+		}
+	}
+	return written, nil
 }
 
 // firstRequest is a message of gRPC: a request for clusters, of a node with a document of its own and so many extensions. It fits in the
