@@ -41,7 +41,7 @@ func TestGrowthFollowsCollectionsWhileProxiesReturn(t *testing.T) {
 		t.Fatalf("%d %%, want 200", last())
 	}
 	mu.Lock()
-	heap *= 2
+	heap = 29 * returnedHeap
 	mu.Unlock()
 	for end := time.Now().Add(2 * time.Minute); last() != heapGrowth; runtime.GC() {
 		if time.Now().After(end) {
