@@ -9,8 +9,9 @@ import (
 
 const (
 	// share is how much of the processors a zone takes before streams rest between two deliveries of endpoints: whoever waits for something
-	// else, and the way of each endpoint to be one is a dozen of such waits, finds one that has nothing to do.
-	share = 0.45
+	// else, and the way of each endpoint to be one is a dozen of such waits, finds one that has nothing to do. What a span takes too much is
+	// made up for by the next ones in part alone, so of two processors it is a little less than one.
+	share = 0.42
 	// few is how many deliveries a second and processor are not what keeps them busy.
 	few = 500
 	// longestRest is the most that a stream rests between two deliveries of endpoints.
