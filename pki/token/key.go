@@ -118,11 +118,15 @@ func NewKeySet(keys ...VerificationKey) (KeySet, error) {
 	return s, nil
 }
 
-// NewID makes a random identifier of 128 bits for a token or key.
+// NewID makes a random identifier of 128 bits for a token or key. It begins with no hyphen, or a command line would take it for a flag.
 func NewID(random io.Reader) (string, error) {
-	var b [16]byte
-	if _, err := io.ReadFull(random, b[:]); err != nil {
-		return "", fmt.Errorf("make identifier: %w", err)
+	for {
+		var b [16]byte
+		if _, err := io.ReadFull(random, b[:]); err != nil {
+			return "", fmt.Errorf("make identifier: %w", err)
+		}
+		if id := base64.RawURLEncoding.EncodeToString(b[:]); id[0] != '-' {
+			return id, nil
+		}
 	}
-	return base64.RawURLEncoding.EncodeToString(b[:]), nil
 }

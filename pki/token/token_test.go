@@ -1,12 +1,14 @@
 package token
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -283,4 +285,15 @@ func FuzzVerify(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+func TestNoIdentifierIsAFlag(t *testing.T) {
+	hyphen, other := bytes.Repeat([]byte{0xfb}, 16), bytes.Repeat([]byte{1}, 16)
+	id, err := NewID(bytes.NewReader(slices.Concat(hyphen, hyphen, other)))
+	if want := base64.RawURLEncoding.EncodeToString(other); err != nil || id != want {
+		t.Errorf("%q, %v, want %q", id, err, want)
+	}
+	if _, err := NewID(bytes.NewReader(hyphen)); err == nil {
+		t.Error("an identifier is made of too little")
+	}
 }
