@@ -425,14 +425,19 @@ func (c *core) endpoints(names, by []string, revision *pending, work *state.Work
 	if revision == nil {
 		by = nil
 	}
-	by = slices.DeleteFunc(by, func(name string) bool { return changed[name] == nil })
-	if len(by) > 0 {
+	owed := map[string]bool{}
+	for _, name := range by {
+		if changed[name] != nil {
+			owed[name] = true
+		}
+	}
+	if len(owed) > 0 {
 		c.xds.Heed(c.endpointRevision) // debts to it are paid by acknowledgements
 	}
 	differ := c.xds.SetEndpoints(c.endpointRevision, changed)
-	if len(by) > 0 {
+	if len(owed) > 0 {
 		for _, name := range differ {
-			if !slices.Contains(by, name) {
+			if !owed[name] {
 				continue
 			}
 			for _, id := range c.state.Users(name) {

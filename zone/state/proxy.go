@@ -45,8 +45,9 @@ type proxy struct {
 	jwt, formerJWT []*ir.JWT
 }
 
-// Register adds a proxy or replaces one of the same ID, and takes its document over: parts that are equal to those of others are shared. One that is not live gives its endpoints only, and never replaces a
-// live one; what it presents is the same as before, or the proxy was restarted with another document.
+// Register adds a proxy or replaces one of the same ID, and takes its document over: parts that are equal to those of others are shared. One
+// that is not live gives its endpoints only, and never replaces a live one; what it presents is the same as before, or the proxy was
+// restarted with another document.
 func (s *State) Register(in Proxy, live bool) {
 	old := s.proxies[in.ID]
 	if old != nil && old.live && !live {
