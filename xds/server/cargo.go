@@ -1,48 +1,42 @@
 package server
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/zoneforge/zoneforge/xds"
 )
 
-// cargo is what a response carries, sorted by name; most carry one thing.
-type cargo []item
-
-// item is one resource, nil for one that is removed.
-type item struct {
-	name     string
-	resource *xds.Resource
+// cargo is what a response carries, both sorted by name; most carry one thing.
+type cargo struct {
+	upserts []*xds.Resource
+	removed []string
 }
 
 func newCargo(upserts []*xds.Resource, removed []string) cargo {
-	c := make(cargo, 0, len(upserts)+len(removed))
-	for _, r := range upserts {
-		c = append(c, item{r.Name, r})
+	if !slices.IsSorted(removed) {
+		removed = slices.Sorted(slices.Values(removed))
 	}
-	for _, name := range removed {
-		c = append(c, item{name, nil})
-	}
-	byName := func(a, b item) int { return cmp.Compare(a.name, b.name) }
-	if !slices.IsSortedFunc(c, byName) {
-		slices.SortFunc(c, byName)
-	}
-	return c
+	return cargo{sorted(upserts), removed}
 }
 
+// get gives a resource, nil for one that is removed.
 func (c cargo) get(name string) (_ *xds.Resource, ok bool) {
-	at, ok := slices.BinarySearchFunc(c, name, func(i item, name string) int { return cmp.Compare(i.name, name) })
-	if !ok {
-		return nil, false
+	if at, ok := place(c.upserts, name); ok {
+		return c.upserts[at], true
 	}
-	return c[at].resource, true
+	_, ok = slices.BinarySearch(c.removed, name)
+	return nil, ok
 }
 
+// names are those of both, sorted.
 func (c cargo) names() []string {
-	out := make([]string, 0, len(c))
-	for _, i := range c {
-		out = append(out, i.name)
+	out := make([]string, 0, len(c.upserts)+len(c.removed))
+	for _, r := range c.upserts {
+		out = append(out, r.Name)
+	}
+	if len(c.removed) > 0 {
+		out = append(out, c.removed...)
+		slices.Sort(out)
 	}
 	return out
 }

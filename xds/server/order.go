@@ -34,7 +34,7 @@ func (s *session) freeAddresses(upserts []*xds.Resource) ([]*xds.Resource, []str
 		return upserts, nil
 	}
 	var leaving []string
-	for name := range sub.open {
+	for _, name := range sub.open {
 		has := sub.table.has(name)
 		if contentOf(has) == nil || has.Version == versionOf(s.desired(xds.TypeListener, name)) {
 			continue
@@ -44,7 +44,6 @@ func (s *session) freeAddresses(upserts []*xds.Resource) ([]*xds.Resource, []str
 	if len(leaving) == 0 || len(leaving) == 1 && len(upserts) == 1 && leaving[0] == upserts[0].Name {
 		return upserts, nil
 	}
-	slices.Sort(leaving)
 	needed := make(map[string][]string, len(upserts))
 	for _, r := range upserts {
 		for _, address := range listenerAddresses(r) {

@@ -220,7 +220,7 @@ func (s *session) SetSnapshot(snap *snapshot) {
 	s.want, s.calm = snap, false
 	for _, t := range served {
 		sub := s.sub(t)
-		snap.changed(t, old, sub.reopen)
+		snap.changed(t, old, func(name string) { sub.reopen(name) })
 		if old == nil {
 			for r := range sub.table.rows {
 				sub.reopen(r.name())
@@ -245,12 +245,14 @@ func (s *session) SetSnapshot(snap *snapshot) {
 func (s *session) EndpointsChanged(revision uint64, names []string) {
 	s.endpRev = revision
 	sub := s.sub(xds.TypeEndpoint)
-	if !slices.ContainsFunc(names, sub.wants) {
+	sub.open = slices.Grow(sub.open, len(names))
+	wanted := false
+	for _, name := range names {
+		wanted = sub.reopen(name) || wanted
+	}
+	if !wanted {
 		s.updateEndpointProgress()
 		return
-	}
-	for _, name := range names {
-		sub.reopen(name)
 	}
 	if s.calm && sub.inflight != nil {
 		return // the acknowledgement has them looked at
@@ -389,7 +391,7 @@ func (s *session) keep(cluster, endpoints string) {
 func (s *session) releaseKept() {
 	for cluster, name := range s.kept {
 		sub := s.sub(xds.TypeCluster)
-		if s.desired(xds.TypeCluster, cluster) != nil || !sub.open[cluster] {
+		if s.desired(xds.TypeCluster, cluster) != nil || !sub.open.has(cluster) {
 			delete(s.kept, cluster)
 			s.sub(xds.TypeEndpoint).reopen(name)
 		}
@@ -483,7 +485,7 @@ func (s *session) send(typeURL string, upserts []*xds.Resource, removed []string
 	}
 	f := &inflight{sent: newCargo(upserts, removed)}
 	resp := &response{typeURL: typeURL, revision: s.want.revision, upserts: append(upserts, fillers...), removed: removed}
-	if typeURL == xds.TypeEndpoint && !s.state && len(f.sent) == 1 && len(upserts) == 1 {
+	if typeURL == xds.TypeEndpoint && !s.state && len(upserts) == 1 && len(removed) == 0 {
 		f.nonce = upserts[0].Version // see alone
 	} else {
 		s.nonce++
@@ -496,7 +498,7 @@ func (s *session) send(typeURL string, upserts []*xds.Resource, removed []string
 		if typeURL == xds.TypeCluster {
 			if name := s.want.endpointsOf(r.Name); name != "" && s.sub(xds.TypeEndpoint).table.asksFor(name) {
 				mark(&s.sub(xds.TypeEndpoint).due, name)
-				mark(&s.sub(xds.TypeEndpoint).open, name)
+				s.sub(xds.TypeEndpoint).open.add(name)
 			}
 		}
 	}

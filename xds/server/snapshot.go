@@ -87,11 +87,24 @@ func (s *snapshot) get(typeURL, name string) *xds.Resource {
 	}
 	lists := s.lists(typeURL)
 	for _, list := range [...][]*xds.Resource{lists[1], lists[0]} {
-		if at, ok := slices.BinarySearchFunc(list, name, func(r *xds.Resource, name string) int { return cmp.Compare(r.Name, name) }); ok {
+		if at, ok := place(list, name); ok {
 			return list[at]
 		}
 	}
 	return nil
+}
+
+// place is where a name is in a list that is sorted by name, or would be.
+func place(list []*xds.Resource, name string) (_ int, ok bool) {
+	from, to := 0, len(list)
+	for from < to {
+		if at := int(uint(from+to) / 2); list[at].Name < name {
+			from = at + 1
+		} else {
+			to = at
+		}
+	}
+	return from, from < len(list) && list[from].Name == name
 }
 
 // endpointsOf returns the EDS name of a cluster, "" for none.

@@ -80,7 +80,7 @@ func (s *session) inherit(sub *subscription, version string) {
 		for _, r := range w.contents {
 			if sub.wants(r.Name) {
 				sub.table.confirm(r.Name, r)
-				mark(&sub.open, r.Name)
+				sub.open.add(r.Name)
 				if sub.typeURL() == xds.TypeCluster {
 					s.keepEndpoints(r)
 				}
@@ -122,17 +122,13 @@ func (s *session) Worlds() map[string][]*world {
 
 // worldWith is what the proxy confirmed, with what is sent over it.
 func (s *subscription) worldWith(sent cargo) *world {
-	w := &world{contents: make([]*xds.Resource, 0, s.table.len()+len(sent))}
+	w := &world{contents: make([]*xds.Resource, 0, s.table.len()+len(sent.upserts))}
 	for r := range s.table.rows {
 		if _, replaced := sent.get(r.name()); !replaced && contentOf(r.has()) != nil {
 			w.contents = append(w.contents, r.is)
 		}
 	}
-	for _, i := range sent {
-		if i.resource != nil {
-			w.contents = append(w.contents, i.resource)
-		}
-	}
+	w.contents = append(w.contents, sent.upserts...)
 	slices.SortFunc(w.contents, func(a, b *xds.Resource) int {
 		if a.Name < b.Name {
 			return -1

@@ -44,7 +44,7 @@ type subscription struct {
 	// nonce is that of the newest response.
 	nonce string
 	// open are the names that may be owed something, so that a change of one costs nothing for the thousand others.
-	open map[string]bool
+	open nameSet
 	// batch is how many names the next response may have while a bad one is looked for, 0 for any number. It doubles with
 	// each ACK.
 	batch int
@@ -103,14 +103,13 @@ func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest) bool {
 	if first {
 		versions := req.GetInitialResourceVersions()
 		held := make([]xds.Resource, len(versions)) // in one piece, as all of them go when what they stand for is known
-		s.table.change(sortedKeys(versions), func(r *row) {
+		names := sortedKeys(versions)
+		s.table.change(names, func(r *row) {
 			held[0].Name, held[0].Version = r.name(), versions[r.name()]
 			r.set(&held[0])
 			held = held[1:]
 		})
-		for name := range versions {
-			mark(&s.open, name)
-		}
+		s.open.addAll(names)
 		// The legacy wildcard: the first request of the type names nothing.
 		everything = s.wildcards() && len(req.GetResourceNamesSubscribe()) == 0
 	}
@@ -132,11 +131,11 @@ func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest) bool {
 	everything = everything || with && s.wildcards() && !s.all
 	s.table.change(more, func(r *row) {
 		r.asked = true
-		mark(&s.open, r.name())
 		if !first || r.has() == nil {
 			mark(&s.due, r.name())
 		}
 	})
+	s.open.addAll(more)
 	if everything {
 		s.all, s.firstDue = true, true
 	}
@@ -147,6 +146,9 @@ func (s *subscription) subscribe(req *discoveryv3.DeltaDiscoveryRequest) bool {
 			}
 			return r.asked
 		})
+		if first || without || len(fewer) > 0 {
+			s.open = slices.DeleteFunc(s.open, func(name string) bool { return !s.table.asksFor(name) })
+		}
 	}
 	return everything
 }
@@ -161,20 +163,20 @@ func namesOf(list []string) (names []string, all bool) {
 	return names, false
 }
 
-// reopen has a name looked at again.
-func (s *subscription) reopen(name string) {
-	if s.wants(name) {
-		mark(&s.open, name)
+// reopen has a name looked at again, if the proxy wants it, which it says.
+func (s *subscription) reopen(name string) (wanted bool) {
+	if wanted = s.wants(name); wanted {
+		s.open.add(name)
 	}
+	return wanted
 }
 
-// release forgets what is left to do for a name that the proxy does not ask for any more.
+// release forgets what is left to do for a name that the proxy does not ask for any more, but for that it is open.
 func (s *subscription) release(name string) {
 	delete(s.due, name)
 	delete(s.rejected, name)
 	delete(s.retrying, name)
 	delete(s.maybe, name)
-	delete(s.open, name)
 }
 
 // retry opens what was rejected and is still wanted. It says whether there is any.
@@ -187,7 +189,7 @@ func (s *subscription) retry(desired func(typeURL, name string) *xds.Resource) b
 				s.retrying = map[string]string{}
 			}
 			s.retrying[name] = version
-			mark(&s.open, name)
+			s.open.add(name)
 			found = true
 		}
 	}
@@ -204,74 +206,69 @@ func (s *subscription) refuses(name, version string, desired func(typeURL, name 
 }
 
 // diff compares what the proxy holds with the wanted resources, in the order of names, and closes the names that are
-// settled.
+// settled. What has become empty is let go of, as it keeps the room of all that was in it.
 func (s *subscription) diff(desired func(typeURL, name string) *xds.Resource) change {
 	var c change
-	defer s.shrink()
-	if len(s.open) == 0 {
-		return c
-	}
-	for _, name := range sortedKeys(s.open) {
-		resource := desired(s.typeURL(), name)
-		version := versionOf(resource)
-		if bad, ok := s.rejected[name]; ok {
-			if bad == version {
-				delete(s.due, name)
-				delete(s.open, name)
-				continue
-			}
-			delete(s.rejected, name)
-		}
-		if s.inflight != nil {
-			sent, ok := s.inflight.sent.get(name)
-			if ok && versionOf(sent) == version && !s.due[name] {
-				continue
-			}
-		}
-		known := s.table.of(name)
-		has := known.has()
-		switch {
-		case has != nil && has.Version == version && !s.due[name]:
-			if contentOf(has) == nil && resource != nil {
-				s.table.confirm(name, resource)
-			}
-			s.settle(name)
-		case resource != nil && s.wants(name):
-			c.upserts = append(c.upserts, resource)
-		case resource != nil:
-			s.settle(name)
-		case versionOf(has) != absent && s.lingers():
-			delete(s.due, name)
-		case versionOf(has) != absent, s.due[name] && !known.asked:
-			// A name due without having been asked for was in a refused response of which the proxy may have taken it.
-			c.removals = append(c.removals, name)
-		case s.due[name]:
-			c.answers = append(c.answers, name)
-		default:
-			s.settle(name)
+	open := s.open[:0]
+	for _, name := range s.open {
+		if s.compare(name, desired(s.typeURL(), name), &c) {
+			open = append(open, name)
 		}
 	}
-	return c
-}
-
-// shrink lets go of maps that have become empty, which keep the room of all that was in them.
-func (s *subscription) shrink() {
-	if len(s.open) == 0 {
+	clear(s.open[len(open):])
+	if s.open = open; len(open) == 0 {
 		s.open = nil
 	}
 	if len(s.due) == 0 {
 		s.due = nil
 	}
+	return c
 }
 
-// settle closes a name, unless another version of it is on its way.
-func (s *subscription) settle(name string) {
+// compare adds to a change what is to be done for a name, of which the proxy should hold a resource or nil. It says whether the name is to
+// stay open.
+func (s *subscription) compare(name string, resource *xds.Resource, c *change) bool {
+	version := versionOf(resource)
+	if bad, ok := s.rejected[name]; ok {
+		if bad == version {
+			delete(s.due, name)
+			return false
+		}
+		delete(s.rejected, name)
+	}
+	onItsWay := false // this version or another
 	if s.inflight != nil {
-		if _, sent := s.inflight.sent.get(name); sent {
-			return
+		var sent *xds.Resource
+		if sent, onItsWay = s.inflight.sent.get(name); onItsWay && versionOf(sent) == version && !s.due[name] {
+			return true
 		}
 	}
-	delete(s.open, name)
+	known := s.table.of(name)
+	has := known.has()
+	switch {
+	case has != nil && has.Version == version && !s.due[name]:
+		if contentOf(has) == nil && resource != nil {
+			s.table.confirm(name, resource)
+		}
+		return onItsWay
+	case resource != nil && (s.all || known.asked):
+		if c.upserts == nil {
+			c.upserts = make([]*xds.Resource, 0, len(s.open))
+		}
+		c.upserts = append(c.upserts, resource)
+	case resource != nil:
+		return onItsWay
+	case versionOf(has) != absent && s.lingers():
+		delete(s.due, name)
+	case versionOf(has) != absent, s.due[name] && !known.asked:
+		// A name due without having been asked for was in a refused response of which the proxy may have taken it.
+		c.removals = append(c.removals, name)
+	case s.due[name]:
+		c.answers = append(c.answers, name)
+	default:
+		return onItsWay
+	}
+	return true
 }
 
 // stale appends what the proxy holds, or may hold, of the type and should hold no more. It says false when it holds
@@ -298,11 +295,11 @@ func (s *subscription) stale(to []*xds.Resource, desired func(typeURL, name stri
 			}
 		}
 	}
-	for name := range s.open {
+	for _, name := range s.open {
 		look(name)
 	}
 	for name := range s.rejected {
-		if !s.open[name] {
+		if !s.open.has(name) {
 			look(name)
 		}
 	}
@@ -312,16 +309,11 @@ func (s *subscription) stale(to []*xds.Resource, desired func(typeURL, name stri
 // acknowledge moves the confirmed versions to what the response carried.
 func (s *subscription) acknowledge() {
 	s.batch *= 2
-	var names []string
-	for _, i := range s.inflight.sent {
-		if s.wants(i.name) {
-			names = append(names, i.name)
-		}
-	}
+	names := slices.DeleteFunc(s.inflight.sent.names(), func(name string) bool { return !s.wants(name) })
+	s.open.addAll(names)
 	s.table.change(names, func(r *row) {
 		delete(s.maybe, r.name())
 		delete(s.retrying, r.name())
-		mark(&s.open, r.name())
 		switch sent, _ := s.inflight.sent.get(r.name()); {
 		case sent != nil:
 			r.set(sent)
@@ -362,7 +354,7 @@ func (s *subscription) reject(message string) []string {
 		if !s.wants(name) {
 			continue
 		}
-		mark(&s.open, name)
+		s.open.add(name)
 		if slices.Contains(culprits, name) {
 			if s.rejected == nil {
 				s.rejected = map[string]string{}

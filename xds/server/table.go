@@ -1,11 +1,6 @@
 package server
 
-import (
-	"cmp"
-	"slices"
-
-	"github.com/zoneforge/zoneforge/xds"
-)
+import "github.com/zoneforge/zoneforge/xds"
 
 // table is what one stream asked for by name and confirmed to have, of one type, sorted by name. There are several for each of thousands of
 // proxies, and nearly all that a proxy's stream holds is in them, so one that says what a snapshot does refers to that.
@@ -167,9 +162,7 @@ func contentOf(has *xds.Resource) *xds.Resource {
 }
 
 // find is the place of a name in a table that refers to no snapshot.
-func (t *table) find(name string) (int, bool) {
-	return slices.BinarySearchFunc(t.is, name, func(r *xds.Resource, name string) int { return cmp.Compare(r.Name, name) })
-}
+func (t *table) find(name string) (int, bool) { return place(t.is, name) }
 
 // of is the row of a name, an empty one where there is none.
 func (t *table) of(name string) row {
