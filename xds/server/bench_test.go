@@ -12,8 +12,10 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/zoneforge/zoneforge/xds"
 )
@@ -45,12 +47,16 @@ func (inProcess) WriteStatus(*status.Status) error { return nil }
 
 func (p *pipe) Context() context.Context { return p.ctx }
 
-func (p *pipe) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
+func (p *pipe) RecvMsg(message any) error {
 	select {
 	case req := <-p.requests:
-		return req, nil
+		data, err := proto.Marshal(req)
+		if err != nil {
+			return err
+		}
+		return newCodec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(data)}, message)
 	case <-p.ctx.Done():
-		return nil, p.ctx.Err()
+		return p.ctx.Err()
 	}
 }
 

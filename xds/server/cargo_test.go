@@ -63,7 +63,7 @@ func TestEndpointsAreOneMessageForAll(t *testing.T) {
 		if !proto.Equal(m, own) {
 			t.Errorf("the message for all is %v, want %v", m, own)
 		}
-		messages = append(messages, encoded.(parts))
+		messages = append(messages, *encoded.(*parts))
 		one.Handle(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.typeURL, ResponseNonce: r.nonce})
 		if got := one.Progress().EndpointsAcked; got != revision {
 			t.Errorf("acknowledged %d, want %d", got, revision)

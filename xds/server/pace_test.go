@@ -130,7 +130,7 @@ func TestAChangeOfEndpointsWaitsWhileMuchIsDelivered(t *testing.T) {
 	st.send = func(r *response) error { sent = append(sent, r); return nil }
 	st.handled = make(chan struct{}, 1)
 	ask := func(req *discoveryv3.DeltaDiscoveryRequest) {
-		waits := st.receive(deltaRequest{req})
+		waits := st.receive(read(t, req))
 		work()
 		if waits {
 			<-st.handled

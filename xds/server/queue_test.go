@@ -127,7 +127,7 @@ func TestChangesGatherForAProxyThatIsBehind(t *testing.T) {
 	if len(sent) != 1 {
 		t.Fatalf("%d responses are on their way to a proxy that acknowledged none", len(sent))
 	}
-	st.inbox.setAck(deltaRequest{&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeEndpoint, ResponseNonce: sent[0].nonce}})
+	st.inbox.setAck(acknowledgement(sent[0].nonce))
 	st.news()
 	if len(sent) != 2 || len(sent[1].upserts) != 2 || sent[1].upserts[0].Version != s.lookup("a").Version || sent[1].upserts[1].Version != s.lookup("b").Version {
 		t.Fatalf("%d responses, want a second with the newest of both: %v", len(sent), sent[len(sent)-1].upserts)

@@ -4,9 +4,13 @@ import (
 	"errors"
 	"unicode/utf8"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/zoneforge/zoneforge/xds"
 )
 
 // versionsField is that of the versions which a proxy has, in DeltaDiscoveryRequest, and entryKey and entryValue are those of one of them.
@@ -18,7 +22,52 @@ const (
 // nodeField is that of the node, in DeltaDiscoveryRequest, and extensionsField of its extensions.
 const nodeField, extensionsField = 1, 9
 
+// typeURLField and responseNonceField are those of the type and of the nonce of the response that it answers, in DeltaDiscoveryRequest.
+const typeURLField, responseNonceField = 2, 6
+
 var errRequest = errors.New("the request is not an encoded DeltaDiscoveryRequest")
+
+// acknowledgement is a request that acknowledges endpoints, and nothing else: the nonce of their response.
+type acknowledgement string
+
+// GetNode is nil: it comes after the first request.
+func (acknowledgement) GetNode() *corev3.Node { return nil }
+
+// GetTypeUrl is that of endpoints.
+func (acknowledgement) GetTypeUrl() string { return xds.TypeEndpoint }
+
+// GetErrorDetail is nil.
+func (acknowledgement) GetErrorDetail() *statuspb.Status { return nil }
+
+func (a acknowledgement) handle(s *session) { s.Acknowledge(string(a)) }
+
+// readAcknowledgement gives the nonce of an encoded request that acknowledges endpoints and says nothing else, nothing of others.
+func readAcknowledgement(b []byte) (nonce []byte) {
+	ofEndpoints := false
+	for len(b) > 0 {
+		number, kind, n := protowire.ConsumeTag(b)
+		if n < 0 || kind != protowire.BytesType {
+			return nil
+		}
+		value, m := protowire.ConsumeBytes(b[n:])
+		if m < 0 || !utf8.Valid(value) {
+			return nil
+		}
+		switch number {
+		case typeURLField:
+			ofEndpoints = string(value) == xds.TypeEndpoint
+		case responseNonceField:
+			nonce = value
+		default:
+			return nil
+		}
+		b = b[n+m:]
+	}
+	if !ofEndpoints {
+		return nil
+	}
+	return nonce
+}
 
 // readRequest reads an encoded request into r, as proto.Unmarshal does. The versions are nearly all of what a proxy says that comes back, and a
 // map that is filled by reflection takes four allocations for each of them: here all share one text.

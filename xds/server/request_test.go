@@ -106,6 +106,48 @@ func FuzzExtensions(f *testing.F) {
 	})
 }
 
+// read is what a server makes of a request that comes.
+func read(t testing.TB, r *discoveryv3.DeltaDiscoveryRequest) request {
+	t.Helper()
+	var in incoming
+	if err := newCodec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(encoded(t, r))}, &in); err != nil {
+		t.Fatal(err)
+	}
+	return in.request
+}
+
+// What is taken for the acknowledgement of endpoints alone says nothing else.
+func FuzzAcknowledgement(f *testing.F) {
+	alone := encoded(f, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeEndpoint, ResponseNonce: "7"})
+	for _, b := range [][]byte{
+		alone,
+		append(bytes.Clone(alone), 0x32, 1, '8'), // another nonce, which counts
+		append(bytes.Clone(alone), 0x32, 1, 0xff, 0x32, 0), // one that is no text
+		append(bytes.Clone(alone), 0x1a, 1, 'a'),           // a name
+		append(bytes.Clone(alone), 0x32),                   // a field that is cut off
+		append(bytes.Clone(alone), 0x7a, 0),                // one that nobody knows
+		encoded(f, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeCluster, ResponseNonce: "7"}),
+	} {
+		f.Add(b)
+	}
+	if nonce := readAcknowledgement(alone); string(nonce) != "7" {
+		f.Errorf("the nonce is %q", nonce)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		nonce := readAcknowledgement(b)
+		if len(nonce) == 0 {
+			return
+		}
+		var r discoveryv3.DeltaDiscoveryRequest
+		if err := proto.Unmarshal(b, &r); err != nil {
+			t.Fatal(err)
+		}
+		if want := (&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeEndpoint, ResponseNonce: string(nonce)}); !proto.Equal(&r, want) {
+			t.Errorf("%v is taken for %v", &r, want)
+		}
+	})
+}
+
 func TestExtensionsAreNotRead(t *testing.T) {
 	b := encoded(t, first(516))
 	less := withoutExtensions(b)
@@ -119,8 +161,8 @@ func BenchmarkFirstRequest(b *testing.B) {
 	data := mem.BufferSlice{mem.SliceBuffer(encoded(b, first(516)))}
 	b.ReportAllocs()
 	for b.Loop() {
-		var r discoveryv3.DeltaDiscoveryRequest
-		if err := newCodec().Unmarshal(data, &r); err != nil {
+		var in incoming
+		if err := newCodec().Unmarshal(data, &in); err != nil {
 			b.Fatal(err)
 		}
 	}

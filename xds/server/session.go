@@ -160,6 +160,12 @@ func (s *session) Handle(req *discoveryv3.DeltaDiscoveryRequest) {
 	s.advance()
 }
 
+// Acknowledge takes a request of the delta variant that acknowledges endpoints, and nothing else.
+func (s *session) Acknowledge(nonce string) {
+	s.answer(s.sub(xds.TypeEndpoint), nonce, false, "")
+	s.advance()
+}
+
 // acknowledgesEndpoints says whether a request is no more than that.
 func acknowledgesEndpoints(r *discoveryv3.DeltaDiscoveryRequest) bool {
 	return r.GetTypeUrl() == xds.TypeEndpoint && r.GetErrorDetail() == nil && len(r.GetResourceNamesSubscribe())+len(r.GetResourceNamesUnsubscribe())+len(r.GetInitialResourceVersions()) == 0

@@ -193,9 +193,10 @@ func (r stateRequest) handle(s *session) { s.HandleState(r.DiscoveryRequest) }
 // DeltaAggregatedResources serves one incremental stream: it returns when the client ends it or a newer stream of the
 // proxy comes.
 func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	in := &incoming{}
 	return s.serve(g.Context(), false, func() (request, error) {
-		r, err := g.Recv()
-		return deltaRequest{r}, err
+		err := g.RecvMsg(in)
+		return in.request, err
 	}, func(r *response) error { return g.SendMsg(s.message(r)) })
 }
 
@@ -334,8 +335,7 @@ func (st *stream) pass(in content) {
 // receive has a request looked at. It says whether the next may be received only when this one was. An acknowledgement of endpoints
 // that nobody waits for is looked at when there is news of endpoints, or would be time for such: so one look does for both.
 func (st *stream) receive(req request) (waits bool) {
-	ack, ok := req.(deltaRequest)
-	if !ok || !acknowledgesEndpoints(ack.DeltaDiscoveryRequest) || !st.inbox.setAck(req) {
+	if _, ok := req.(acknowledgement); !ok || !st.inbox.setAck(req) {
 		st.inbox.setRequest(req)
 		st.server.queue.addUrgent(st)
 		return true

@@ -16,26 +16,36 @@ import (
 // parts are an encoded message. Those that several messages share must not be changed.
 type parts mem.BufferSlice
 
+// incoming is where a stream of incremental ADS receives one request after the other.
+type incoming struct{ request request }
+
 // codec is gRPC's for protobuf, which takes parts as they are, too.
 type codec struct{ encoding.CodecV2 }
 
 func newCodec() codec { return codec{encoding.GetCodecV2(protocodec.Name)} }
 
 func (c codec) Marshal(message any) (mem.BufferSlice, error) {
-	if p, ok := message.(parts); ok {
-		return mem.BufferSlice(p), nil
+	if p, ok := message.(*parts); ok {
+		return mem.BufferSlice(*p), nil
 	}
 	return c.CodecV2.Marshal(message)
 }
 
-// Unmarshal is encoding.CodecV2's. A proxy that comes back says of each resource which version it has, and an Envoy which extensions.
+// Unmarshal is encoding.CodecV2's. Nearly all requests acknowledge endpoints and say nothing else; a proxy that comes back says of each
+// resource which version it has, and an Envoy which extensions.
 func (c codec) Unmarshal(data mem.BufferSlice, message any) error {
-	r, ok := message.(*discoveryv3.DeltaDiscoveryRequest)
+	in, ok := message.(*incoming)
 	if !ok {
 		return c.CodecV2.Unmarshal(data, message)
 	}
 	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer buffer.Free()
+	if nonce := readAcknowledgement(buffer.ReadOnlyData()); len(nonce) > 0 {
+		in.request = acknowledgement(nonce)
+		return nil
+	}
+	r := &discoveryv3.DeltaDiscoveryRequest{}
+	in.request = deltaRequest{r}
 	return readRequest(withoutExtensions(buffer.ReadOnlyData()), r)
 }
 
@@ -45,13 +55,14 @@ func Option() grpc.ServerOption { return grpc.ForceServerCodecV2(newCodec()) }
 // endpoints are those of one service.
 type endpoints struct {
 	resource *xds.Resource
-	// encoded is the field of a message that holds them, and head what a message has beside them when it holds nothing else.
-	encoded, head mem.Buffer
+	// encoded is the field of a message that holds them, and alone a message that holds nothing else.
+	encoded mem.Buffer
+	alone   *parts
 }
 
 func newEndpoints(revision uint64, r *xds.Resource) endpoints {
-	alone := &response{typeURL: xds.TypeEndpoint, nonce: r.Version, revision: revision}
-	return endpoints{r, encode(r), alone.head()}
+	encoded, alone := encode(r), &response{typeURL: xds.TypeEndpoint, nonce: r.Version, revision: revision}
+	return endpoints{r, encoded, &parts{alone.head(), encoded}}
 }
 
 // Numbers of fields in the messages DeltaDiscoveryResponse, Resource and Any.
@@ -111,21 +122,24 @@ func (s *Server) message(r *response) any {
 	if r.typeURL != xds.TypeEndpoint {
 		return r.delta()
 	}
-	out := make(parts, 1, 1+len(r.upserts))
+	if r.alone() {
+		return s.encoded(r, r.upserts[0]).alone
+	}
+	out := make(parts, 0, 1+len(r.upserts))
+	out = append(out, r.head())
 	for _, u := range r.upserts {
-		s.endpointsMu.RLock()
-		e := s.endpoints[u.Name]
-		s.endpointsMu.RUnlock()
-		if e.resource != u { // it has changed meanwhile
-			e = newEndpoints(r.revision, u)
-		}
-		out = append(out, e.encoded)
-		if r.alone() {
-			out[0] = e.head
-		}
+		out = append(out, s.encoded(r, u).encoded)
 	}
-	if out[0] == nil {
-		out[0] = r.head()
+	return &out
+}
+
+// encoded are endpoints that a response carries.
+func (s *Server) encoded(r *response, u *xds.Resource) endpoints {
+	s.endpointsMu.RLock()
+	e := s.endpoints[u.Name]
+	s.endpointsMu.RUnlock()
+	if e.resource != u { // it has changed meanwhile
+		e = newEndpoints(r.revision, u)
 	}
-	return out
+	return e
 }
