@@ -103,7 +103,7 @@ func (e Endpoints) Build(view View) (ir.Endpoints, error) {
 }
 
 func (e Endpoints) local() ir.Locality {
-	l := ir.Locality{Zone: e.Zone}
+	l := ir.Locality{Zone: e.Zone, Endpoints: make([]ir.Endpoint, 0, len(e.Local))}
 	for _, ep := range e.Local {
 		if e.matches(ep.Tags, e.Zone) {
 			l.Endpoints = append(l.Endpoints, ir.Endpoint{Address: ep.Address, Port: ep.Port, Weight: 1})

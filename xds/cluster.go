@@ -145,6 +145,7 @@ func BuildEndpoints(e *ir.Endpoints) (*Resource, error) {
 			Locality:            &corev3.Locality{Zone: l.Zone},
 			Priority:            l.Priority,
 			LoadBalancingWeight: wrapperspb.UInt32(max(l.Weight, 1)),
+			LbEndpoints:         make([]*endpointv3.LbEndpoint, 0, len(l.Endpoints)),
 		}
 		for i := range l.Endpoints {
 			endpoint, err := lbEndpoint(&l.Endpoints[i])

@@ -17,12 +17,12 @@ func TimesOf(list []Live) *kdsv1.Status_Times {
 	if len(list) == 0 {
 		return nil
 	}
-	out := &kdsv1.Status_Times{}
+	out := &kdsv1.Status_Times{Revisions: make([]uint64, len(list)), Since: make([]int64, len(list))}
 	var revision uint64
 	var since int64
-	for _, l := range list {
+	for i, l := range list {
 		at := l.Since.UnixMicro()
-		out.Revisions, out.Since = append(out.Revisions, l.Revision-revision), append(out.Since, at-since)
+		out.Revisions[i], out.Since[i] = l.Revision-revision, at-since
 		revision, since = l.Revision, at
 	}
 	return out

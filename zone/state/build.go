@@ -216,8 +216,10 @@ func (s *State) BuildEndpoints(name string) (*ir.Endpoints, error) {
 	}
 	m := s.mesh(e.destination.Mesh)
 	v := m.service(e.destination.Service)
-	in := ingress.Endpoints{Destination: e.destination, Zone: s.zone, MTLS: m.mtls()}
-	for _, id := range slices.Sorted(maps.Keys(v.local)) {
+	in := ingress.Endpoints{Destination: e.destination, Zone: s.zone, MTLS: m.mtls(), Local: make([]ingress.Local, 0, len(v.local))}
+	ids := slices.AppendSeq(make([]string, 0, len(v.local)), maps.Keys(v.local))
+	slices.Sort(ids)
+	for _, id := range ids {
 		in.Local = append(in.Local, v.local[id]...)
 	}
 	if e.view == ingress.ClientView {
