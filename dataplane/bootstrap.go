@@ -47,11 +47,12 @@ const (
 	// to acknowledge something. One that lives speaks before it is asked, see package quiet, so the longer the silence, the less it has to.
 	keepaliveTime    = 30 * time.Second
 	keepaliveTimeout = 5 * time.Second
-	// maxRecord is how long a record of TLS to the zone may be, in bytes. Nothing but the first request is longer, and for each connection
-	// the zone keeps a buffer of its longest record.
-	maxRecord     = 4096
-	maxSocketPath = 107 // sun_path of Linux without its NUL
+	maxSocketPath    = 107 // sun_path of Linux without its NUL
 )
+
+// MaxRecord is how long a record of TLS from a proxy to the zone may be, in bytes; gRPC allows no less. Hardly anything but the first request is
+// longer, and for each connection the zone keeps a buffer of its longest record.
+const MaxRecord = 1024
 
 // systemRoots is the name by which the zone's configuration refers to the secret with SystemRoots.
 const systemRoots = "system-roots"
@@ -213,7 +214,7 @@ func (b Bootstrap) ads() (*corev3.ApiConfigSource, error) {
 		"grpc.http2.ping_timeout_ms":          integer(keepaliveTimeout.Milliseconds()), // without it a zone that stands still, whose kernel answers, is noticed after a minute
 		"grpc.http2.max_pings_without_data":   integer(0),
 		"grpc.max_receive_message_length":     integer(-1),
-		"grpc.tsi.max_frame_size":             integer(maxRecord),
+		"grpc.tsi.max_frame_size":             integer(MaxRecord),
 		"grpc.initial_reconnect_backoff_ms":   integer(200),
 		"grpc.min_reconnect_backoff_ms":       integer(1000),
 		"grpc.max_reconnect_backoff_ms":       integer(5000),

@@ -177,7 +177,7 @@ func (p *port) connect(first []byte, record int) {
 
 const (
 	// ownRecord is what dataplane.Bootstrap has an Envoy send at most in a record, fullRecord what it would send.
-	ownRecord, fullRecord = 4 << 10, 16 << 10
+	ownRecord, fullRecord = 1 << 10, 16 << 10
 )
 
 // pieces writes no more than so many bytes at once, each of which is a record.

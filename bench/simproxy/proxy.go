@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/zoneforge/zoneforge/dataplane"
 	"github.com/zoneforge/zoneforge/xds"
 )
 
@@ -55,11 +56,11 @@ func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 
 func (b bearer) RequireTransportSecurity() bool { return true }
 
-// dial makes a connection. Buffers are small, as ten thousand share a process.
+// dial makes a connection. Buffers are small, as ten thousand share a process, and what is written at once is a record of TLS, of an Envoy's length.
 func (f *Fleet) dial(token string) (*grpc.ClientConn, error) {
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(f.cfg.TLS)), grpc.WithPerRPCCredentials(bearer(token)),
-		grpc.WithReadBufferSize(0), grpc.WithWriteBufferSize(4 << 10), grpc.WithSharedWriteBuffer(true), grpc.WithInitialWindowSize(1 << 20), grpc.WithInitialConnWindowSize(1 << 20),
+		grpc.WithReadBufferSize(0), grpc.WithWriteBufferSize(dataplane.MaxRecord), grpc.WithSharedWriteBuffer(true), grpc.WithInitialWindowSize(1 << 20), grpc.WithInitialConnWindowSize(1 << 20),
 		grpc.WithIdleTimeout(0), grpc.WithDisableServiceConfig(), grpc.WithNoProxy(), grpc.WithDisableRetry(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64 << 20)),
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: time.Minute,

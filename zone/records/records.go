@@ -2,7 +2,8 @@
 //
 // crypto/tls keeps, for as long as a connection lives, the largest buffer that it ever read into. It reads as much as is there, and when
 // that ends within the next record, the buffer is made twice as large: 36 KiB for records of 16, as Envoy's first request has them. Who is
-// given no byte of the next record needs 18. It costs one more read a record, so small buffers are filled as ever.
+// given no byte of the next record needs 18. It costs one more read a record, so small buffers are filled as ever, except that a long record
+// is taken to be followed by one as long, as the pieces of a request are.
 //
 // It decides nothing: what comes is handed on as it is, whether it is TLS or not.
 package records
@@ -14,6 +15,8 @@ const (
 	header = 5
 	// small is a buffer that may as well be twice as large.
 	small = 4 << 10
+	// long is a record that is a piece of something, more likely than all of it.
+	long = 512
 )
 
 // Listener gives connections that are read a record at a time.
@@ -31,7 +34,8 @@ func (l Listener) Accept() (net.Conn, error) {
 // conn must be read by one goroutine at a time, as crypto/tls does.
 type conn struct {
 	net.Conn
-	// got counts the bytes of the header, of which length is the end, and left those of the record behind it.
+	// got counts the bytes of the header, of which length is the end, and left those of the record behind it. Before a header length is
+	// that of the record before.
 	got, length, left int
 }
 
@@ -45,6 +49,8 @@ func (c *conn) Read(p []byte) (int, error) {
 		p = p[:min(c.left, len(p))]
 	case len(p) > small:
 		p = p[:header-c.got]
+	case c.got == 0 && c.length > long:
+		p = p[:min(header+c.length, len(p))]
 	}
 	n, err := c.Conn.Read(p)
 	c.pass(p[:n])

@@ -77,6 +77,26 @@ func TestSmallBuffersAreFilled(t *testing.T) {
 	}
 }
 
+// Behind a long record nothing is read beyond one as long, and behind a short one all that is there.
+func TestPiecesAreReadOneByOne(t *testing.T) {
+	var all []byte
+	for _, n := range []int{1000, 1000, 1000, 300, 40} {
+		all = append(all, record(n)...)
+	}
+	c := &conn{Conn: &wire{bytes: all, broken: io.EOF}}
+	p := make([]byte, 1200)
+	// The first read knows of no record yet, and the second ends it.
+	for i, want := range []int{1200, 810, 1005, 350, 0} {
+		if n, err := c.Read(p); n != want || (want == 0) != (err != nil) {
+			t.Fatalf("read %d has %d bytes, %v; want %d", i, n, err, want)
+		}
+	}
+	c = &conn{Conn: &wire{bytes: append(append(record(40), record(50)...), record(60)...), broken: io.EOF}}
+	if n, err := c.Read(p); n != 165 || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+}
+
 func TestWhatComesIsHandedOn(t *testing.T) {
 	dice := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
