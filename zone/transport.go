@@ -14,7 +14,7 @@ func proxyServer(c credentials.TransportCredentials, guard grpc.StreamServerInte
 		grpc.Creds(c), grpc.MaxRecvMsgSize(maxRequest),
 		grpc.ReadBufferSize(0), grpc.SharedWriteBuffer(true), grpc.WriteBufferSize(writeBuffer), grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
 		grpc.ConnectionTimeout(handshake), grpc.MaxConcurrentStreams(streamsPerConnection), grpc.MaxHeaderListSize(64<<10), grpc.HeaderTableSize(0),
-		grpc.StreamInterceptor(guard),
+		grpc.InTapHandle(server.Tap), grpc.StreamInterceptor(guard),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, MaxConnectionIdle: connectionIdle}),
 	)

@@ -150,6 +150,7 @@ func (p *port) connect(first []byte, record int) {
 	p.must(f.WriteSettings())
 	var head bytes.Buffer
 	h := hpack.NewEncoder(&head)
+	h.SetMaxDynamicTableSizeLimit(0) // the zone's settings say so, for which gRPC waits
 	for _, field := range [][2]string{
 		{":method", "POST"}, {":scheme", "https"}, {":path", "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"},
 		{":authority", "example.com"}, {"te", "trailers"}, {"content-type", "application/grpc"}, {"authorization", "Bearer " + strings.Repeat("t", 700)},

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 
 	"github.com/zoneforge/zoneforge/xds"
 )
@@ -208,6 +209,22 @@ func (s *Server) lookup(name string) *xds.Resource {
 	s.endpointsMu.RLock()
 	defer s.endpointsMu.RUnlock()
 	return s.endpoints[name].resource
+}
+
+// header is the key of what a stream began with.
+type header struct{}
+
+// Tap is for grpc.InTapHandle. With it a stream forgets what it began with once its proxy is known, above all the token, which gRPC would
+// keep for as long as it lives.
+func Tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	return context.WithValue(ctx, header{}, info.Header), nil
+}
+
+// forgetHeader must be called where nobody reads the stream's metadata any more.
+func forgetHeader(ctx context.Context) {
+	if md, ok := ctx.Value(header{}).(metadata.MD); ok {
+		clear(md)
+	}
 }
 
 // Bearer returns the token of "authorization: Bearer <token>".

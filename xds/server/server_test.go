@@ -86,7 +86,7 @@ func (w *watcher) await(t *testing.T, s *Server, id ProxyID, what string, ok fun
 func dial(t *testing.T, s *Server) discoveryv3.AggregatedDiscoveryServiceClient {
 	t.Helper()
 	lis := bufconn.Listen(1 << 20)
-	g := grpc.NewServer(Option())
+	g := grpc.NewServer(Option(), grpc.InTapHandle(Tap))
 	s.Register(g)
 	done := make(chan struct{})
 	go func() {
@@ -127,6 +127,36 @@ func TestUnknownTokenIsTurnedAwayWithTheReason(t *testing.T) {
 	_, err = stream.Recv()
 	if status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "ask for a new one") {
 		t.Fatalf("got %v", err)
+	}
+}
+
+// door lets those in whom the gate lets in, and keeps what they came with.
+type door struct {
+	*gate
+	came chan context.Context
+}
+
+func (d door) Connect(ctx context.Context, node *corev3.Node, token string) (ProxyID, error) {
+	d.came <- ctx
+	return d.gate.Connect(ctx, node, token)
+}
+
+func TestAStreamForgetsItsToken(t *testing.T) {
+	d := door{newGate(), make(chan context.Context, 1)}
+	s, err := New(Config{Authenticator: d})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetProxy("p", 1, nil, nil)
+	stream := open(t, dial(t, s), "good")
+	if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "p"}, TypeUrl: xds.TypeCluster}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	if md, _ := metadata.FromIncomingContext(<-d.came); len(md) > 0 {
+		t.Errorf("the context of a stream that is served still has %d fields", len(md))
 	}
 }
 

@@ -196,7 +196,9 @@ func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 	in := &incoming{}
 	return s.serve(g.Context(), false, func() (request, error) {
 		err := g.RecvMsg(in)
-		return in.request, err
+		came := in.request
+		in.request = nil // it would stay while the stream waits for the next
+		return came, err
 	}, func(r *response) error { return g.SendMsg(s.message(r)) })
 }
 
@@ -245,6 +247,7 @@ func (s *Server) serve(ctx context.Context, state bool, receive func() (request,
 		return status.Errorf(codes.Unauthenticated, "proxy %q was not accepted: %v", shorten(req.GetNode().GetId(), maxID), err)
 	}
 	defer s.auth.Disconnect(id)
+	forgetHeader(ctx)
 	s.attach(st, id, state)
 	defer s.detach(st)
 	defer func() { st.close(why) }()

@@ -124,8 +124,16 @@ func (k kept) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, err
 	}
 	c := &conn{Conn: secured, socket: socket, keeper: k.keeper}
 	k.keeper.add(c)
-	return c, info, nil
+	return c, encrypted, nil
 }
+
+// encrypted is what gRPC is told of each connection. It would keep what TLS has to tell for as long as that lives, and nobody asks for it.
+var encrypted credentials.AuthInfo = authInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}
+
+type authInfo struct{ credentials.CommonAuthInfo }
+
+// AuthType is credentials.AuthInfo's.
+func (authInfo) AuthType() string { return "tls" }
 
 // Clone is credentials.TransportCredentials's.
 func (k kept) Clone() credentials.TransportCredentials {
