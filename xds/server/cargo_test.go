@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"testing"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -83,5 +84,32 @@ func TestEndpointsAreOneMessageForAll(t *testing.T) {
 		one.Handle(ack)
 	}) - testing.AllocsPerRun(200, change); n > most {
 		t.Errorf("a change and its acknowledgement take a session %g allocations, at most %d are allowed", n, most)
+	}
+}
+
+// However much a message tells of, gRPC has few parts to list, and they are what each would be told by a message of its own.
+func TestAMessageOfManyEndpointsHasFewParts(t *testing.T) {
+	f := newFleet(t, 0, 1)
+	for _, services := range []int{1, 6, 7, 30, 1000} {
+		r := &response{typeURL: xds.TypeEndpoint, nonce: "n", revision: 1}
+		size := 0
+		for i := range services {
+			one := load(t, fmt.Sprintf("service-%04d", i), uint32(i))
+			f.s.SetEndpoints(1, map[string]*xds.Resource{one.Name: one})
+			r.upserts = append(r.upserts, one)
+			size += encode(one).Len()
+		}
+		m := *f.s.message(r).(*parts)
+		if most := mostParts + 2*size/frame; len(m) > most {
+			t.Errorf("%d services of %d bytes are %d parts, at most %d are wanted", services, size, len(m), most)
+		}
+		for _, part := range m {
+			if len(m) > mostParts && part.Len() > frame {
+				t.Errorf("%d services: a part has %d bytes", services, part.Len())
+			}
+		}
+		if got, want := received(&m), r.delta(); !proto.Equal(got, want) {
+			t.Errorf("%d services: the message is not what it would be alone", services)
+		}
 	}
 }

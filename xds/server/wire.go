@@ -16,6 +16,31 @@ import (
 // parts are an encoded message. Those that several messages share must not be changed.
 type parts mem.BufferSlice
 
+const (
+	// mostParts is how many parts go to gRPC as they are. It keeps, for as long as a connection lives, room to list as many as it ever wrote in
+	// one frame.
+	mostParts = 7
+	// frame is how much gRPC writes at once.
+	frame = 16 << 10
+)
+
+// joined is a message of a few parts for one of many, which are copied for that.
+func (p parts) joined() parts {
+	if len(p) <= mostParts {
+		return p
+	}
+	out := p[:0]
+	for len(p) > 0 {
+		n, size := 1, p[0].Len()
+		for ; n < len(p) && size+p[n].Len() <= frame; n++ {
+			size += p[n].Len()
+		}
+		out = append(out, mem.BufferSlice(p[:n]).MaterializeToBuffer(mem.DefaultBufferPool()))
+		p = p[n:]
+	}
+	return out
+}
+
 // incoming is where a stream of incremental ADS receives one request after the other.
 type incoming struct{ request request }
 
@@ -117,7 +142,7 @@ func (r *response) alone() bool {
 	return r.typeURL == xds.TypeEndpoint && len(r.upserts) == 1 && len(r.removed) == 0 && r.nonce == r.upserts[0].Version
 }
 
-// message is what is sent for a response of incremental ADS. Of endpoints nothing is encoded again, nor copied.
+// message is what is sent for a response of incremental ADS. Of endpoints nothing is encoded again, nor copied where they are few.
 func (s *Server) message(r *response) any {
 	if r.typeURL != xds.TypeEndpoint {
 		return r.delta()
@@ -130,6 +155,7 @@ func (s *Server) message(r *response) any {
 	for _, u := range r.upserts {
 		out = append(out, s.encoded(r, u).encoded)
 	}
+	out = out.joined()
 	return &out
 }
 
