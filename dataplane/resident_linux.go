@@ -11,6 +11,9 @@ import (
 	"syscall"
 )
 
+// piece is as much of the program as one access may bring back, in bytes. The pieces cost the kernel 45 KB.
+const piece = 256 << 10
+
 // program is what this process has mapped of the files of its program and its libraries.
 type program struct {
 	// statm stays open, so that a look is a system call.
@@ -30,7 +33,22 @@ func openProgram() (*program, error) {
 		p.close()
 		return nil, err
 	}
+	for _, m := range p.text {
+		cut(m[0], m[1])
+	}
 	return p, nil
+}
+
+// cut has the kernel keep a mapping in pieces. The page cache holds a file in folios of up to 2 MiB, as it was written or read; Linux maps
+// the whole of one, whatever is needed of it, but no more than lies in one mapping. What differs in its advice is a mapping of its own, so
+// every other piece is to have no huge pages, and the others are too small for one. A kernel that knows none refuses this, and needs it not:
+// its page cache is in single pages.
+func cut(from, to uintptr) {
+	for at := from &^ (2*piece - 1); at < to; at += 2 * piece {
+		if begin, end := max(at, from), min(at+piece, to); begin < end {
+			_ = madvise(begin, end, syscall.MADV_NOHUGEPAGE)
+		}
+	}
 }
 
 func (p *program) close() { _ = syscall.Close(p.statm) }
@@ -62,11 +80,16 @@ func (p *program) resident() (own, files int64, err error) {
 // mapped from their files, so what is needed next comes back from the page cache, 64 KiB at a time, at the cost of a minor fault.
 func (p *program) drop() error {
 	for _, m := range p.text {
-		// A huge page of which little is needed would bring 2 MiB back. A kernel without them refuses this, and has no need of it.
-		_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, m[0], m[1]-m[0], syscall.MADV_NOHUGEPAGE)
-		if _, _, errno := syscall.Syscall(syscall.SYS_MADVISE, m[0], m[1]-m[0], syscall.MADV_DONTNEED); errno != 0 {
-			return fmt.Errorf("madvise: %w", errno)
+		if err := madvise(m[0], m[1], syscall.MADV_DONTNEED); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func madvise(from, to, advice uintptr) error {
+	if _, _, errno := syscall.Syscall(syscall.SYS_MADVISE, from, to-from, advice); errno != 0 {
+		return fmt.Errorf("madvise: %w", errno)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -42,5 +43,34 @@ func TestDroppedProgramStillWorks(t *testing.T) {
 	}
 	if got := read(); got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestProgramIsInPieces counts the mappings of the program: no more than a piece is in one, so that no access brings back more.
+func TestProgramIsInPieces(t *testing.T) {
+	if _, err := os.Stat("/sys/kernel/mm/transparent_hugepage"); err != nil {
+		return // this kernel keeps files in single pages
+	}
+	p, err := openProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	now, err := unwritten()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before, after uintptr
+	for _, m := range p.text {
+		before += m[1] - m[0]
+	}
+	for _, m := range now {
+		after += m[1] - m[0]
+		if m[1]-m[0] > piece {
+			t.Errorf("%x-%x is of %d bytes in one piece", m[0], m[1], m[1]-m[0])
+		}
+	}
+	if before < 2*piece || after != before {
+		t.Errorf("%d bytes are mapped in pieces of %d, and %d were before", after, piece, before)
 	}
 }

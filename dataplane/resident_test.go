@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -38,12 +39,15 @@ func TestTrimmer(t *testing.T) {
 		want  string
 	}{
 		{"few", 2, func() { files = fewFiles }, "--"},
-		{"once", 4, func() { files, own = fewFiles+1, 8*mib }, "fd-d-"},
+		{"once", 1, func() { files, own = fewFiles+1, 8*mib }, "fd"},
 		{"at rest", 3, func() { files = mib }, "---"},
 		{"a heap that grew a little", 1, func() { files, own = fewFiles+1, 8*mib+muchFree }, "d"},
 		{"at rest again", 3, func() { files = mib }, "---"},
 		{"a heap that grew", 1, func() { files, own = fewFiles+1, 9*mib }, "fd"},
-		{"all the time", 41, func() { files = fewFiles + 1 }, "-d---d-------d------------d------------d-"},
+		{"of files all the time", 5, func() { files = fewFiles + 1 }, "ddddd"},
+		{"at rest for good", 3, func() { files = mib }, "---"},
+		{"of both all the time", 30, func() { files, own = fewFiles+1, own+mib }, "fdd" + "fdddd" + "fdddddddd" + "fddddddddddddd" + "fddd"},
+		{"at rest for long", 41, func() { files = mib }, strings.Repeat("-", mostLooks-3) + "fd" + strings.Repeat("-", mostLooks-1) + "fd---"},
 	} {
 		if got := looks(step.looks, step.work); got != step.want {
 			t.Errorf("%s: %s, want %s", step.name, got, step.want)
