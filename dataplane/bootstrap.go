@@ -11,19 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
-
-	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	credentialv3 "github.com/envoyproxy/go-control-plane/envoy/config/grpc_credential/v3"
-	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
-	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/structpb"
+	"unicode/utf8"
 )
 
 // Keys of the node's metadata by which the zone control plane knows a proxy. Their values are texts.
@@ -42,7 +34,9 @@ const (
 
 const (
 	fileCredentials    = "envoy.grpc_credentials.file_based_metadata"
+	typeCredentials    = "type.googleapis.com/envoy.config.grpc_credential.v3.FileBasedMetadataConfig"
 	connectionsMonitor = "envoy.resource_monitors.global_downstream_max_connections"
+	typeConnections    = "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
 	// A zone that vanished or stands still is noticed within keepaliveTime + keepaliveTimeout, and within keepaliveTimeout by who waits for it
 	// to acknowledge something. One that lives speaks before it is asked, see package quiet, so the longer the silence, the less it has to.
 	keepaliveTime    = 30 * time.Second
@@ -104,6 +98,10 @@ func (b Bootstrap) NodeID() string {
 	return b.Kind + "/" + b.Mesh + "/" + b.Name
 }
 
+// object is one of JSON. A message of Envoy's would make the descriptors of all that it may hold, a megabyte that stays for as long as the
+// launcher does; that this says the same is for the tests.
+type object map[string]any
+
 // JSON is the bootstrap as Envoy reads it. Equal bootstraps give equal bytes. The error holds all that is wrong.
 func (b Bootstrap) JSON() ([]byte, error) {
 	if err := b.validate(); err != nil {
@@ -113,154 +111,108 @@ func (b Bootstrap) JSON() ([]byte, error) {
 	if err := json.Compact(&document, b.Document); err != nil {
 		return nil, fmt.Errorf("bootstrap of %s: document: %w", b.NodeID(), err)
 	}
-	ads, err := b.ads()
-	if err != nil {
-		return nil, fmt.Errorf("bootstrap of %s: %w", b.NodeID(), err)
+	metadata := object{MetadataKind: b.Kind, MetadataMesh: b.Mesh, MetadataName: b.Name, MetadataDocument: document.String()}
+	if len(b.Modules) > 0 {
+		metadata[MetadataModules] = strings.Join(b.Modules, "\n")
+	}
+	if b.Version != "" {
+		metadata[MetadataVersion] = b.Version
+	}
+	if b.Logs != "" {
+		metadata[MetadataLogs] = b.Logs
 	}
 	// Without a timeout Envoy is ready only when it has been configured, not when it has given up waiting.
-	source := &corev3.ConfigSource{
-		ResourceApiVersion:    corev3.ApiVersion_V3,
-		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
-		InitialFetchTimeout:   durationpb.New(0),
-	}
-	message := &bootstrapv3.Bootstrap{
-		Node: &corev3.Node{
-			Id:      b.NodeID(),
-			Cluster: b.Service,
-			Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{
-				MetadataKind:     structpb.NewStringValue(b.Kind),
-				MetadataMesh:     structpb.NewStringValue(b.Mesh),
-				MetadataName:     structpb.NewStringValue(b.Name),
-				MetadataDocument: structpb.NewStringValue(document.String()),
-			}},
+	source := object{"ads": object{}, "initialFetchTimeout": "0s", "resourceApiVersion": "V3"}
+	bootstrap := object{
+		"node": object{"id": b.NodeID(), "cluster": b.Service, "metadata": metadata},
+		"admin": object{
+			"address":               object{"pipe": object{"path": b.AdminSocket, "mode": 0o600}},
+			"ignoreGlobalConnLimit": true,
 		},
-		Admin: &bootstrapv3.Admin{Address: &corev3.Address{Address: &corev3.Address_Pipe{
-			Pipe: &corev3.Pipe{Path: b.AdminSocket, Mode: 0o600},
-		}}, IgnoreGlobalConnLimit: true},
-		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
-			AdsConfig: ads,
-			LdsConfig: source,
-			CdsConfig: source,
-		},
+		"dynamicResources": object{"adsConfig": b.ads(), "ldsConfig": source, "cdsConfig": source},
 		// A gateway holds clusters for services that it may never be asked for; their counters are made at first use.
-		DeferredStatOptions: &bootstrapv3.Bootstrap_DeferredStatOptions{EnableDeferredCreationStats: true},
+		"deferredStatOptions": object{"enableDeferredCreationStats": true},
 		// Envoy's own bound of a regular expression, a program of 100 steps, is too small for the names of some services, let alone
 		// for routes; package resource has a bound far below this one. An empty admin layer lets an operator change runtime keys through the admin socket.
-		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
-			Name: "static",
-			LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
-				"re2.max_program_size.error_level": structpb.NewNumberValue(maxRegexProgram),
-				"re2.max_program_size.warn_level":  structpb.NewNumberValue(maxRegexProgram),
-			}}},
-		}, {
-			Name:           "admin",
-			LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}},
-		}}},
+		"layeredRuntime": object{"layers": []object{
+			{"name": "static", "staticLayer": object{
+				"re2.max_program_size.error_level": maxRegexProgram,
+				"re2.max_program_size.warn_level":  maxRegexProgram,
+			}},
+			{"name": "admin", "adminLayer": object{}},
+		}},
 	}
 	if b.SystemRoots != "" {
-		message.StaticResources = &bootstrapv3.Bootstrap_StaticResources{Secrets: []*tlsv3.Secret{{
-			Name: systemRoots,
-			Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
-				TrustedCa: &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: b.SystemRoots}},
-			}},
+		bootstrap["staticResources"] = object{"secrets": []object{{
+			"name": systemRoots, "validationContext": object{"trustedCa": object{"filename": b.SystemRoots}},
 		}}}
 	}
 	if b.MaxConnections > 0 {
-		limit, err := anypb.New(&connectionsv3.DownstreamConnectionsConfig{MaxActiveDownstreamConnections: int64(b.MaxConnections)})
-		if err != nil {
-			return nil, fmt.Errorf("bootstrap of %s: %w", b.NodeID(), err)
-		}
-		message.OverloadManager = &overloadv3.OverloadManager{ResourceMonitors: []*overloadv3.ResourceMonitor{{
-			Name: connectionsMonitor, ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: limit},
+		bootstrap["overloadManager"] = object{"resourceMonitors": []object{{
+			"name":        connectionsMonitor,
+			"typedConfig": object{"@type": typeConnections, "maxActiveDownstreamConnections": integer(int64(b.MaxConnections))},
 		}}}
 	}
-	if len(b.Modules) > 0 {
-		message.Node.Metadata.Fields[MetadataModules] = structpb.NewStringValue(strings.Join(b.Modules, "\n"))
-	}
-	if b.Version != "" {
-		message.Node.Metadata.Fields[MetadataVersion] = structpb.NewStringValue(b.Version)
-	}
-	if b.Logs != "" {
-		message.Node.Metadata.Fields[MetadataLogs] = structpb.NewStringValue(b.Logs)
-	}
-	if err := message.ValidateAll(); err != nil {
-		return nil, fmt.Errorf("bootstrap of %s: %w", b.NodeID(), err)
-	}
-	raw, err := protojson.Marshal(message)
-	if err != nil {
-		return nil, fmt.Errorf("bootstrap of %s: %w", b.NodeID(), err)
-	}
-	// protojson varies its spacing on purpose; indenting sets it.
 	var out bytes.Buffer
-	if err := json.Indent(&out, raw, "", "  "); err != nil {
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(bootstrap); err != nil {
 		return nil, fmt.Errorf("bootstrap of %s: %w", b.NodeID(), err)
 	}
-	out.WriteByte('\n')
 	return out.Bytes(), nil
 }
 
-func (b Bootstrap) ads() (*corev3.ApiConfigSource, error) {
-	token, err := anypb.New(&credentialv3.FileBasedMetadataConfig{
-		SecretData:   &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: b.TokenFile}},
-		HeaderKey:    "authorization",
-		HeaderPrefix: "Bearer ",
-	})
-	if err != nil {
-		return nil, fmt.Errorf("token credentials: %w", err)
-	}
-	args := map[string]*corev3.GrpcService_GoogleGrpc_ChannelArgs_Value{
-		"grpc.keepalive_time_ms":              integer(keepaliveTime.Milliseconds()),
-		"grpc.keepalive_timeout_ms":           integer(keepaliveTimeout.Milliseconds()),
-		"grpc.http2.ping_timeout_ms":          integer(keepaliveTimeout.Milliseconds()), // without it a zone that stands still, whose kernel answers, is noticed after a minute
-		"grpc.http2.max_pings_without_data":   integer(0),
-		"grpc.max_receive_message_length":     integer(-1),
-		"grpc.tsi.max_frame_size":             integer(MaxRecord),
-		"grpc.initial_reconnect_backoff_ms":   integer(200),
-		"grpc.min_reconnect_backoff_ms":       integer(1000),
-		"grpc.max_reconnect_backoff_ms":       integer(5000),
-		"grpc.keepalive_permit_without_calls": integer(0),
+// ads is an Envoy ApiConfigSource.
+func (b Bootstrap) ads() object {
+	number := func(n int64) object { return object{"intValue": integer(n)} }
+	args := object{
+		"grpc.keepalive_time_ms":              number(keepaliveTime.Milliseconds()),
+		"grpc.keepalive_timeout_ms":           number(keepaliveTimeout.Milliseconds()),
+		"grpc.http2.ping_timeout_ms":          number(keepaliveTimeout.Milliseconds()), // without it a zone that stands still, whose kernel answers, is noticed after a minute
+		"grpc.http2.max_pings_without_data":   number(0),
+		"grpc.max_receive_message_length":     number(-1),
+		"grpc.tsi.max_frame_size":             number(MaxRecord),
+		"grpc.initial_reconnect_backoff_ms":   number(200),
+		"grpc.min_reconnect_backoff_ms":       number(1000),
+		"grpc.max_reconnect_backoff_ms":       number(5000),
+		"grpc.keepalive_permit_without_calls": number(0),
 	}
 	target, name := b.target()
 	if target.shuffled {
-		args["grpc.service_config"] = text(shuffled)
+		args["grpc.service_config"] = object{"stringValue": shuffled}
 	}
 	if name != "" {
-		args["grpc.ssl_target_name_override"] = text(name)
+		args["grpc.ssl_target_name_override"] = object{"stringValue": name}
 	}
 	// Google's client, not a cluster, carries the stream: no listener can be routed to a cluster that isn't there, and its
 	// credentials take the token from a file.
-	grpc := &corev3.GrpcService_GoogleGrpc{
-		TargetUri:  target.uri,
-		StatPrefix: "zone",
-		ChannelCredentials: &corev3.GrpcService_GoogleGrpc_ChannelCredentials{
-			CredentialSpecifier: &corev3.GrpcService_GoogleGrpc_ChannelCredentials_SslCredentials{
-				SslCredentials: &corev3.GrpcService_GoogleGrpc_SslCredentials{
-					RootCerts: &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: b.CAFile}},
-				},
+	grpc := object{
+		"targetUri":          target.uri,
+		"statPrefix":         "zone",
+		"channelCredentials": object{"sslCredentials": object{"rootCerts": object{"filename": b.CAFile}}},
+		"callCredentials": []object{{"fromPlugin": object{
+			"name": fileCredentials,
+			"typedConfig": object{
+				"@type":        typeCredentials,
+				"secretData":   object{"filename": b.TokenFile},
+				"headerKey":    "authorization",
+				"headerPrefix": "Bearer ",
 			},
-		},
-		CallCredentials: []*corev3.GrpcService_GoogleGrpc_CallCredentials{{
-			CredentialSpecifier: &corev3.GrpcService_GoogleGrpc_CallCredentials_FromPlugin{
-				FromPlugin: &corev3.GrpcService_GoogleGrpc_CallCredentials_MetadataCredentialsFromPlugin{
-					Name: fileCredentials,
-					ConfigType: &corev3.GrpcService_GoogleGrpc_CallCredentials_MetadataCredentialsFromPlugin_TypedConfig{
-						TypedConfig: token,
-					},
-				},
-			},
-		}},
-		CredentialsFactoryName: fileCredentials,
-		ChannelArgs:            &corev3.GrpcService_GoogleGrpc_ChannelArgs{Args: args},
+		}}},
+		"credentialsFactoryName": fileCredentials,
+		"channelArgs":            object{"args": args},
 	}
-	return &corev3.ApiConfigSource{
-		ApiType:                   corev3.ApiConfigSource_DELTA_GRPC,
-		TransportApiVersion:       corev3.ApiVersion_V3,
-		SetNodeOnFirstMessageOnly: true,
-		GrpcServices: []*corev3.GrpcService{{
-			TargetSpecifier: &corev3.GrpcService_GoogleGrpc_{GoogleGrpc: grpc},
-		}},
-	}, nil
+	return object{
+		"apiType":                   "DELTA_GRPC",
+		"transportApiVersion":       "V3",
+		"setNodeOnFirstMessageOnly": true,
+		"grpcServices":              []object{{"googleGrpc": grpc}},
+	}
 }
+
+// integer is one of 64 bits, for which the JSON of Protobuf has a text.
+func integer(n int64) string { return strconv.FormatInt(n, 10) }
 
 func (b Bootstrap) validate() error {
 	var errs []error
@@ -296,14 +248,16 @@ func (b Bootstrap) validate() error {
 	if len(b.AdminSocket) > maxSocketPath {
 		bad("admin socket %q is longer than %d bytes; use a shorter directory", b.AdminSocket, maxSocketPath)
 	}
+	texts := slices.Concat(b.ControlPlanes, b.Modules, []string{
+		b.Mesh, b.Name, b.Service, b.CAFile, b.ServerName, b.TokenFile, b.SystemRoots, b.AdminSocket, b.Logs, b.Version,
+	})
+	for _, text := range texts {
+		if !utf8.ValidString(text) {
+			bad("%q is not UTF-8, which a bootstrap is", text)
+		}
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("bootstrap of %s: %w", b.NodeID(), err)
 	}
 	return nil
-}
-
-func integer(n int64) *corev3.GrpcService_GoogleGrpc_ChannelArgs_Value {
-	return &corev3.GrpcService_GoogleGrpc_ChannelArgs_Value{
-		ValueSpecifier: &corev3.GrpcService_GoogleGrpc_ChannelArgs_Value_IntValue{IntValue: n},
-	}
 }

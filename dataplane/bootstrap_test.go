@@ -8,6 +8,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/config/grpc_credential/v3" // its message is in an Any, as is the next one's
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
+	"google.golang.org/protobuf/encoding/protojson"
 )
 
 var update = flag.Bool("update", false, "rewrite the goldens")
@@ -55,6 +60,34 @@ func TestBootstrapGolden(t *testing.T) {
 				t.Errorf("differs from %s; see what changed with -update and git diff:\n%s", path, got)
 			}
 		})
+	}
+}
+
+// TestBootstrapIsEnvoys reads a bootstrap with all that it can hold into Envoy's own message, which knows no other fields.
+func TestBootstrapIsEnvoys(t *testing.T) {
+	b := sidecar()
+	b.SystemRoots, b.Modules, b.Logs, b.Version = "/etc/ssl/<roots>.pem", []string{"m 12"}, "/dev/fd/3", "1.2"
+	text, err := b.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var message bootstrapv3.Bootstrap
+	if err := protojson.Unmarshal(text, &message); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	if err := message.ValidateAll(); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	fields := message.GetNode().GetMetadata().GetFields()
+	for _, c := range []struct{ got, want string }{
+		{message.GetStaticResources().GetSecrets()[0].GetValidationContext().GetTrustedCa().GetFilename(), b.SystemRoots},
+		{fields[MetadataModules].GetStringValue(), "m 12"},
+		{fields[MetadataLogs].GetStringValue(), b.Logs},
+		{fields[MetadataVersion].GetStringValue(), b.Version},
+	} {
+		if c.got != c.want {
+			t.Errorf("got %q, want %q", c.got, c.want)
+		}
 	}
 }
 
@@ -116,6 +149,7 @@ func TestBootstrapRefuses(t *testing.T) {
 		"not host:port":         func(b *Bootstrap) { b.ControlPlanes = []string{"zone"} },
 		"from 1 to 65535":       func(b *Bootstrap) { b.ControlPlanes = []string{"zone:0"} },
 		"token file":            func(b *Bootstrap) { b.TokenFile = "token" },
+		"is not UTF-8":          func(b *Bootstrap) { b.CAFile = "/etc/\xff.pem" },
 		"longer than 107 bytes": func(b *Bootstrap) { b.AdminSocket = "/" + strings.Repeat("a", 107) },
 	} {
 		b := sidecar()

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 )
 
 // commonName is in the certificate that each replica of a zone makes for itself, see package zone.
@@ -79,10 +77,4 @@ func checkControlPlanes(all []string) error {
 		errs = append(errs, errors.New("control planes are of IPv4 and of IPv6; give those of one"))
 	}
 	return errors.Join(errs...)
-}
-
-func text(s string) *corev3.GrpcService_GoogleGrpc_ChannelArgs_Value {
-	return &corev3.GrpcService_GoogleGrpc_ChannelArgs_Value{
-		ValueSpecifier: &corev3.GrpcService_GoogleGrpc_ChannelArgs_Value_StringValue{StringValue: s},
-	}
 }
