@@ -1,110 +1,79 @@
 package server
 
 import (
-	"math"
 	"runtime"
 	"syscall"
 	"time"
 )
 
 const (
-	// share is how much of the processors a zone takes before streams rest between two deliveries of endpoints: whoever waits for something
-	// else, and the way of each endpoint to be one is a dozen of such waits, finds one that has nothing to do. What a span takes too much is
-	// made up for by the next ones in part alone, so of two processors it is a little less than one.
-	share = 0.42
-	// few is how many deliveries a second and processor are not what keeps them busy.
-	few = 500
-	// longestRest is the most that a stream rests between two deliveries of endpoints.
-	longestRest = 2 * time.Second
-	// span is for how long it is looked at, and step what the rest grows by after a span in which twice as much was taken of the processors
-	// as the share, or shrinks by after one in which nothing was.
-	span, step = 200 * time.Millisecond, 100 * time.Millisecond
+	// share is how much of the processors a zone takes before changes of endpoints wait: whoever waits for something else, and the way of
+	// each endpoint to be one is a dozen of such waits, finds one that has nothing to do. Of two processors it is a little less than one.
+	share = 0.45
+	// saved is how much time's share can be saved up while less is taken, so that what takes the processors for a moment, as a collection of
+	// garbage does, has nothing wait; and owed how much of what was taken beyond the share is made up for, so that nothing waits for what
+	// was long ago.
+	saved, owed = time.Second, 500 * time.Millisecond
+	// few is how many deliveries a second and processor are made in any case.
+	few = 1000
+	// longestWait is after how long a stream is given what waits in any case.
+	longestWait = 4 * time.Second
+	// glance is how often it is looked at what was taken, and notch after how long it is asked again whether there is room.
+	glance, notch = 2 * time.Millisecond, 5 * time.Millisecond
 )
 
-// pace tells how long a stream rests between two deliveries of endpoints. One of all that changed costs little more than one of a single
-// change: so while there is room they are made at once, and where there would be more than the processors have room for, more changes
-// wait for the next. It is not safe for concurrent use.
+// pace tells whether there is room to deliver changes of endpoints. A delivery of all that changed costs little more than one of a single
+// change: so while there is room they are made at once, and where there would be more than the processors have room for, the streams wait
+// in a line, and what changes meanwhile comes with the rest. It is not safe for concurrent use.
 type pace struct {
 	// now is the time since any moment, and used what this process had of the processors until now.
 	now, used func() time.Duration
-	// most is how much of the processors may be taken in a span, few how many deliveries may be made in any case.
-	most time.Duration
-	few  int
-	// begun is when the span began that has not ended, had what was used until then, counted what was delivered in it.
-	begun, had time.Duration
-	counted    int
-	rest       time.Duration
+	// processors is how many may be taken, few how many deliveries a second are made in any case.
+	processors, few float64
+	// looked is when it was looked at what was taken, had what that was.
+	looked, had time.Duration
+	// credit is the processor time that may still be taken; it is less than nothing where too much was. free are deliveries that need none.
+	credit time.Duration
+	free   float64
 }
 
 func newPace() pace {
-	began, processors := time.Now(), runtime.GOMAXPROCS(0)
-	return pace{now: func() time.Duration { return time.Since(began) }, used: processorTime, had: processorTime(),
-		most: time.Duration(share * float64(processors) * float64(span)), few: few * processors * int(span) / int(time.Second)}
+	began, processors := time.Now(), float64(runtime.GOMAXPROCS(0))
+	p := pace{now: func() time.Duration { return time.Since(began) }, used: processorTime, processors: share * processors, few: few * processors}
+	p.had, p.credit = p.used(), p.worth(saved)
+	return p
 }
 
 // processorTime is that of this process.
 func processorTime() time.Duration {
 	var u syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
-		return 0 // it can't fail, and where it did streams would not rest
+		return 0 // it can't fail, and where it did nothing would wait
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// count takes note of a delivery.
-func (p *pace) count(now time.Duration) {
-	p.roll(now)
-	p.counted++
-}
-
-// until is when a stream has rested that was given endpoints at a time.
-func (p *pace) until(delivered, now time.Duration) time.Duration {
-	p.roll(now)
-	return delivered + p.rest
-}
-
-// roll ends a span that is over. Those in which nothing was delivered end together.
-func (p *pace) roll(now time.Duration) {
-	spans := (now - p.begun) / span
-	if spans < 1 {
-		return
+// room says whether a stream that waits since a moment may be given endpoints now.
+func (p *pace) room(since time.Duration) bool {
+	now := p.now()
+	if past := now - p.looked; past >= glance {
+		used := p.used()
+		p.credit += p.worth(past) - (used - p.had)
+		p.credit = min(max(p.credit, -p.worth(owed)), p.worth(saved))
+		p.free = min(p.free+past.Seconds()*p.few, 2*notch.Seconds()*p.few)
+		p.looked, p.had = now, used
 	}
-	used := p.used()
-	over := float64(used-p.had)/float64(p.most) - float64(spans)
-	if p.counted < p.few {
-		over = min(over, float64(p.counted)/float64(p.few)-float64(spans))
+	return p.credit > 0 || p.free >= 1 || now-since >= longestWait
+}
+
+// worth is the processor time that may be taken in some time.
+func (p *pace) worth(past time.Duration) time.Duration {
+	return time.Duration(p.processors * float64(past))
+}
+
+// take takes note of a stream that is looked at.
+func (p *pace) take() {
+	if p.credit <= 0 && p.free >= 1 {
+		p.free--
 	}
-	p.rest += time.Duration(math.Round(min(over, float64(longestRest/step)) * float64(step)))
-	p.rest = min(max(p.rest, 0), longestRest)
-	p.begun, p.had, p.counted = p.begun+spans*span, used, 0
-}
-
-const (
-	// notch is what a wheel turns by; notches are more than fit into the longest rest.
-	notch   = 10 * time.Millisecond
-	notches = 256
-)
-
-// wheel holds streams until they have rested, to a notch. The zero value is an empty one.
-type wheel struct {
-	at    int
-	of    [notches][]*stream
-	count int
-}
-
-// put has a stream rest. It says whether the wheel was empty, and has to be turned from now on.
-func (w *wheel) put(st *stream, rest time.Duration) (first bool) {
-	at := (w.at + 1 + int(min(rest, longestRest)/notch)) % notches
-	w.of[at] = append(w.of[at], st)
-	w.count++
-	return w.count == 1
-}
-
-// turn gives those that have rested.
-func (w *wheel) turn() []*stream {
-	w.at = (w.at + 1) % notches
-	due := w.of[w.at]
-	w.of[w.at] = nil
-	w.count -= len(due)
-	return due
 }

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"math"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -10,104 +12,121 @@ import (
 	"github.com/zoneforge/zoneforge/xds"
 )
 
-// Streams rest for longer as long as more is taken of the processors than the share, until it isn't, and not at all while it is less;
-// and ever less while few deliveries are made, as others take the processors then.
-func TestStreamsRestWhileProcessorsAreBusy(t *testing.T) {
-	var used time.Duration
-	p := pace{most: 100 * time.Millisecond, few: 10, used: func() time.Duration { return used }}
-	deliver := func(n int, took time.Duration) {
-		used += took
-		for range n {
-			p.count(p.begun + span - 1)
-		}
-		p.roll(p.begun + span)
-	}
-	full := int(longestRest/step) * 100
+// Changes of endpoints wait while more is taken of the processors than the share. What was not taken of it before may be taken beyond it, up
+// to a second's, and what was taken too much is made up for, up to half a second's.
+func TestEndpointsWaitWhileProcessorsAreBusy(t *testing.T) {
+	now, used := time.Hour, time.Minute
+	p := pace{now: func() time.Duration { return now }, used: func() time.Duration { return used }, processors: 0.8, looked: now, had: used}
 	for _, c := range []struct {
-		delivered, milliseconds int
-		want                    time.Duration
-	}{{0, 0, 0}, {20, 100, 0}, {20, 150, step / 2}, {20, 200, step + step/2}, {20, 100, step + step/2}, {20, 50, step}, {10, 200, 2 * step},
-		{9, 200, 2*step - step/10}, {0, 200, step - step/10}, {100, 2 * full, longestRest}, {20, 100, longestRest}, {0, 0, longestRest - step}} {
-		deliver(c.delivered, time.Duration(c.milliseconds)*time.Millisecond)
-		if p.rest != c.want || p.until(time.Hour, p.begun) != time.Hour+c.want {
-			t.Errorf("after %d deliveries in a span of which %d ms were taken a stream rests for %s, want %s", c.delivered, c.milliseconds, p.rest, c.want)
+		what          string
+		passed, taken time.Duration
+		credit        time.Duration
+	}{
+		{"nothing was saved", 0, 0, 0},
+		{"the share was taken", 100 * time.Millisecond, 80 * time.Millisecond, 0},
+		{"less was", 100 * time.Millisecond, 30 * time.Millisecond, 50 * time.Millisecond},
+		{"so more may be", 100 * time.Millisecond, 120 * time.Millisecond, 10 * time.Millisecond},
+		{"but no more than that", 100 * time.Millisecond, 120 * time.Millisecond, -30 * time.Millisecond},
+		{"until it is made up for", 25 * time.Millisecond, 0, -10 * time.Millisecond},
+		{"and not before", 20 * time.Millisecond, 0, 6 * time.Millisecond},
+		{"what is taken within a glance", glance / 2, 20 * time.Millisecond, 6 * time.Millisecond},
+		{"is seen after it", glance / 2, 0, 6*time.Millisecond + p.worth(glance) - 20*time.Millisecond},
+		{"no more is saved than a second's", time.Hour, 0, 800 * time.Millisecond},
+		{"no more is owed than half a second's", time.Hour, 2 * time.Hour, -400 * time.Millisecond},
+		{"and made up for in that", owed + glance, 0, p.worth(glance)},
+	} {
+		now, used = now+c.passed, used+c.taken
+		if got := p.room(now); got != (c.credit > 0) || (p.credit-c.credit).Abs() > time.Microsecond {
+			t.Errorf("%s: %s may be taken, want %s; room is %t", c.what, p.credit, c.credit, got)
 		}
-	}
-	deliver(5000, time.Hour)
-	used += 100 * time.Millisecond
-	for range 20 {
-		p.count(p.begun)
-	}
-	if got := p.until(0, p.begun+3*span); got != longestRest-2*step {
-		t.Errorf("after a span of enough and two without deliveries, a stream rests for %s", got)
-	}
-	deliver(5000, time.Hour)
-	if got := p.until(0, p.begun+time.Hour); got != 0 {
-		t.Errorf("after an hour without any, a stream rests for %s", got)
 	}
 }
 
-// Thousands of proxies that always have something new are given it as often as there is room, whatever number of them there is and
-// whatever one delivery takes.
+// However busy the processors are, some deliveries are made, and who has waited for long is given what waits.
+func TestEndpointsDoNotWaitForEver(t *testing.T) {
+	now := time.Hour
+	p := pace{now: func() time.Duration { return now }, used: func() time.Duration { return 2 * now }, processors: 0.8, few: 1000, looked: now, had: 2 * now}
+	came, made := now, 0
+	for now < came+longestWait {
+		if p.room(came) {
+			made++
+			p.take()
+			continue
+		}
+		now += glance
+	}
+	if want := int(longestWait.Seconds() * p.few); made < want-want/100 || made > want {
+		t.Errorf("%d deliveries in %s of full processors, want %d", made, longestWait, want)
+	}
+	for range 100 {
+		if !p.room(came) {
+			t.Fatalf("who came %s ago still waits", now-came)
+		}
+		p.take()
+	}
+	if p.room(came + time.Millisecond) {
+		t.Error("so does who came later")
+	}
+}
+
+// A line of thousands to whom something changes all the time is served in turn, at the share, however long one takes; and what kept the
+// processors busy before is soon forgotten.
 func TestDeliveriesSettleAtTheShare(t *testing.T) {
 	for _, c := range []struct {
 		proxies int
 		price   time.Duration
-	}{{100, 50 * time.Microsecond}, {2000, 50 * time.Microsecond}, {2000, 150 * time.Microsecond}, {10_000, 50 * time.Microsecond}, {10_000, 100 * time.Microsecond}} {
-		used := time.Duration(0)
-		p := pace{most: 180 * time.Millisecond, few: 200, used: func() time.Duration { return used }}
-		due := make([]time.Duration, c.proxies)
-		last := time.Duration(0)
-		for now := time.Duration(0); now < 20*time.Second; now += notch {
-			if now == 15*time.Second {
-				last = used
-			}
-			for i := range due {
-				if due[i] <= now {
-					p.count(now)
-					used += c.price
-					due[i] = now + max(p.until(0, now), notch)
-				}
-			}
+	}{{100, 50 * time.Microsecond}, {2000, 50 * time.Microsecond}, {2000, 150 * time.Microsecond}, {10_000, 50 * time.Microsecond}, {10_000, 150 * time.Microsecond}} {
+		now, used, again := time.Hour, time.Duration(0), func() {}
+		q := queue{workers: runtime.GOMAXPROCS(0) + 1, after: func(_ time.Duration, f func()) { again = f }, // none that would take anything
+			pace: pace{now: func() time.Duration { return now }, used: func() time.Duration { return used }, processors: 0.9, few: 2000, looked: now, credit: -time.Hour}}
+		looks := map[*stream]int{}
+		for range c.proxies {
+			st := &stream{}
+			looks[st] = 0
+			q.addEndpoints(st)
 		}
-		most := min(p.most, time.Duration(c.proxies*int(span/notch))*c.price)
-		if got := (used - last) / (5 * time.Second / span); got > most*12/10 || got < most*8/10 {
-			t.Errorf("%d proxies that are given something for %s take %s in a span, want about %s", c.proxies, c.price, got, most)
+		changed := func(st *stream) { looks[st]++; q.addEndpoints(st) }
+		begun := now
+		for now < begun+10*time.Second {
+			q.workers++ // as next takes leave of one that finds nothing
+			var served []*stream
+			for st := q.next(); st != nil; st = q.next() {
+				served = append(served, st)
+				now, used = now+c.price, used+c.price
+			}
+			for _, st := range served {
+				changed(st)
+			}
+			now += notch
+			again()
+		}
+		// Each is given something once a notch at most.
+		most := min(0.9, c.price.Seconds()*float64(c.proxies)/(notch.Seconds()+c.price.Seconds()*float64(c.proxies)))
+		if got := used.Seconds() / (now - begun).Seconds(); got > most*1.05 || got < most*0.9 {
+			t.Errorf("%d proxies that are given something for %s take %.2f processors, want %.2f", c.proxies, c.price, got, most)
+		}
+		least, greatest := math.MaxInt, 0
+		for _, n := range looks {
+			least, greatest = min(least, n), max(greatest, n)
+		}
+		if greatest > least+1 {
+			t.Errorf("of %d proxies one was given something %d times, and another %d times", c.proxies, least, greatest)
+		}
+		if held := cap(q.paced.streams); held > 4*c.proxies {
+			t.Errorf("a line of %d has room for %d", c.proxies, held)
 		}
 	}
 }
 
-// A stream rests for its time, less than two notches more, and never a turn of the wheel.
-func TestStreamsRestForTheirTime(t *testing.T) {
-	for rest := time.Duration(0); rest <= longestRest; rest += notch / 4 {
-		var w wheel
-		for range 3 {
-			w.turn()
-		}
-		one := &stream{}
-		if !w.put(one, rest) || w.put(&stream{}, longestRest) {
-			t.Fatal("who comes first has the wheel turned, and nobody else")
-		}
-		took := time.Duration(0)
-		for due := w.turn(); len(due) == 0 || due[0] != one; due = w.turn() {
-			if took += notch; took > longestRest {
-				t.Fatalf("a stream that rests for %s is still there", rest)
-			}
-		}
-		if took > rest || took+notch < rest {
-			t.Errorf("a stream that rests for %s does so for %s to %s", rest, took, took+notch)
-		}
-	}
-}
-
-// While much is delivered, a proxy that was given endpoints is given what changes from then on later, and all of it at once, with one look
+// While processors are busy, a proxy is given what changes of its endpoints later, and all of it at once, with one look
 // for that and for its acknowledgement; what else concerns it waits for nothing.
 func TestAChangeOfEndpointsWaitsWhileMuchIsDelivered(t *testing.T) {
 	s := newServer(t)
-	now, turn := time.Hour, func() {}
+	now, again := time.Hour, func() {}
 	s.queue.workers = 1 << 20 // none that would take anything
-	s.queue.pace = pace{now: func() time.Duration { return now }, used: func() time.Duration { return 0 }, most: 1, rest: longestRest}
-	s.queue.after = func(_ time.Duration, f func()) { turn = f }
+	taken := time.Duration(0)
+	s.queue.pace = pace{now: func() time.Duration { return now }, used: func() time.Duration { return taken }, processors: 1, looked: now, credit: 1}
+	s.queue.after = func(_ time.Duration, f func()) { again = f }
 	names := []string{"a", "b"}
 	set := func(revision uint64, name string) {
 		s.SetEndpoints(revision, map[string]*xds.Resource{name: load(t, name, uint32(revision))})
@@ -151,28 +170,27 @@ func TestAChangeOfEndpointsWaitsWhileMuchIsDelivered(t *testing.T) {
 		t.Fatalf("did not start: %+v", st.session.Progress())
 	}
 
-	now += longestRest
-	s.queue.pace.begun, s.queue.pace.rest = now, longestRest
 	set(3, "a")
 	work()
 	if len(sent) != 1 {
-		t.Fatal("the first change after a rest waits")
+		t.Fatal("the first change waits")
 	}
 	looks = 0
+	now, taken = now+time.Second, taken+time.Minute
 	acknowledge()
 	set(4, "a")
 	set(5, "b")
 	work()
 	if looks != 0 || len(sent) != 0 {
-		t.Fatalf("%d looks and %d responses before the proxy has rested", looks, len(sent))
+		t.Fatalf("%d looks and %d responses while processors are busy", looks, len(sent))
 	}
-	for range longestRest/notch + 1 {
-		turn()
-	}
+	now += owed + notch
+	again()
 	work()
 	if looks != 1 || len(sent) != 1 || len(sent[0].upserts) != 2 || sent[0].upserts[0] != s.lookup("a") {
 		t.Fatalf("%d looks and %d responses, want one with all that changed", looks, len(sent))
 	}
+	taken += time.Minute
 	s.SetProxy("p", 2, clusters(t, "a"), nil)
 	work()
 	if st.session.want.revision != 2 {
@@ -180,13 +198,13 @@ func TestAChangeOfEndpointsWaitsWhileMuchIsDelivered(t *testing.T) {
 	}
 }
 
-// However endpoints come and go, and while streams rest between two deliveries, each proxy is given the newest of all in the end.
+// However endpoints come and go, and while there is hardly room for it, each proxy is given the newest of all in the end.
 func TestEachProxyIsGivenTheNewestAfterChurn(t *testing.T) {
 	const proxies, services, changes = 40, 6, 3000
 	f := newFleet(t, proxies, services)
 	f.s.Heed(0)
 	f.s.queue.mu.Lock()
-	f.s.queue.pace.most, f.s.queue.pace.few, f.s.queue.pace.rest = 1, 0, 5*notch // and more with each span
+	f.s.queue.pace.processors, f.s.queue.pace.few = 0, 4000
 	f.s.queue.mu.Unlock()
 
 	var mu sync.Mutex

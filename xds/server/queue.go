@@ -6,25 +6,27 @@ import (
 	"time"
 )
 
-// queue holds the streams for which something waits, each once, in the order in which it came; those with a request and those that have
-// no configuration yet go first, but for every fourth, so that news go on while thousands of proxies come back. As many
-// workers as there are processors bring it to them, one stream after the other, and let all else run between two: so a change for
+// queue holds the streams for which something waits, in three lines, in each of them once and in the order in which it came. Those with a
+// request and those that have no configuration yet go first; then those with another configuration; then those of which nothing but
+// endpoints waits, while there is room for it, see pace. One in four goes before those with a request, in turn of either other line,
+// so that news go on while thousands of proxies come back.
+//
+// As many workers as there are processors bring it to them, one stream after the other, and let all else run between two: so a change for
 // thousands of proxies neither keeps the owner of the state from the next one nor a proxy that has just come from its configuration,
 // and the more there is to do, the more of it a stream is given at once. Workers are there while there is something to do.
-//
-// While endpoints come and go faster than each change could be delivered by itself, streams rest between two deliveries, see pace.
 type queue struct {
 	// after is time.AfterFunc, which tests replace.
 	after func(time.Duration, func())
 
 	mu sync.Mutex
 	// Guarded by mu.
-	urgent, waiting fifo
-	resting         wheel
-	pace            pace
+	urgent, waiting, paced fifo
+	pace                   pace
 	// turns counts those that were taken.
 	turns   uint64
 	workers int
+	// awaiting says that it will be asked again whether there is room.
+	awaiting bool
 }
 
 func newQueue() queue {
@@ -37,11 +39,21 @@ type fifo struct {
 	first   int
 }
 
-func (f *fifo) push(st *stream) { f.streams = append(f.streams, st) }
+// push makes use of the room of those that were taken, so that a list that never ends takes no more of it than it needs.
+func (f *fifo) push(st *stream) {
+	if f.first > len(f.streams)/2 && len(f.streams) == cap(f.streams) {
+		n := copy(f.streams, f.streams[f.first:])
+		clear(f.streams[n:])
+		f.streams, f.first = f.streams[:n], 0
+	}
+	f.streams = append(f.streams, st)
+}
+
+func (f *fifo) empty() bool { return f.first == len(f.streams) }
 
 // pop is nil when there is none.
 func (f *fifo) pop() *stream {
-	if f.first == len(f.streams) {
+	if f.empty() {
 		return nil
 	}
 	st := f.streams[f.first]
@@ -59,45 +71,16 @@ func (q *queue) add(st *stream) {
 	}
 }
 
-// addEndpoints has a stream looked at of which nothing but endpoints waits: when it may be given some again.
+// addEndpoints has a stream looked at of which nothing but endpoints waits, once there is room for it.
 func (q *queue) addEndpoints(st *stream) {
-	if st.queued.Load() || st.resting.Swap(true) {
+	if st.queued.Load() || st.paced.Swap(true) {
 		return
 	}
 	q.mu.Lock()
-	now := q.pace.now()
-	rest := q.pace.until(time.Duration(st.delivered.Load()), now) - now
-	if rest > 0 && q.resting.put(st, rest) {
-		q.after(notch, q.turn)
-	}
-	q.mu.Unlock()
-	if rest <= 0 {
-		st.resting.Store(false)
-		q.add(st)
-	}
-}
-
-// turn has those looked at that have rested, until none rests.
-func (q *queue) turn() {
-	q.mu.Lock()
-	due := q.resting.turn()
-	if q.resting.count > 0 {
-		q.after(notch, q.turn)
-	}
-	q.mu.Unlock()
-	for _, st := range due {
-		st.resting.Store(false)
-		q.add(st)
-	}
-}
-
-// delivered takes note of a delivery of endpoints, and says when that was.
-func (q *queue) delivered() time.Duration {
-	q.mu.Lock()
 	defer q.mu.Unlock()
-	now := q.pace.now()
-	q.pace.count(now)
-	return now
+	st.since = q.pace.now()
+	q.paced.push(st)
+	q.start()
 }
 
 // addUrgent has a stream looked at that has a request, or that waits for its first configuration.
@@ -111,10 +94,39 @@ func (q *queue) push(to *fifo, st *stream) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	to.push(st)
-	if q.workers < runtime.GOMAXPROCS(0) {
+	q.start()
+}
+
+// start has another worker begin, if there is something to do for one. It needs mu.
+func (q *queue) start() {
+	switch {
+	case q.workers >= runtime.GOMAXPROCS(0):
+	case q.urgent.empty() && q.waiting.empty() && !q.room():
+		q.await()
+	default:
 		q.workers++
 		go q.work()
 	}
+}
+
+// room says whether one of those that wait for room may be looked at. It needs mu.
+func (q *queue) room() bool {
+	return !q.paced.empty() && q.pace.room(q.paced.streams[q.paced.first].since)
+}
+
+// await has it asked again whether there is room, while somebody waits for it. It needs mu.
+func (q *queue) await() {
+	if !q.awaiting && !q.paced.empty() {
+		q.awaiting = true
+		q.after(notch, q.again)
+	}
+}
+
+func (q *queue) again() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.awaiting = false
+	q.start()
 }
 
 func (q *queue) work() {
@@ -129,18 +141,49 @@ func (q *queue) next() *stream {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.turns++
-	for i := range 2 {
-		if requests := (q.turns%4 != 0) == (i == 0); requests {
-			if st := q.urgent.pop(); st != nil {
-				st.urgent.Store(false)
-				return st
-			}
-		} else if st := q.waiting.pop(); st != nil {
-			st.queued.Store(false)
+	of := [...]func() *stream{q.takeUrgent, q.takeWaiting, q.takePaced}
+	switch q.turns % 8 {
+	case 4:
+		of = [...]func() *stream{q.takeWaiting, q.takePaced, q.takeUrgent}
+	case 0:
+		of = [...]func() *stream{q.takePaced, q.takeWaiting, q.takeUrgent}
+	}
+	for _, take := range of {
+		if st := take(); st != nil {
 			return st
 		}
 	}
 	q.urgent, q.waiting = fifo{}, fifo{}
+	if q.paced.empty() {
+		q.paced = fifo{}
+	}
 	q.workers--
+	q.await()
 	return nil
+}
+
+func (q *queue) takeUrgent() *stream {
+	st := q.urgent.pop()
+	if st != nil {
+		st.urgent.Store(false)
+	}
+	return st
+}
+
+func (q *queue) takeWaiting() *stream {
+	st := q.waiting.pop()
+	if st != nil {
+		st.queued.Store(false)
+	}
+	return st
+}
+
+func (q *queue) takePaced() *stream {
+	if !q.room() {
+		return nil
+	}
+	st := q.paced.pop()
+	q.pace.take()
+	st.paced.Store(false)
+	return st
 }

@@ -16,8 +16,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	"github.com/zoneforge/zoneforge/xds"
 )
 
 // maxID bounds, in bytes, what is told of an identifier that nobody vouches for.
@@ -42,8 +40,10 @@ type stream struct {
 	inbox  inbox
 	// handled holds a token when the request in the inbox was looked at, and the next may be received.
 	handled chan struct{}
-	// urgent and queued say that it waits for a worker, resting that it waits for its time, missed that a worker found its turn taken.
-	urgent, queued, resting, missed atomic.Bool
+	// urgent, queued and paced say that it waits for a worker, missed that one found its turn taken.
+	urgent, queued, paced, missed atomic.Bool
+	// since is guarded by the queue's mu: when it began to wait for room.
+	since time.Duration
 
 	turn sync.Mutex
 	// Guarded by turn.
@@ -61,11 +61,9 @@ type stream struct {
 	// stale says that the newest snapshot asks for others; it is stored with the server's mu held.
 	stale atomic.Bool
 
-	// calm is the session's, and reportedEndpoints what of endpoints the observer was told, as they were last; delivered is when the
-	// proxy was given endpoints last.
+	// calm is the session's, and reportedEndpoints what of endpoints the observer was told, as they were last.
 	calm              atomic.Bool
 	reportedEndpoints atomic.Uint64
-	delivered         atomic.Int64
 
 	mu sync.Mutex
 	// Guarded by mu: what the session reached.
@@ -336,7 +334,7 @@ func (st *stream) pass(in content) {
 }
 
 // receive has a request looked at. It says whether the next may be received only when this one was. An acknowledgement of endpoints
-// that nobody waits for is looked at when there is news of endpoints, or would be time for such: so one look does for both.
+// that nobody waits for is looked at when there is news of endpoints, or room for such: so one look does for both.
 func (st *stream) receive(req request) (waits bool) {
 	if _, ok := req.(acknowledgement); !ok || !st.inbox.setAck(req) {
 		st.inbox.setRequest(req)
@@ -431,9 +429,6 @@ func (st *stream) tell(out []*response) {
 	progress := st.publish()
 	for _, resp := range out {
 		s.tally.sent(resp)
-		if resp.typeURL == xds.TypeEndpoint {
-			st.delivered.Store(int64(s.queue.delivered()))
-		}
 		if err := st.send(resp); err != nil {
 			st.end(err)
 			return
