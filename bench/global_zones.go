@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -26,8 +25,6 @@ const (
 	// batch is how many resources go into one change, and patience bounds what takes a global with many zones long.
 	batch    = 2000
 	patience = 5 * time.Minute
-	// simulatedGC is GOGC of the process of the simulated zones.
-	simulatedGC = 400
 	// firstGlobal is before the last numbers of the addresses of globals.
 	firstGlobal = 10
 	// statusHold is the product's zones' before they tell of their proxies.
@@ -239,8 +236,6 @@ func (s *scale) manyZones(ctx context.Context) (*manyZones, error) {
 	if s.many != nil {
 		return s.many, nil
 	}
-	// What is simulated shares the machine with what is measured, so it pays for less garbage collection with memory.
-	debug.SetGCPercent(simulatedGC)
 	g, err := s.global(ctx, 1)
 	if err != nil {
 		return nil, err

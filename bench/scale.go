@@ -6,12 +6,17 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"strings"
 	"time"
 )
 
 // fullProxies is the size at which goals for one zone are judged.
 const fullProxies = 10_000
+
+// simulatedGC is GOGC of this process: what is simulated shares the machine with what is measured, so it pays for less garbage
+// collection with memory.
+const simulatedGC = 400
 
 // scaleOptions are the sizes of what is simulated.
 type scaleOptions struct {
@@ -84,6 +89,7 @@ func measureScale(ctx context.Context, o options, out io.Writer) (_ []Row, err e
 	if o.binary, err = o.product(); err != nil {
 		return nil, err
 	}
+	debug.SetGCPercent(simulatedGC)
 	prefix, held, err := reserve(o.network)
 	if err != nil {
 		return nil, err
