@@ -9,7 +9,7 @@ import (
 const (
 	// share is how much of the processors a zone takes before changes of endpoints wait: whoever waits for something else, and the way of
 	// each endpoint to be one is a dozen of such waits, finds one that has nothing to do. Of two processors it is a little less than one.
-	share = 0.45
+	share = 0.43
 	// saved is how much time's share can be saved up while less is taken, so that what takes the processors for a moment, as a collection of
 	// garbage does, has nothing wait; and owed how much of what was taken beyond the share is made up for, so that nothing waits for what
 	// was long ago.
