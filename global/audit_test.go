@@ -62,14 +62,18 @@ func TestAudit(t *testing.T) {
 		"wim writer POST 200 put Secret default/s", "wim writer POST 200 put Secret default/s", "vera viewer POST 403 forbidden /v1/changes", "wim writer POST 403 forbidden put Mesh other",
 		"wim writer PUT 422 invalid /v1/meshes/default/secrets/s", "  DELETE 401 unauthenticated /v1/meshes/default/secrets/s", "  POST 401 unauthenticated /v1/tokens/user",
 		"wim writer POST 404 unknown_route /v1/nowhere/at/all/x", "wim writer DELETE 200 delete Secret default/s", "wim writer POST 201 issue dataplane token for mesh default web, token *",
-		"admin admin POST 201 issue zone token for zone east, token *", "admin admin POST 204 revoke token *", "  PUT 401 unauthenticated /v1/meshes/x", "admin admin GET 200 /v1/backup",
+		"admin admin POST 201 issue zone token for zone east, token *", "admin admin POST 204 revoke a token, token *", "  PUT 401 unauthenticated /v1/meshes/x", "admin admin GET 200 /v1/backup",
 		"admin admin POST 200 delete Timeout default/t00",
 	}
 	if len(list) != len(want) {
 		t.Errorf("%d entries, want %d", len(list), len(want))
 	}
+	number := int64(0)
 	for i := range min(len(list), len(want)) {
 		e := list[i]
+		if number++; strings.Contains(want[i], "revoke") {
+			number++ // it was in the log before it was done
+		}
 		what := strings.Join(e.What, ", ")
 		if what == "" {
 			what = e.Path
@@ -80,7 +84,7 @@ func TestAudit(t *testing.T) {
 		if !strings.HasPrefix(got, prefix) {
 			t.Errorf("entry %d is %q, want %q", i, got, want[i])
 		}
-		if e.From != "127.0.0.1" || e.Time.IsZero() || e.Number != int64(i+1) || (e.Token == "") != (e.Name == "") {
+		if e.From != "127.0.0.1" || e.Time.IsZero() || e.Number != number || (e.Token == "") != (e.Name == "") {
 			t.Errorf("entry %d: %+v", i, e)
 		}
 	}
@@ -103,7 +107,7 @@ func TestAudit(t *testing.T) {
 	}
 	r = start(t, cfg)
 	r.want(401, "", "PUT", "/v1/meshes/y", "{}")
-	if page := r.audited("?limit=2"); len(page) != 2 || page[0].Number != int64(len(want)) || page[1].Path != "/v1/meshes/y" {
+	if page := r.audited("?limit=2"); len(page) != 2 || page[0].Number != number || page[1].Path != "/v1/meshes/y" {
 		t.Errorf("after a restart: %+v", page)
 	}
 	if page := r.audited("?limit=1&before=3"); len(page) != 1 || page[0].Number != 2 {

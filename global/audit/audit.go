@@ -51,6 +51,8 @@ type Entry struct {
 	Change int64 `json:"change,omitempty"`
 	// Omitted are the refused requests before this one that came too fast to be told one by one.
 	Omitted int64 `json:"omitted,omitempty"`
+	// Begun is the number of the entry that Begin made of the same request, which this one stands for now; 0 where there is none.
+	Begun int64 `json:"begun,omitempty"`
 }
 
 // refused is true of what changed nothing.
@@ -148,12 +150,22 @@ func (l *Log) Close() error {
 	return l.file.Close()
 }
 
+// Begin writes an entry of a request whose outcome isn't known yet, with status 0, and gives its number. It is on the disk when Begin
+// returns, and is listed until an entry that has this number as Begun is recorded.
+func (l *Log) Begin(e Entry) (number int64, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e.Status, e.Code, e.Omitted, e.Begun = 0, "", 0, 0
+	number = l.next
+	return number, errors.Join(l.write(e), l.sync())
+}
+
 // Record numbers an entry and writes it, unless it is one refusal too many. When Record returns it is with the operating system, and on the
 // disk unless it is of a refusal, of which there may be floods.
 func (l *Log) Record(e Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if e.refused() {
+	if e.refused() && e.Begun == 0 {
 		b := &l.users
 		if e.Name == "" {
 			b = &l.strangers
@@ -163,7 +175,20 @@ func (l *Log) Record(e Entry) error {
 			return nil
 		}
 	}
-	e.Number, e.Omitted = l.next, l.omitted
+	e.Omitted = l.omitted
+	if err := l.write(e); err != nil {
+		return err
+	}
+	l.omitted = 0
+	if e.refused() {
+		return nil
+	}
+	return l.sync()
+}
+
+// write gives an entry the next number and appends it.
+func (l *Log) write(e Entry) error {
+	e.Number = l.next
 	line, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("audit: %w", err)
@@ -179,10 +204,11 @@ func (l *Log) Record(e Entry) error {
 		return errors.Join(fmt.Errorf("audit: %w", err), l.file.Truncate(l.size))
 	}
 	l.size += int64(n)
-	l.next, l.omitted = l.next+1, 0
-	if e.refused() {
-		return nil
-	}
+	l.next++
+	return nil
+}
+
+func (l *Log) sync() error {
 	if err := l.file.Sync(); err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
@@ -203,7 +229,8 @@ func (l *Log) turn() error {
 	return errors.Join(append(errs, l.append())...)
 }
 
-// Entries lists up to limit of them with a number below before, where 0 means from the newest, the newest first.
+// Entries lists up to limit of them with a number below before, where 0 means from the newest, the newest first. An entry of Begin is left
+// out where a later one says what came of it.
 func (l *Log) Entries(limit int, before int64) ([]Entry, error) {
 	if limit <= 0 || limit > MaxPage {
 		limit = MaxPage
@@ -211,6 +238,7 @@ func (l *Log) Entries(limit int, before int64) ([]Entry, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock() // so that no file moves meanwhile
 	var out []Entry
+	ended := map[int64]bool{}
 	for n := 0; n < files && len(out) < limit; n++ {
 		text, err := os.ReadFile(l.path(n))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -220,7 +248,10 @@ func (l *Log) Entries(limit int, before int64) ([]Entry, error) {
 			return nil, fmt.Errorf("audit: %w", err)
 		}
 		for _, e := range slices.Backward(parse(text)) {
-			if len(out) < limit && (before <= 0 || e.Number < before) {
+			if e.Begun > 0 {
+				ended[e.Begun] = true
+			}
+			if len(out) < limit && (before <= 0 || e.Number < before) && !ended[e.Number] {
 				out = append(out, e)
 			}
 		}

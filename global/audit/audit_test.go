@@ -3,6 +3,7 @@ package audit
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +73,47 @@ func TestLogGoesOn(t *testing.T) {
 	list, _ := l.Entries(1, 0)
 	if e := list[0]; e.Name != "wim" || e.Change != 7 || len(e.What) != 1 {
 		t.Errorf("it came back as %+v", e)
+	}
+}
+
+// TestWhatWasBegun lists a request that was begun until its outcome is recorded, also after a restart and where both are in different
+// files, and forgets no refusals for it.
+func TestWhatWasBegun(t *testing.T) {
+	dir := t.TempDir()
+	l := opened(t, dir, 300, time.Now)
+	begin := func() int64 {
+		t.Helper()
+		n, err := l.Begin(Entry{Name: "ada", Method: "POST", Path: "/v1/kek", Status: 201, What: []string{"make key"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	want := func(about string, limit int, before int64, want ...int64) {
+		t.Helper()
+		if got := numbers(t, l, limit, before); !slices.Equal(got, want) {
+			t.Errorf("%s: entries %v, want %v", about, got, want)
+		}
+	}
+	for range burst + 1 {
+		if err := l.Record(Entry{Status: 401}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	crashed, ended := begin(), begin()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l = opened(t, dir, 300, time.Now)
+	want("before the outcome", 2, 0, ended, crashed)
+	l.omitted = 1
+	refused := begin()
+	record(t, l, Entry{Name: "ada", Status: 201, Begun: ended}, Entry{Name: "ada", Status: 500, Begun: refused})
+	want("after it", 3, 0, refused+2, refused+1, crashed)
+	want("a page later", 1, refused, crashed)
+	list, err := l.Entries(3, 0)
+	if err != nil || list[0].Begun != refused || list[1].Omitted != 1 || list[2].Status != 0 || list[2].What[0] != "make key" {
+		t.Errorf("%+v %v", list, err)
 	}
 }
 

@@ -15,6 +15,8 @@ import (
 
 // Audit is where requests beyond reading are recorded; *audit.Log is one.
 type Audit interface {
+	// Begin is called for what leaves no trace but the log, before it is done, and gives the entry's number.
+	Begin(audit.Entry) (number int64, err error)
 	// Record is called once for each of them, when its outcome is known.
 	Record(audit.Entry) error
 	// Entries lists up to limit with a number below before, where 0 means from the newest, the newest first.
@@ -97,7 +99,7 @@ func (a *api) audited(w http.ResponseWriter, r *http.Request, serve func(http.Re
 			n.Count = 0
 		}
 		if err := a.Audit.Record(n.Entry); err != nil {
-			a.Logger.Error("a request is missing in the audit log", zap.String("name", n.Name), zap.Error(err))
+			a.missing(n, err)
 		}
 	}()
 	if p := serve(answer, r.WithContext(context.WithValue(r.Context(), noteKey{}, n))); p != nil {
@@ -105,6 +107,25 @@ func (a *api) audited(w http.ResponseWriter, r *http.Request, serve func(http.Re
 		p.write(answer)
 	}
 	ended = true
+}
+
+// begins says what a request is about to do, as does would, and has it in the log before it is done. It is for what no history tells: of a
+// crash in the midst nothing else would be left.
+func (a *api) begins(r *http.Request, what string) {
+	n := noteOf(r.Context())
+	n.does(what)
+	if a.Audit == nil {
+		return
+	}
+	var err error
+	if n.Begun, err = a.Audit.Begin(n.Entry); err != nil {
+		n.Begun = 0
+		a.missing(n, err)
+	}
+}
+
+func (a *api) missing(n *note, err error) {
+	a.Logger.Error("a request is missing in the audit log", zap.String("name", n.Name), zap.Error(err))
 }
 
 // answered remembers the status of an answer.

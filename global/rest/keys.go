@@ -28,6 +28,7 @@ func (a *api) rotateKey(w http.ResponseWriter, r *http.Request, who Principal) *
 	if p := readJSON(w, r, &in, `{"purpose": "dataplane"}`); p != nil {
 		return p
 	}
+	a.begins(r, "rotate key of "+in.Purpose+" tokens")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commitTimeout)
 	defer cancel()
 	id, err := a.Tokens.RotateKey(ctx, token.Purpose(in.Purpose))
@@ -39,7 +40,7 @@ func (a *api) rotateKey(w http.ResponseWriter, r *http.Request, who Principal) *
 	case err != nil:
 		return a.storeProblem(err)
 	}
-	noteOf(r.Context()).does("rotate key of " + in.Purpose + " tokens, new key " + id)
+	noteOf(r.Context()).does("new key " + id)
 	a.Logger.Info("signing key rotated", zap.String("kind", in.Purpose), zap.String("id", id), zap.String("name", who.Name))
 	writeJSON(w, http.StatusCreated, map[string]string{"id": id, "purpose": in.Purpose})
 	return nil
@@ -53,6 +54,7 @@ func (a *api) retireKey(w http.ResponseWriter, r *http.Request, who Principal) *
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commitTimeout)
 	defer cancel()
 	id := r.PathValue("id")
+	a.begins(r, "retire key "+id)
 	switch err := a.Tokens.RetireKey(ctx, id); {
 	case errors.Is(err, ca.ErrUnknownKey):
 		return newProblem(http.StatusNotFound, "not_found", "no key of tokens has this id", "list /v1/signing-keys to see their ids")
@@ -61,7 +63,6 @@ func (a *api) retireKey(w http.ResponseWriter, r *http.Request, who Principal) *
 	case err != nil:
 		return a.storeProblem(err)
 	}
-	noteOf(r.Context()).does("retire key " + id)
 	a.Logger.Info("signing key retired", zap.String("id", id), zap.String("name", who.Name))
 	w.WriteHeader(http.StatusNoContent)
 	return nil

@@ -60,12 +60,12 @@ func (a *api) turnRoot(w http.ResponseWriter, r *http.Request, who Principal, me
 	if who.Role != RoleAdmin {
 		return newProblem(http.StatusForbidden, "forbidden", "not allowed to rotate roots", "use a token of an admin")
 	}
+	a.begins(r, what)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commitTimeout)
 	defer cancel()
 	if err := turn(ctx); err != nil {
 		return a.rootProblem(err)
 	}
-	noteOf(r.Context()).does(what)
 	a.Logger.Info("rotation of a root was asked for", zap.String("mesh", mesh), zap.String("name", who.Name))
 	is, err := a.Roots.Rotation(mesh)
 	if err != nil {

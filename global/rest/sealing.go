@@ -60,11 +60,12 @@ func (a *api) addSealingKey(w http.ResponseWriter, r *http.Request, who Principa
 	if p := a.adminOfSealing(who); p != nil {
 		return p
 	}
+	a.begins(r, "make key-encryption key")
 	id, err := a.Sealing.AddKey()
 	if err != nil {
 		return a.sealingProblem(err)
 	}
-	noteOf(r.Context()).does("make key-encryption key " + id)
+	noteOf(r.Context()).does("key " + id)
 	a.Logger.Info("key-encryption key made", zap.String("id", id), zap.String("name", who.Name))
 	writeJSON(w, http.StatusCreated, map[string]string{"key": id})
 	return nil
@@ -80,11 +81,12 @@ func (a *api) reseal(w http.ResponseWriter, r *http.Request, who Principal) *pro
 	default:
 		return newProblem(http.StatusServiceUnavailable, "busy", "secrets are being sealed anew already", "repeat it when that has ended")
 	}
+	a.begins(r, "seal secrets anew")
 	n, more, err := a.Sealing.Reseal(r.Context())
 	if err != nil {
 		return a.sealingProblem(err)
 	}
-	noteOf(r.Context()).does(fmt.Sprintf("seal %d secrets anew", n))
+	noteOf(r.Context()).does(fmt.Sprintf("%d secrets", n))
 	writeJSON(w, http.StatusOK, map[string]any{"resealed": n, "more": more})
 	return nil
 }
@@ -94,10 +96,10 @@ func (a *api) dropSealingKey(w http.ResponseWriter, r *http.Request, who Princip
 		return p
 	}
 	id := r.PathValue("id")
+	a.begins(r, "retire key-encryption key "+id)
 	if err := a.Sealing.DropKey(r.Context(), id); err != nil {
 		return a.sealingProblem(err)
 	}
-	noteOf(r.Context()).does("retire key-encryption key " + id)
 	a.Logger.Info("key-encryption key retired", zap.String("id", id), zap.String("name", who.Name))
 	w.WriteHeader(http.StatusNoContent)
 	return nil

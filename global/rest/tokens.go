@@ -258,6 +258,7 @@ func (a *api) revoke(w http.ResponseWriter, r *http.Request, who Principal) *pro
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commitTimeout)
 	defer cancel()
+	a.begins(r, "revoke a token")
 	id, err := a.Tokens.RevokeToken(ctx, in.Token)
 	for _, foreign := range []error{token.ErrMalformed, token.ErrUnknownKey, token.ErrSignature, token.ErrWrongPurpose} {
 		if errors.Is(err, foreign) {
@@ -268,9 +269,9 @@ func (a *api) revoke(w http.ResponseWriter, r *http.Request, who Principal) *pro
 		return a.storeProblem(err)
 	}
 	if id == "" {
-		noteOf(r.Context()).does("revoke a token that had ended")
+		noteOf(r.Context()).does("one that had ended")
 	} else {
-		noteOf(r.Context()).does("revoke token " + id)
+		noteOf(r.Context()).does("token " + id)
 	}
 	a.Logger.Info("token revoked", zap.String("id", id), zap.String("name", who.Name))
 	w.WriteHeader(http.StatusNoContent)
