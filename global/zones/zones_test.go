@@ -376,10 +376,12 @@ func TestDisabledIsRefusedAndCutOff(t *testing.T) {
 func TestDuplicateIdentityIsRefused(t *testing.T) {
 	f := start(t)
 	first := f.east()
-	r := f.refusal(f.zone("east", "1", "other", "zone:east"))
+	other := f.zone("east", "1", "other", "zone:east")
+	r := f.refusal(other)
 	if r.GetCode() != kdsv1.Refusal_CODE_DUPLICATE_ZONE || !strings.Contains(r.GetReason(), `replica "0"`) {
 		t.Fatalf("refusal %v", r)
 	}
+	other.stop() // or it comes back, as soon as nobody is in its way
 	// A second replica has the identity of the first.
 	second := f.zone("east", "1", "id-east", "zone:east")
 	f.event(second, func(e kds.ZoneEvent) bool { return e.Welcome != nil })
