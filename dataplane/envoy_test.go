@@ -167,6 +167,7 @@ func TestRealEnvoyPresentsItselfAndHidesItsToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.admin.Timeout = time.Minute // what is slow here is the machine
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	done := make(chan error, 1)

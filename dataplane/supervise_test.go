@@ -96,6 +96,7 @@ func run(t *testing.T, mode string, change func(*Config)) (lines *bufio.Scanner,
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.admin.Timeout = time.Minute // what is slow here is the machine
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
 	done = make(chan error, 1)

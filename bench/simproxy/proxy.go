@@ -78,8 +78,8 @@ func (p *Proxy) run(ctx context.Context, conn *grpc.ClientConn) {
 		if ctx.Err() != nil {
 			return
 		}
-		p.fleet.reconnects.Add(1)
 		p.fleet.ended(err)
+		p.fleet.reconnects.Add(1)
 		if connected {
 			pause = p.fleet.cfg.Pause / 10
 		}
