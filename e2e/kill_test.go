@@ -8,9 +8,22 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
+
+// killings counts the steps of killings of backends, so that it is odd from before a backend is killed until its end was seen elsewhere: its
+// Envoy ends a little after its launcher, and meanwhile answers, and breaks off what it began.
+type killings struct{ steps atomic.Int64 }
+
+func (k *killings) step() { k.steps.Add(1) }
+
+// now is what a request asks for before it begins.
+func (k *killings) now() int64 { return k.steps.Load() }
+
+// met tells whether a backend was on its way out at any time since then.
+func (k *killings) met(then int64) bool { return then%2 == 1 || k.steps.Load() != then }
 
 // TestKilledAtRandom kills global, a zone and its proxies while changes are applied. Whatever a client was told is committed
 // must be there in the end, half of nothing, and both zones must hold the same.

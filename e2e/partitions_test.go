@@ -14,7 +14,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,8 +38,7 @@ type distributed struct {
 	// hosts are the addresses of sites.
 	hosts map[string][]int
 
-	// kills counts those of backends.
-	kills atomic.Int64
+	kills killings
 
 	mu     sync.Mutex
 	failed []string
@@ -179,9 +177,9 @@ func (d *distributed) load() (stop func()) {
 				tick := time.NewTicker(50 * time.Millisecond)
 				defer tick.Stop()
 				for ctx.Err() == nil {
-					kills := d.kills.Load()
+					kills := d.kills.now()
 					r, a, err := ask(client, "GET", "http://"+d.at(10, 8080)+path)
-					if errors.Is(err, io.ErrUnexpectedEOF) && d.kills.Load() != kills {
+					if errors.Is(err, io.ErrUnexpectedEOF) && d.kills.met(kills) {
 						continue // its answer had begun when its backend was killed, so nobody could ask again
 					}
 					if err == nil && (r.StatusCode != http.StatusOK || a.Workload == "") {
@@ -366,9 +364,10 @@ func TestPartitions(t *testing.T) {
 		d.run("east", d.zoneArgs("east", 2)...)
 		d.answered("echo-east", "echo-west")
 		// A proxy leaves and joins.
-		d.kills.Add(1)
+		d.kills.step()
 		d.kill("echo-east")
 		d.answered("echo-west")
+		d.kills.step()
 		d.startEcho(siteEast, 2, 11)
 		d.answered("echo-east", "echo-west")
 		d.net.Heal()

@@ -221,7 +221,7 @@ func (o *ordeal) killBackend() string {
 	o.settled("east", inEast)
 	o.settled("west", inWest)
 	o.h.Fault("kill -9 of a backend with its Envoy")
-	o.kills.Add(1)
+	o.kills.step()
 	o.kill("near-east")
 	client := newClient(o.t)
 	served := func(by string) {
@@ -236,6 +236,7 @@ func (o *ordeal) killBackend() string {
 	}
 	served("near41")
 	o.settled("east", inEast-1)
+	o.kills.step()
 	o.startNear()
 	o.settled("east", inEast)
 	served("near31")

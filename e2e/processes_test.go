@@ -17,7 +17,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,9 +45,8 @@ type ordeal struct {
 	sent             int
 	client           *http.Client
 	// down are processes that were killed or stand still, with what brings each back.
-	down map[string]func()
-	// kills counts those of backends.
-	kills atomic.Int64
+	down  map[string]func()
+	kills killings
 	stop  chan struct{}
 	wg    sync.WaitGroup
 }
@@ -198,7 +196,7 @@ func (o *ordeal) request(sender int) {
 			o.t.Error(err)
 			return
 		}
-		began, kills := time.Now(), o.kills.Load()
+		began, kills := time.Now(), o.kills.now()
 		response, a, err := answerTo(client, r)
 		if err != nil || response.StatusCode != http.StatusOK {
 			lost := fmt.Sprintf("%s: %v", path, err)
@@ -207,7 +205,7 @@ func (o *ordeal) request(sender int) {
 			}
 			lost += fmt.Sprintf(" after %s", time.Since(began).Round(time.Millisecond))
 			without := ""
-			if errors.Is(err, io.ErrUnexpectedEOF) && o.kills.Load() != kills {
+			if errors.Is(err, io.ErrUnexpectedEOF) && o.kills.met(kills) {
 				without = "its answer had begun when its backend was killed"
 			}
 			o.h.Asked(history.Request{By: name(), Count: 1, Lost: lost, Without: without})

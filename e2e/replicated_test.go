@@ -218,7 +218,7 @@ func (f *replicated) holder(zone string, but ...int) (holder int) {
 // applyAt applies documents through a replica, and waits until the last proxy has them.
 func (f *replicated) applyAt(i int, documents ...string) {
 	f.t.Helper()
-	out, err := f.tryAs(f.path("global", "admin-token"), "apply", "--address", "https://"+f.at(replicaHost(i), restPort), "--wait", "--timeout", "30s",
+	out, err := f.tryAs(f.path("global", "admin-token"), "apply", "--address", "https://"+f.at(replicaHost(i), restPort), "--wait", "--timeout", applyTime,
 		"-f", f.write("apply.yaml", strings.Join(documents, "\n---\n")))
 	if err != nil {
 		f.t.Fatalf("apply through %s: %s %v", replicaName(i), out, err)
