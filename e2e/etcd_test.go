@@ -39,16 +39,27 @@ func TestMembersOfEtcd(t *testing.T) {
 	change := func() {
 		t.Helper()
 		n++
-		f.apply(gatewayRoute(fmt.Sprint("change-", n), "", pathRule(fmt.Sprint("/change-", n))))
+		file := f.write("change.yaml", gatewayRoute(fmt.Sprint("change-", n), "", pathRule(fmt.Sprint("/change-", n))))
+		// Global may refuse it, and say so, until another leader of etcd is elected, or what it is connected to is found dead.
+		f.await("a change", func() error {
+			_, err := f.try("apply", "--wait", "--timeout", applyTime, "-f", file)
+			return err
+		})
+	}
+	whole := func() {
+		t.Helper()
+		done(f.etcd.Await(within(t, awaitTime)))
 	}
 
 	// With one member gone, or standing still, there is a quorum.
 	f.etcd.Kill(0)
 	change()
 	done(f.etcd.Run(0))
+	whole()
 	done(f.etcd.Pause(1))
 	change()
 	done(f.etcd.Resume(1))
+	whole()
 
 	// With two gone there is none: what was there is served, and nothing is written.
 	f.etcd.Kill(1)
@@ -64,6 +75,7 @@ func TestMembersOfEtcd(t *testing.T) {
 	})
 	done(f.etcd.Run(1))
 	done(f.etcd.Run(2))
+	whole()
 	f.isReady(0)
 	change()
 

@@ -23,6 +23,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/etcdutl/v3/snapshot"
 	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // Config of a cluster. All but Quota is needed.
@@ -88,7 +90,7 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 			return nil, errors.Join(err, c.Close())
 		}
 	}
-	if err := c.await(ctx); err != nil {
+	if err := c.Await(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
@@ -203,8 +205,8 @@ func (c *Cluster) with(do func(*clientv3.Client) error, members ...int) error {
 	return errors.Join(do(cli), cli.Close())
 }
 
-// await waits until each running member answers what needs a quorum.
-func (c *Cluster) await(ctx context.Context) error {
+// Await waits until each running member answers what needs a quorum.
+func (c *Cluster) Await(ctx context.Context) error {
 	for i, m := range c.members {
 		if m.done == nil {
 			continue
@@ -232,13 +234,35 @@ func (c *Cluster) await(ctx context.Context) error {
 	return nil
 }
 
+// told repeats what may be repeated until etcd has an answer to it: a member on a busy machine loses its leader, or takes too long, by itself.
+func told(ctx context.Context, ask func() error) error {
+	for {
+		err := ask()
+		var answer rpctypes.EtcdError
+		code := status.Code(err)
+		if errors.As(err, &answer) {
+			code = answer.Code()
+		}
+		if code != codes.Unavailable || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
 // Compact forgets all revisions but the newest.
 func (c *Cluster) Compact(ctx context.Context) error {
 	return c.with(func(cli *clientv3.Client) error {
-		res, err := cli.Get(ctx, "revision")
-		if err == nil {
-			_, err = cli.Compact(ctx, res.Header.Revision, clientv3.WithCompactPhysical())
-		}
+		err := told(ctx, func() error {
+			res, err := cli.Get(ctx, "revision")
+			if err == nil {
+				_, err = cli.Compact(ctx, res.Header.Revision, clientv3.WithCompactPhysical())
+			}
+			return err
+		})
 		if errors.Is(err, rpctypes.ErrCompacted) {
 			return nil // nothing has happened since the last time
 		}
@@ -250,7 +274,10 @@ func (c *Cluster) Compact(ctx context.Context) error {
 func (c *Cluster) Defragment(ctx context.Context) error {
 	return c.with(func(cli *clientv3.Client) error {
 		for _, m := range c.members {
-			if _, err := cli.Defragment(ctx, m.client()); err != nil {
+			if err := told(ctx, func() error {
+				_, err := cli.Defragment(ctx, m.client())
+				return err
+			}); err != nil {
 				return fmt.Errorf("etcd cluster: %s: %w", m.name, err)
 			}
 		}
@@ -263,7 +290,10 @@ func (c *Cluster) Fill(ctx context.Context, prefix string) error {
 	return c.with(func(cli *clientv3.Client) error {
 		value := strings.Repeat("x", 1<<20)
 		for i := 0; ; i++ {
-			_, err := cli.Put(ctx, prefix+strconv.Itoa(i), value)
+			err := told(ctx, func() error {
+				_, err := cli.Put(ctx, prefix+strconv.Itoa(i), value)
+				return err
+			})
 			if err != nil && strings.Contains(err.Error(), "database space exceeded") {
 				return nil
 			}
@@ -277,8 +307,10 @@ func (c *Cluster) Fill(ctx context.Context, prefix string) error {
 // Free deletes what Fill wrote, compacts, defragments and disarms the alarm, as an operator does.
 func (c *Cluster) Free(ctx context.Context, prefix string) error {
 	if err := c.with(func(cli *clientv3.Client) error {
-		_, err := cli.Delete(ctx, prefix, clientv3.WithPrefix())
-		return err
+		return told(ctx, func() error {
+			_, err := cli.Delete(ctx, prefix, clientv3.WithPrefix())
+			return err
+		})
 	}); err != nil {
 		return fmt.Errorf("etcd cluster: free: %w", err)
 	}
@@ -286,8 +318,10 @@ func (c *Cluster) Free(ctx context.Context, prefix string) error {
 		return err
 	}
 	return c.with(func(cli *clientv3.Client) error {
-		_, err := cli.AlarmDisarm(ctx, &clientv3.AlarmMember{})
-		return err
+		return told(ctx, func() error {
+			_, err := cli.AlarmDisarm(ctx, &clientv3.AlarmMember{})
+			return err
+		})
 	})
 }
 
@@ -320,5 +354,5 @@ func (c *Cluster) Restore(ctx context.Context, path string, bump uint64) error {
 			return err
 		}
 	}
-	return c.await(ctx)
+	return c.Await(ctx)
 }
