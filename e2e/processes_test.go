@@ -124,8 +124,9 @@ func (o *ordeal) populate() {
 	}
 	o.holder("east")
 	o.holder("west")
+	// They go on until the gateway has heard that a backend is gone, however busy the machine is.
 	retry := "type: Retry\nmesh: default\nname: all\nsources: [{match: {kuma.io/service: '*'}}]\ndestinations: [{match: {kuma.io/service: '*'}}]\n" +
-		"conf: {http: {numRetries: 6, retryOn: [gateway_error, connect_failure, refused_stream], backOff: {baseInterval: 100ms, maxInterval: 1s}}}\n"
+		"conf: {http: {numRetries: 60, retryOn: [gateway_error, connect_failure, refused_stream], backOff: {baseInterval: 100ms, maxInterval: 1s}}}\n"
 	// Envoy admits three retries at a time by itself, which are fewer than the requests that a killed backend ends.
 	breaker := "type: CircuitBreaker\nmesh: default\nname: all\nsources: [{match: {kuma.io/service: '*'}}]\ndestinations: [{match: {kuma.io/service: '*'}}]\n" +
 		"conf: {thresholds: {maxRetries: 100}}\n"
