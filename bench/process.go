@@ -127,8 +127,8 @@ func (c *child) status(field string) (int64, error) {
 
 // until calls ok until it gives no error, as long as the time lasts and all processes run.
 func until(ctx context.Context, what string, limit time.Duration, running []*child, ok func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+	over := time.NewTimer(limit)
+	defer over.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -143,6 +143,8 @@ func until(ctx context.Context, what string, limit time.Duration, running []*chi
 		}
 		select {
 		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", what, ctx.Err())
+		case <-over.C:
 			return fmt.Errorf("%s: not within %s: %w", what, limit, last)
 		case <-tick.C:
 		}

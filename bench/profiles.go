@@ -118,7 +118,7 @@ func (r *recording) run(ctx context.Context) {
 		if err != nil {
 			r.err = err
 		}
-		var wait time.Duration
+		wait := time.Millisecond // in which whoever is about to kill the process goes before the next profile
 		if waiting {
 			wait = 10 * time.Millisecond
 		}

@@ -96,13 +96,15 @@ func (f *Fleet) Watch(seen Seen) {
 
 // Await returns when ok says yes, which is asked every few milliseconds.
 func (f *Fleet) Await(ctx context.Context, what string, limit time.Duration, ok func(Counts) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+	over := time.NewTimer(limit)
+	defer over.Stop()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !ok(f.Counts()) {
 		select {
 		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", what, ctx.Err())
+		case <-over.C:
 			return fmt.Errorf("%s: not within %s: %+v; the last stream that ended: %w", what, limit, f.Counts(), f.why())
 		case <-tick.C:
 		}
