@@ -130,8 +130,8 @@ func TestCommitAndRead(t *testing.T) {
 		t.Fatal("an old snapshot changed")
 	}
 	select {
-	case <-first.Stale():
-	default:
+	case <-first.Stale(): // a moment after the new one is to be had
+	case <-testContext(t).Done():
 		t.Fatal("an old snapshot is not stale")
 	}
 	if count(snap, "Timeout", "default") != 2 || count(snap, "Timeout", "other") != 0 {
