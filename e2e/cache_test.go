@@ -100,20 +100,21 @@ func TestCache(t *testing.T) {
 	// kept waits until an answer comes from the cache: it may still be on its way there when the client has it.
 	kept := func(address string, header ...string) (*http.Response, string) {
 		t.Helper()
-		var first string
+		// Each answer that comes before the first one is kept is on its way there, too, and may take the first one's place.
+		told := map[string]bool{}
 		f.await("an answer that is kept", func() error {
 			r, body := get(address, header...)
+			told[body] = true
 			if status := r.Header.Get("X-Cache") + r.Header.Get("X-Kept"); status != "HIT" {
 				return fmt.Errorf("%s %v: %s", address, header, status)
 			}
-			first = body
 			return nil
 		})
 		before, _, _ := o.seen()
 		r, body := get(address, header...)
 		after, _, _ := o.seen()
-		if status := r.Header.Get("X-Cache") + r.Header.Get("X-Kept"); status != "HIT" || body != first || after != before {
-			t.Errorf("%s %v: %s, %q after %q, %d requests reached the origin", address, header, status, body, first, after-before)
+		if status := r.Header.Get("X-Cache") + r.Header.Get("X-Kept"); status != "HIT" || !told[body] || after != before {
+			t.Errorf("%s %v: %s, %q after %v, %d requests reached the origin", address, header, status, body, told, after-before)
 		}
 		return r, body
 	}
@@ -212,18 +213,20 @@ func TestCache(t *testing.T) {
 	})
 	t.Run("stale answers are asked about once more", func(t *testing.T) {
 		address := at("/strict/stale", "Cache-Control:max-age=1", `Etag:"v1"`)
-		_, first := get(address)
+		// Each answer that comes before the first one is kept may be the one that is.
+		told := map[string]bool{}
 		f.await("the answer to become stale", func() error {
 			r, body := get(address)
 			if status := r.Header.Get("X-Cache"); status != "REVALIDATED" {
+				told[body] = true
 				return fmt.Errorf("%s %v", status, r.Header)
 			}
-			if body != first {
-				t.Errorf("%q became %q", first, body)
+			if !told[body] {
+				t.Errorf("one of %v became %q", told, body)
 			}
 			return nil
 		})
-		address = at("/strict/gone", "Cache-Control:max-age=2")
+		address, first := at("/strict/gone", "Cache-Control:max-age=2"), ""
 		f.await("an answer that is kept for a while", func() error {
 			r, body := get(address)
 			if first = body; r.Header.Get("X-Cache") != "HIT" {

@@ -96,8 +96,7 @@ func TestEveryAnswerIsExplained(t *testing.T) {
 		state[i].Store(either)
 		next := 1 - now[i]
 		changing.Store(fmt.Sprintf("change %d was on its way, of %s to %d", n, all[i].name, next))
-		f.post(all[i].documents[next], all[i].documents[now[i]])
-		f.acknowledged("east", churnProxies)
+		f.live(f.post(all[i].documents[next], all[i].documents[now[i]]))
 		now[i] = next
 		settling = append(settling, i)
 		if len(settling) > 3 {
@@ -130,8 +129,24 @@ func TestEveryAnswerIsExplained(t *testing.T) {
 	}
 }
 
+// live waits until a change is on every proxy: what a zone said of its proxies may be older than what it took.
+func (f *federation) live(change int64) {
+	f.t.Helper()
+	f.await(fmt.Sprintf("change %d", change), func() error {
+		code, body, err := f.rest(http.MethodGet, fmt.Sprintf("/v1/changes/%d/status", change), nil)
+		var receipt struct{ Live bool }
+		if err == nil {
+			err = json.Unmarshal(body, &receipt)
+		}
+		if err == nil && (code != http.StatusOK || !receipt.Live) {
+			err = fmt.Errorf("status %d: %s", code, body)
+		}
+		return err
+	})
+}
+
 // post applies a document by REST, and deletes in the same change what the one before held and it doesn't.
-func (f *federation) post(document, before string) {
+func (f *federation) post(document, before string) (change int64) {
 	f.t.Helper()
 	type key struct {
 		Kind string `json:"kind"`
@@ -170,7 +185,12 @@ func (f *federation) post(document, before string) {
 		f.t.Fatal(err)
 	}
 	code, answer, err := f.rest(http.MethodPost, "/v1/changes", bytes.NewReader(text))
+	var done struct{ Change int64 }
+	if err == nil {
+		err = json.Unmarshal(answer, &done)
+	}
 	if err != nil || code/100 != 2 {
 		f.t.Fatalf("change: %d %s %v\n%s", code, answer, err, text)
 	}
+	return done.Change
 }

@@ -97,6 +97,29 @@ func silent(t *testing.T, c net.Conn) {
 	}
 }
 
+// lost waits until the proxy has lost bytes of a connection, and so will lose all that come after them.
+func lost(t *testing.T, p *Proxy) {
+	t.Helper()
+	silenced := func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for l := range p.links {
+			if l.silent {
+				return true
+			}
+		}
+		return false
+	}
+	late := time.After(time.Minute)
+	for !silenced() {
+		select {
+		case <-late:
+			t.Fatal("nothing was lost")
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
 func ends(t *testing.T, c net.Conn) {
 	t.Helper()
 	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
@@ -142,6 +165,7 @@ func TestBlackholeStaysSilent(t *testing.T) {
 	hear(t, c, "a")
 	p.Blackhole()
 	say(t, c, "lost")
+	lost(t, p)
 	silent(t, c)
 	p.Heal()
 	say(t, c, "lost, too")
