@@ -47,7 +47,8 @@ func TestDamagedStateLosesNoRequest(t *testing.T) {
 		f.kill("east")
 		info, err := os.Stat(f.path("east", "state.db"))
 		if err == nil {
-			err = os.Truncate(f.path("east", "state.db"), info.Size()/2)
+			// A database grows by doubling, so its second half may hold nothing yet.
+			err = os.Truncate(f.path("east", "state.db"), info.Size()/4)
 		}
 		if err != nil {
 			t.Fatal(err)

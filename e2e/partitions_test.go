@@ -345,8 +345,8 @@ func TestPartitions(t *testing.T) {
 			return err
 		})
 	}
-	// Three heartbeats of a second, and what a busy machine takes; without them the kernel would take minutes.
-	const heartbeats = 20 * time.Second
+	// Three heartbeats of a second, and what a busy machine takes; without them the kernel would take a quarter of an hour.
+	const heartbeats = time.Minute
 
 	t.Run("global is cut off from all zones", func(t *testing.T) {
 		began := time.Now()
@@ -435,17 +435,14 @@ func TestPartitions(t *testing.T) {
 		d.apply(gatewayRoute("late", "", "      - matches: [{path: {match: EXACT, value: /late}}]\n        backends: [{destination: {kuma.io/service: one}}]\n"))
 		d.answers(client, http.StatusOK, "GET", "http://"+d.at(10, 8080)+"/late")
 		d.answered("echo-east", "echo-west")
-		d.await("requests", func() error {
+		d.await("requests, and packets that were lost and overtaken", func() error {
 			d.mu.Lock()
 			defer d.mu.Unlock()
-			if d.sent < 300 {
-				return fmt.Errorf("%d were sent", d.sent)
+			if c := d.net.Count(siteWest, siteEast); d.sent < 300 || c.Dropped == 0 || c.Overtaken == 0 {
+				return fmt.Errorf("%d were sent, over %+v", d.sent, c)
 			}
 			return nil
 		})
-		if c := d.net.Count(siteWest, siteEast); c.Dropped == 0 || c.Overtaken == 0 {
-			t.Errorf("the network was too good: %+v", c)
-		}
 		d.net.Heal()
 		d.lostNone("packets were lost")
 	})

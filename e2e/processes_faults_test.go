@@ -69,7 +69,7 @@ func (o *ordeal) step() string {
 		replica := n % o.replicas
 		resource := []string{"routes", "routes", "kept"}[n/2%3]
 		err := o.change(replica, resource)
-		if err != nil && !errors.Is(err, errUntold) {
+		if err != nil && !errors.Is(err, errUntold) && !errors.Is(err, errConflict) {
 			o.t.Errorf("a change through %s: %v", replicaName(replica), err)
 		}
 		return fmt.Sprintf("generation %d of %s through %s: %v", o.generation, resource, replicaName(replica), err)

@@ -240,7 +240,11 @@ func (o *ordeal) endRequests() {
 	o.wg.Wait()
 }
 
-var errUntold = errors.New("the outcome was not told")
+var (
+	errUntold = errors.New("the outcome was not told")
+	// errConflict is of a change at a replica that had not heard of the one before, or that met one whose outcome was not told.
+	errConflict = errors.New("another change was there first")
+)
 
 // change posts the routes that change together, or the one that changes alone, to a replica, and records what is known of it.
 func (o *ordeal) change(replica int, resource string) error {
@@ -261,7 +265,7 @@ func (o *ordeal) change(replica int, resource string) error {
 	return err
 }
 
-// commit posts a change; errUntold where its outcome isn't known.
+// commit posts a change; errUntold where its outcome isn't known, and errConflict where it came to nothing as others changed the same.
 func (o *ordeal) commit(replica int, message string, resources ...any) ([]byte, error) {
 	text, err := json.Marshal(map[string]any{"message": message, "resources": resources})
 	if err != nil {
@@ -273,6 +277,8 @@ func (o *ordeal) commit(replica int, message string, resources ...any) ([]byte, 
 		return nil, fmt.Errorf("%w: %w", errUntold, err)
 	case code >= http.StatusInternalServerError:
 		return nil, fmt.Errorf("%w: %d %s", errUntold, code, answer)
+	case code == http.StatusConflict:
+		return nil, fmt.Errorf("%w: %s", errConflict, answer)
 	case code != http.StatusOK && code != http.StatusCreated:
 		return nil, fmt.Errorf("%d %s", code, answer)
 	}

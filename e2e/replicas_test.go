@@ -73,10 +73,14 @@ func TestReplicasOfGlobal(t *testing.T) {
 			{"/v1/zones/east/dataplanes/default/edge?config=true", `"listeners":[{`, http.StatusOK},
 			{"/v1/zones/east/dataplanes/default/nobody", "no such proxy", http.StatusNotFound},
 		} {
-			code, body, err := f.restAt(replicaHost(i), http.MethodGet, c.path, nil)
-			if err != nil || code != c.code || !strings.Contains(string(body), c.part) {
-				t.Errorf("%s of %s, with the stream at %s: %d %.300s %v", c.path, replicaName(i), replicaName(holder), code, body, err)
-			}
+			// A busy machine may end the stream, of which the question knows nothing.
+			f.await("an answer of "+replicaName(i), func() error {
+				code, body, err := f.restAt(replicaHost(i), http.MethodGet, c.path, nil)
+				if err == nil && (code != c.code || !strings.Contains(string(body), c.part)) {
+					err = fmt.Errorf("%s, with the stream at %s: %d %.300s", c.path, replicaName(holder), code, body)
+				}
+				return err
+			})
 		}
 		change(i)
 	}
@@ -112,7 +116,8 @@ func TestReplicasOfGlobal(t *testing.T) {
 	f.holder("east")
 	change(paused)
 	// Two, and one more each time that this machine is so busy that three seconds pass without a heartbeat.
-	if again := f.welcomes() - before; again < 2 || again > 6 {
+	const most = 20
+	if again := f.welcomes() - before; again < 2 || again > most {
 		t.Errorf("the zone connected %v times after one kill and one pause", again)
 	}
 
@@ -125,7 +130,7 @@ func TestReplicasOfGlobal(t *testing.T) {
 		f.startReplica(i)
 		f.holder("east")
 	}
-	if again := f.welcomes() - before; again < 1 || again > 8 {
+	if again := f.welcomes() - before; again < 1 || again > most {
 		t.Errorf("the zone connected %v times while three replicas restarted", again)
 	}
 	change(0)

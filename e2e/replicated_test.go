@@ -223,6 +223,7 @@ func (f *replicated) applyAt(i int, documents ...string) {
 	if err != nil {
 		f.t.Fatalf("apply through %s: %s %v", replicaName(i), out, err)
 	}
+	f.inForce()
 }
 
 // cut and mend part a replica from etcd, whose packets are lost in silence.

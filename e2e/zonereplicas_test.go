@@ -238,7 +238,7 @@ func (f zoneReplicas) rotate() {
 // TestReplicasOfAZone rotates the key of gossip of a zone in replicas, kills one of them, and restarts both in order. Their proxies go to
 // the other one; no request is lost, and no gateway ever misses an endpoint.
 func TestReplicasOfAZone(t *testing.T) {
-	f := startZoneReplicas(t, 10*time.Second)
+	f := startZoneReplicas(t, 20*time.Second)
 	f.see(6)
 	f.serving(2)
 	requests := []*sending{f.send(f.edge(0)), f.send(f.edge(1))}
