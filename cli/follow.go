@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 )
@@ -130,7 +129,7 @@ func (z zoneReceipt) reasons() []string {
 // retryPause parts two attempts to go on watching, such as while a replica of global restarts.
 const retryPause = 200 * time.Millisecond
 
-// absentGrace is how long a zone that is not connected is waited for.
+// absentGrace is how long a zone that is not connected is waited for, from when it is missed.
 const absentGrace = 10 * time.Second
 
 // errRefused voids a receipt: what is wrong stands in the lines before.
@@ -144,14 +143,15 @@ type follower struct {
 	// drawn is the number of lines that are to be rewritten; told holds the line that was last printed for a zone.
 	drawn int
 	told  map[string]string
+	// missed holds since when zones that must take the change are not connected.
+	missed map[string]time.Time
 }
 
 // follow shows how far a change has come until it is complete or time is up. The last receipt that came is returned with
 // the error, too.
 func (f *follower) follow(ctx context.Context, client *client, seq int64, timeout time.Duration) (*receipt, error) {
-	f.told = map[string]string{}
-	begun := time.Now()
-	deadline := begun.Add(timeout)
+	f.told, f.missed = map[string]string{}, map[string]time.Time{}
+	deadline := time.Now().Add(timeout)
 	// Global ends the watch by itself; this is for one that doesn't answer any more.
 	watch, cancel := context.WithDeadline(ctx, deadline.Add(3*time.Second))
 	defer cancel()
@@ -166,7 +166,7 @@ func (f *follower) follow(ctx context.Context, client *client, seq int64, timeou
 		switch {
 		case ctx.Err() != nil:
 			return last, ctx.Err()
-		case err == nil && complete && last.settled(time.Since(begun)), errors.As(err, &p):
+		case err == nil && complete && f.settled(last, time.Now()), errors.As(err, &p):
 		case time.Now().Before(deadline):
 			// The change stands; only our view of it is gone.
 			select {
@@ -182,11 +182,30 @@ func (f *follower) follow(ctx context.Context, client *client, seq int64, timeou
 	}
 }
 
+// miss notes which zones are not connected as of a receipt.
+func (f *follower) miss(r receipt, now time.Time) {
+	before := f.missed
+	f.missed = map[string]time.Time{}
+	for _, z := range r.Zones {
+		if z.Connected || z.Live {
+			continue
+		}
+		f.missed[z.Zone] = now
+		if since, ok := before[z.Zone]; ok {
+			f.missed[z.Zone] = since
+		}
+	}
+}
+
 // settled says whether nothing more is to be expected of the zones. A watch that ends before was cut short, such as by a
-// replica that stops. Zones that are absent only count as such once they had time to come back to a replica that has just
+// replica that stops. Zones that are absent only count as such once they had time to come back, such as to a replica that has just
 // started.
-func (r *receipt) settled(waited time.Duration) bool {
-	if r.Complete && (waited >= absentGrace || !r.absent()) {
+func (f *follower) settled(r *receipt, now time.Time) bool {
+	waited := true
+	for _, since := range f.missed {
+		waited = waited && now.Sub(since) >= absentGrace
+	}
+	if r.Complete && waited {
 		return true
 	}
 	for _, z := range r.Zones {
@@ -195,10 +214,6 @@ func (r *receipt) settled(waited time.Duration) bool {
 		}
 	}
 	return true
-}
-
-func (r *receipt) absent() bool {
-	return slices.ContainsFunc(r.Zones, func(z zoneReceipt) bool { return !z.Connected && !z.Live })
 }
 
 // watch reads receipts until the stream ends; complete says that it ended in order.
@@ -221,6 +236,7 @@ func (f *follower) watch(ctx context.Context, client *client, seq int64, left ti
 			return false, fmt.Errorf("a receipt of %s cannot be read: %w", client.host, err)
 		}
 		*last, seen = &r, true
+		f.miss(r, time.Now())
 		f.show(r)
 	}
 	if err := lines.Err(); err != nil {

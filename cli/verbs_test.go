@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"encoding/pem"
 	"flag"
 	"fmt"
@@ -295,6 +296,32 @@ func TestWait(t *testing.T) {
 			t.Errorf("exit %d, %q, %d watches", code, out, len(f.watches))
 		}
 	})
+}
+
+// A zone may be lost late, when others were waited for.
+func TestAnAbsenceIsWaitedForFromItsBeginning(t *testing.T) {
+	read := func(text string) (r receipt) {
+		t.Helper()
+		if err := json.Unmarshal([]byte(text), &r); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	f, now := &follower{}, time.Now()
+	for i, step := range []struct {
+		receipt string
+		after   time.Duration
+		settled bool
+	}{
+		{absent, 0, false}, {absent, absentGrace - time.Second, false}, {absent, time.Second, true},
+		{halfway, time.Minute, false}, {absent, time.Minute, false}, {absent, absentGrace, true}, {complete, 0, true},
+	} {
+		r := read(step.receipt)
+		now = now.Add(step.after)
+		if f.miss(r, now); f.settled(&r, now) != step.settled {
+			t.Errorf("step %d: settled is not %v", i, step.settled)
+		}
+	}
 }
 
 func TestProgressIsRewrittenOnATerminal(t *testing.T) {
