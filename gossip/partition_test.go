@@ -92,7 +92,8 @@ func TestPartitionHeals(t *testing.T) {
 	for _, g := range all {
 		wait(t, g, "all records", sizes(4, 4))
 	}
-	s, _ := all[0].Watch()
+	// One that is slow may be taken for dead for a moment.
+	s := wait(t, all[0], "all replicas", sizes(4, 4))
 	parts := map[string]int{}
 	for _, m := range s.Members {
 		if strings.Contains("de", m.Name) {
