@@ -49,7 +49,9 @@ func TestGrowthFollowsCollectionsWhileProxiesReturn(t *testing.T) {
 		}
 	}
 	g.returning(0)
-	if last() != heapGrowth || slices.Max(said) != 200 {
+	mu.Lock()
+	defer mu.Unlock()
+	if said[len(said)-1] != heapGrowth || slices.Max(said) != 200 {
 		t.Errorf("%v", said)
 	}
 	var none *growth
