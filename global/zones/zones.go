@@ -329,7 +329,7 @@ func (r *Registry) Open(ctx context.Context, name string, h *kdsv1.Hello) (strea
 		return nil, v
 	}
 	// Before the claim too, which would disturb the other cluster.
-	if v := r.duplicate(name, h.GetIdentity()); v.Code != kdsv1.Refusal_CODE_UNSPECIFIED {
+	if v := r.taken(name, h); v.Code != kdsv1.Refusal_CODE_UNSPECIFIED {
 		return nil, v
 	}
 	claim, offered := r.claim(ctx, name, h.GetReplica())
@@ -341,7 +341,7 @@ func (r *Registry) Open(ctx context.Context, name string, h *kdsv1.Hello) (strea
 		z = newZone()
 		r.zones[name] = z
 	}
-	if v := z.duplicate(name, h.GetIdentity()); v.Code != kdsv1.Refusal_CODE_UNSPECIFIED {
+	if v := z.taken(name, h); v.Code != kdsv1.Refusal_CODE_UNSPECIFIED {
 		return nil, v
 	}
 	rep := z.replicas[h.GetReplica()]
@@ -368,23 +368,27 @@ func (r *Registry) Open(ctx context.Context, name string, h *kdsv1.Hello) (strea
 // HeldOff counts the streams that were refused because their zone began too many.
 func (r *Registry) HeldOff() uint64 { return r.begins.Refused() }
 
-func (r *Registry) duplicate(name, identity string) kds.Verdict {
+func (r *Registry) taken(name string, h *kdsv1.Hello) kds.Verdict {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if z := r.zones[name]; z != nil {
-		return z.duplicate(name, identity)
+		return z.taken(name, h)
 	}
 	return kds.Verdict{}
 }
 
-// duplicate refuses a second cluster under one name.
-func (z *zone) duplicate(name, identity string) kds.Verdict {
+// taken refuses a second cluster under one name, and a stream that was waiting for the store while its replica gave it up and began a newer
+// one, which it must not displace.
+func (z *zone) taken(name string, h *kdsv1.Hello) kds.Verdict {
 	for _, other := range z.sorted() {
-		if other.connected() && other.identity != identity {
+		if other.connected() && other.identity != h.GetIdentity() {
 			return kds.Verdict{Code: kdsv1.Refusal_CODE_DUPLICATE_ZONE, RetryAfter: askAgain, Reason: fmt.Sprintf(
 				"another cluster (replica %q, connected since %s) is zone %s already: give this one a name and a token of its own, or stop the other",
 				other.name, other.since.UTC().Format(time.RFC3339), name)}
 		}
+	}
+	if rep := z.replicas[h.GetReplica()]; rep != nil && rep.session != nil && h.GetStream() > 0 && h.GetStream() < rep.stream {
+		return kds.Verdict{Code: kdsv1.Refusal_CODE_UNAVAILABLE, Reason: fmt.Sprintf("replica %q of zone %s has a newer stream", rep.name, name)}
 	}
 	return kds.Verdict{}
 }

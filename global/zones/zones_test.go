@@ -395,6 +395,34 @@ func TestDuplicateIdentityIsRefused(t *testing.T) {
 	f.event(f.zone("east", "0", "other", "zone:east"), func(e kds.ZoneEvent) bool { return e.Welcome != nil })
 }
 
+// A stream whose admission waited for the store may be given up meanwhile by its zone, which has begun another.
+func TestLateAdmissionDisplacesNoNewerStream(t *testing.T) {
+	f := start(t)
+	open := func(number uint64) (stream.Session, kds.Verdict) {
+		return f.Open(f.ctx, "east", &kdsv1.Hello{Zone: "east", Replica: "0", Identity: "id-east", Stream: number})
+	}
+	newer, v := open(2)
+	if v.Code != kdsv1.Refusal_CODE_UNSPECIFIED {
+		t.Fatalf("%+v", v)
+	}
+	if late, v := open(1); late != nil || v.Code != kdsv1.Refusal_CODE_UNAVAILABLE {
+		t.Errorf("%+v", v)
+	}
+	if s := f.must("east"); !s.Connected {
+		t.Errorf("%+v", s)
+	}
+	// A clock may have been set back.
+	newer.Close()
+	again, v := open(1)
+	if v.Code != kdsv1.Refusal_CODE_UNSPECIFIED {
+		t.Fatalf("%+v", v)
+	}
+	if s := f.must("east"); !s.Connected {
+		t.Errorf("%+v", s)
+	}
+	again.Close()
+}
+
 func TestDeletedZoneIsCleared(t *testing.T) {
 	f := start(t)
 	east := f.east()
