@@ -18,9 +18,7 @@ func TestRemovedZone(t *testing.T) {
 	requests, connections := f.send("http://"+f.at(10, 8080)+"/"), f.greet(f.at(10, 5432))
 	first := f.rotated("")
 	thief := f.identity("north", 4, "default", "thief", 60).certificate
-	if err := f.admits(thief, 31); err != nil {
-		t.Fatal(err)
-	}
+	f.await("an answer to who is of the new zone", func() error { return f.admits(thief, 31) })
 	f.settled("north", 0)
 
 	f.says(f.cli("delete", "zone", "north"), "north")
