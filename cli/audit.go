@@ -12,6 +12,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// auditShown is how many of the things that a request was to do fit a line of the table; JSON and YAML have what global recorded.
+const auditShown = 3
+
 // audited is a request that a replica of global recorded.
 type audited struct {
 	Entry                   int64
@@ -30,7 +33,7 @@ func newAudit(streams Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "audit", Short: "List who asked a replica of global for what beyond reading, newest first", Args: cobra.NoArgs,
 		Long: "List who asked a replica of global for what beyond reading, from where, and what came of it, newest first. Each replica keeps a log\n" +
-			"of its own, and tells of that. An admin's token is needed.",
+			"of its own, and tells of that. Of what a request was to do the table has the first three. An admin's token is needed.",
 		Example: "  zoneforge audit --limit 100",
 	}
 	cmd.Flags().IntVar(&limit, "limit", 20, "how many, at most 1000")
@@ -74,9 +77,10 @@ func (e audited) what() string {
 	if len(e.What) == 0 {
 		return e.Method + " " + e.Path
 	}
-	text := strings.Join(e.What, ", ")
-	if e.Count > len(e.What) {
-		text += fmt.Sprintf(" and %d more", e.Count-len(e.What))
+	shown := e.What[:min(len(e.What), auditShown)]
+	text := strings.Join(shown, ", ")
+	if more := max(e.Count, len(e.What)) - len(shown); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
 	}
 	return text
 }

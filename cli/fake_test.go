@@ -118,7 +118,7 @@ func (f *fakeGlobal) serve(w http.ResponseWriter, r *http.Request) {
 			{"entry": 3, "time": "2026-01-02T03:04:03Z", "from": "10.0.0.9", "method": "PUT", "path": "/v1/meshes/m", "status": 401, "code": "unauthenticated", "omitted": 7},
 			{"entry": 2, "time": "2026-01-02T03:04:02Z", "name": "vera", "role": "viewer", "from": "10.0.0.2", "method": "POST", "path": "/v1/changes", "status": 403, "code": "forbidden"},
 			{"entry": 1, "time": "2026-01-02T03:04:01Z", "name": "ann", "role": "admin", "token": "id", "from": "10.0.0.1", "method": "POST", "path": "/v1/changes", "status": 200,
-				"what": []string{"put Mesh m", "delete Timeout m/t"}, "count": 30, "change": 5},
+				"what": []string{"put Mesh m", "delete Timeout m/t", "delete Timeout m/u", "delete Timeout m/v"}, "count": 30, "change": 5},
 		}})
 	})
 	mux.HandleFunc("GET /v1/changes/{seq}", func(w http.ResponseWriter, r *http.Request) {
