@@ -150,14 +150,16 @@ func (l *Log) Close() error {
 	return l.file.Close()
 }
 
-// Begin writes an entry of a request whose outcome isn't known yet, with status 0, and gives its number. It is on the disk when Begin
-// returns, and is listed until an entry that has this number as Begun is recorded.
+// Begin writes an entry of a request whose outcome isn't known yet, with status 0, and gives its number, or 0 where it can't be written. It is
+// on the disk when Begin returns without an error, and is listed until an entry that has this number as Begun is recorded.
 func (l *Log) Begin(e Entry) (number int64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e.Status, e.Code, e.Omitted, e.Begun = 0, "", 0, 0
-	number = l.next
-	return number, errors.Join(l.write(e), l.sync())
+	if err := l.write(e); err != nil {
+		return 0, err
+	}
+	return l.next - 1, l.sync()
 }
 
 // Record numbers an entry and writes it, unless it is one refusal too many. When Record returns it is with the operating system, and on the

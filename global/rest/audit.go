@@ -119,7 +119,6 @@ func (a *api) begins(r *http.Request, what string) {
 	}
 	var err error
 	if n.Begun, err = a.Audit.Begin(n.Entry); err != nil {
-		n.Begun = 0
 		a.missing(n, err)
 	}
 }
